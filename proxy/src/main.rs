@@ -1,0 +1,2 @@
+//! The `pgdog` command.
+fn main() {}
