@@ -1,0 +1,296 @@
+//! Which state of a server session a query string may change.
+
+use crate::lexer::{Token, is_word, skip_blank, statements, Lexer};
+use crate::set::{self, Setting};
+
+/// A set of effects, as bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Effects(u16);
+
+impl Effects {
+    /// Nothing outlives the transaction.
+    pub const NONE: Self = Self(0);
+    /// Settings of the session may change in a way that must be asked of the server.
+    pub const SETTINGS: Self = Self(1);
+    /// The text is one SET or RESET that [`set::read`] understands.
+    pub const ONE_SETTING: Self = Self(1 << 1);
+    /// Something may come into being that keeps the session on its server: a temporary object, a cursor WITH HOLD, an
+    /// advisory lock, a statement prepared in SQL, a channel listened to.
+    pub const HOLDS: Self = Self(1 << 2);
+    /// Something of that kind may end.
+    pub const RELEASES: Self = Self(1 << 3);
+    /// A transaction block is opened.
+    pub const BEGINS: Self = Self(1 << 4);
+    /// Forgets all prepared statements (DEALLOCATE ALL, DISCARD ALL).
+    pub const FORGETS: Self = Self(1 << 5);
+    /// The text is one DEALLOCATE, EXECUTE or PREPARE: it names a prepared statement.
+    pub const NAMES_STATEMENT: Self = Self(1 << 6);
+    /// Reads sequence values of this session (currval, lastval).
+    pub const SEQUENCES: Self = Self(1 << 7);
+    /// Loads a library or changes the session in a way that never ends.
+    pub const FOREVER: Self = Self(1 << 8);
+    /// May change what other statements mean or return (DDL): cached plans of servers.
+    pub const CREATES_TEMP: Self = Self(1 << 9);
+
+    /// Everything that an unknown text may do.
+    pub const UNKNOWN: Self = Self(Self::SETTINGS.0 | Self::HOLDS.0 | Self::RELEASES.0);
+
+    /// Whether any of `other` is among them.
+    #[inline]
+    #[must_use]
+    pub fn any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Both together.
+    #[inline]
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// The bits, for storing.
+    #[must_use]
+    pub const fn bits(self) -> u16 {
+        self.0
+    }
+}
+
+/// What the whole query string may change. Cheap for the usual statements: one pass over the bytes.
+#[must_use]
+pub fn effects(text: &[u8]) -> Effects {
+    let start = skip_blank(text, 0);
+    match first_word(text, start) {
+        Kind::Plain if !suspicious(&text[start..]) => Effects::NONE,
+        Kind::Begin if !suspicious(&text[start..]) => Effects::BEGINS,
+        _ => slow(text),
+    }
+}
+
+enum Kind {
+    Plain,
+    Begin,
+    Other,
+}
+
+#[inline]
+fn first_word(text: &[u8], start: usize) -> Kind {
+    let mut word = [0u8; 8];
+    let mut len = 0;
+    for &b in &text[start..] {
+        if !is_word(b) {
+            break;
+        }
+        if len == word.len() {
+            return match &word {
+                b"savepoin" | b"rollback" | b"truncate" | b"checkpoi" | b"refresh " => Kind::Plain,
+                _ => Kind::Other,
+            };
+        }
+        word[len] = b | 0x20;
+        len += 1;
+    }
+    match &word[..len] {
+        b"select" | b"insert" | b"update" | b"delete" | b"with" | b"values" | b"table" | b"merge" | b"commit" | b"end" | b"rollback" | b"abort"
+        | b"show" | b"copy" | b"fetch" | b"move" | b"lock" | b"analyze" | b"vacuum" | b"release" | b"truncate" | b"notify" | b"explain" | b"grant"
+        | b"revoke" | b"comment" | b"cluster" | b"reindex" | b"refresh" | b"" => Kind::Plain,
+        b"begin" | b"start" => Kind::Begin,
+        _ => Kind::Other,
+    }
+}
+
+/// Whether a plain statement must be looked at closely: it may be several, call a function that changes the session, or
+/// make a temporary table.
+#[inline]
+fn suspicious(text: &[u8]) -> bool {
+    for (i, &b) in text.iter().enumerate() {
+        match b {
+            b'(' if calls_session_function(&text[..i]) => return true,
+            b';' if skip_blank(text, i + 1) < text.len() => return true,
+            b'p' | b'P' if i >= 3 && text[i - 3..i].eq_ignore_ascii_case(b"tem") => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// `before` ends where an opening parenthesis stands: is the name before it one of a function that touches the session?
+fn calls_session_function(before: &[u8]) -> bool {
+    let before = before.trim_ascii_end();
+    let before = before.strip_suffix(b"\"").unwrap_or(before);
+    let Some(last) = before.last() else {
+        return false;
+    };
+    match last | 0x20 {
+        b'g' => ends_with(before, b"set_config"),
+        b'k' | b'd' | b'l' => {
+            let name = before.rsplit(|&b| !is_word(b)).next().unwrap_or_default();
+            (name.len() > 12 && name[..12].eq_ignore_ascii_case(b"pg_advisory_"))
+                || (name.len() > 16 && name[..16].eq_ignore_ascii_case(b"pg_try_advisory_"))
+                || name.eq_ignore_ascii_case(b"currval")
+                || name.eq_ignore_ascii_case(b"lastval")
+        }
+        _ => false,
+    }
+}
+
+fn ends_with(text: &[u8], end: &[u8]) -> bool {
+    text.len() >= end.len() && text[text.len() - end.len()..].eq_ignore_ascii_case(end)
+}
+
+fn slow(text: &[u8]) -> Effects {
+    let mut all = Effects::NONE;
+    let mut count = 0;
+    for statement in statements(text) {
+        count += 1;
+        all = all.with(one(statement));
+    }
+    if count > 1 {
+        if all.any(Effects::ONE_SETTING) {
+            all = all.with(Effects::SETTINGS);
+        }
+        all = all.without(Effects::ONE_SETTING).without(Effects::NAMES_STATEMENT);
+    }
+    all
+}
+
+/// Effects of one statement.
+fn one(statement: &[u8]) -> Effects {
+    let mut tokens = Lexer::new(statement);
+    let Some(first) = tokens.next() else {
+        return Effects::NONE;
+    };
+    let Token::Word(word) = first else {
+        return words(statement);
+    };
+    let second = tokens.next();
+    let second_is = |keyword| second.is_some_and(|t| t.is(keyword));
+    match word.to_ascii_lowercase().as_slice() {
+        b"begin" => Effects::BEGINS.with(words(statement)),
+        b"start" => Effects::BEGINS,
+        b"set" | b"reset" => match set::read(statement) {
+            Some(Setting::Local) => Effects::NONE,
+            Some(_) => Effects::ONE_SETTING,
+            None => Effects::SETTINGS,
+        },
+        b"discard" => {
+            let all = if second_is("all") { Effects::FORGETS } else { Effects::NONE };
+            all.with(Effects::SETTINGS).with(Effects::RELEASES)
+        }
+        b"deallocate" => {
+            let mut target = second;
+            if second_is("prepare") {
+                target = tokens.next();
+            }
+            let all = if target.is_some_and(|t| t.is("all")) { Effects::FORGETS } else { Effects::NAMES_STATEMENT };
+            all.with(Effects::RELEASES)
+        }
+        b"prepare" if second_is("transaction") => Effects::NONE,
+        b"prepare" => Effects::HOLDS.with(Effects::NAMES_STATEMENT).with(words(statement)),
+        b"execute" => Effects::NAMES_STATEMENT.with(words(statement)),
+        b"declare" => hold(statement).with(words(statement)),
+        b"close" | b"unlisten" => Effects::RELEASES,
+        b"drop" => Effects::RELEASES,
+        b"listen" => Effects::HOLDS,
+        b"load" => Effects::FOREVER,
+        b"do" | b"call" => Effects::UNKNOWN,
+        _ => words(statement),
+    }
+}
+
+fn hold(statement: &[u8]) -> Effects {
+    let with_hold = Lexer::new(statement).any(|t| t.is("hold"));
+    if with_hold { Effects::HOLDS } else { Effects::NONE }
+}
+
+/// Effects that single words show, wherever they stand.
+fn words(statement: &[u8]) -> Effects {
+    let mut found = Effects::NONE;
+    let mut tokens = Lexer::new(statement);
+    while let Some(token) = tokens.next() {
+        let Some(name) = token.name() else { continue };
+        found = found.with(match name.as_slice() {
+            b"temp" | b"temporary" => Effects::HOLDS.with(Effects::RELEASES).with(Effects::CREATES_TEMP),
+            b"set_config" if set::is_local_call(tokens.clone()) => Effects::NONE,
+            b"set_config" => Effects::SETTINGS,
+            b"currval" | b"lastval" => Effects::SEQUENCES,
+            n if n.starts_with(b"pg_temp") => Effects::HOLDS.with(Effects::RELEASES).with(Effects::CREATES_TEMP),
+            n if n.starts_with(b"pg_advisory_xact") || n.starts_with(b"pg_try_advisory_xact") => Effects::NONE,
+            n if n.starts_with(b"pg_advisory_unlock") => Effects::RELEASES,
+            n if n.starts_with(b"pg_advisory_") || n.starts_with(b"pg_try_advisory_") => Effects::HOLDS,
+            _ => Effects::NONE,
+        });
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Effects {
+        effects(text.as_bytes())
+    }
+
+    #[test]
+    fn usual_statements_change_nothing() {
+        for text in [
+            "SELECT abalance FROM pgbench_accounts WHERE aid = 123;",
+            "insert into t values (1, 'set_config')",
+            "/* c */ select count(*) from x; ",
+            "with a as (select 1) select * from a",
+            "select set_config('a.b', $1, true)",
+            "select pg_advisory_xact_lock(1)",
+            "set local work_mem = 1",
+            "create table t (a int)",
+            "",
+            ";",
+        ] {
+            assert_eq!(of(text), Effects::NONE, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_changes_the_session_is_seen() {
+        for (text, effect) in [
+            ("select set_config('a', 'b', false)", Effects::SETTINGS),
+            ("select pg_catalog.set_config('a', 'b', $1)", Effects::SETTINGS),
+            ("select \"set_config\" ('a', 'b', f)", Effects::SETTINGS),
+            ("select 1; set work_mem = 1", Effects::SETTINGS),
+            ("SET work_mem TO '1MB'", Effects::ONE_SETTING),
+            ("reset all;", Effects::ONE_SETTING),
+            ("set session characteristics as transaction read only", Effects::SETTINGS),
+            ("do $$ begin end $$", Effects::SETTINGS),
+            ("CREATE TEMP TABLE t (a int)", Effects::HOLDS),
+            ("select 1 as a into Temporary t", Effects::HOLDS),
+            ("create table pg_temp.x (a int)", Effects::HOLDS),
+            ("declare c cursor with hold for select 1", Effects::HOLDS),
+            ("select pg_try_advisory_lock(1)", Effects::HOLDS),
+            ("SELECT PG_ADVISORY_LOCK (1)", Effects::HOLDS),
+            ("prepare a as select 1", Effects::HOLDS),
+            ("listen x", Effects::HOLDS),
+            ("select pg_advisory_unlock_all()", Effects::RELEASES),
+            ("drop table t", Effects::RELEASES),
+            ("deallocate all", Effects::FORGETS),
+            ("deallocate prepare all", Effects::FORGETS),
+            ("DISCARD ALL", Effects::FORGETS),
+            ("deallocate s1", Effects::NAMES_STATEMENT),
+            ("begin", Effects::BEGINS),
+            ("select lastval()", Effects::SEQUENCES),
+            ("load 'x'", Effects::FOREVER),
+            ("select 1; begin; select 2", Effects::BEGINS),
+        ] {
+            assert!(of(text).any(effect), "{text}: {:?}", of(text));
+        }
+    }
+
+    #[test]
+    fn a_plain_cursor_and_a_two_phase_prepare_hold_nothing() {
+        assert!(!of("declare c cursor for select 1").any(Effects::HOLDS));
+        assert!(!of("prepare transaction 'x'").any(Effects::HOLDS));
+    }
+}
