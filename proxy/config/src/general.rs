@@ -1,0 +1,278 @@
+//! `[general]`: the listener, workers, timeouts and the defaults of every pool.
+
+use crate::macros::section;
+use crate::modes::{
+    AuthType, ClientRecovery, CopyFormat, CutoverTimeoutAction, LoadBalancingStrategy, LoadSchema,
+    LogFormat, PassthroughAuth, PoolerMode, PreparedLevel, QueryParserEngine, QueryParserLevel,
+    QuerySizeAction, ReadWriteSplit, ReadWriteStrategy, Recovery, SystemCatalogs, TlsMode,
+    UniqueIdFunction,
+};
+
+section! {
+    /// `[general]`: what holds for the whole proxy, and the defaults of databases and users.
+    ///
+    /// Times are in milliseconds. Where a time is "off" by default, 0 and 9223372036854775807 switch it off as well.
+    pub struct General {
+        // Listening
+        /// Address that clients connect to. Default: 0.0.0.0. Needs a restart.
+        host: String = "0.0.0.0".to_owned(),
+        /// TCP port that clients connect to. Default: 6432. Needs a restart.
+        port: u16 = 6432,
+        /// Directory of the unix socket that clients connect to. Default: none. Needs a restart.
+        unix_socket_dir: Option<String> = None,
+        /// Permissions of the unix socket, octal. Default: 0777. Needs a restart.
+        unix_socket_mode: String = "0777".to_owned(),
+        /// Connections the kernel queues before they are accepted. Default: 1024. Needs a restart.
+        listen_backlog: u32 = 1024,
+        /// Worker threads, 0 means one. Default: 2. Needs a restart.
+        workers: usize = 2,
+        /// Number of this proxy among its `[[peers]]`, put into cancel keys. Default: 0 = none. Needs a restart.
+        peer_id: u16 = 0,
+        /// Clients that may be connected at once. Default: 0 = unlimited. Applies on reload.
+        max_client_conn: u32 = 0,
+        /// Time that clients get to finish at shutdown, ms. Default: 60000. Applies on reload.
+        shutdown_timeout: u64 = 60_000,
+        /// Further time at shutdown in which running queries are cancelled, ms. Default: none = skipped. Applies on reload.
+        shutdown_termination_timeout: Option<u64> = None,
+
+        // Clients
+        /// How clients prove who they are. Default: scram. Applies on reload.
+        auth_type: AuthType = AuthType::Scram,
+        /// Whether `auth_type = "plain"` is allowed without TLS. Default: false. Applies on reload.
+        plain_without_tls: bool = false,
+        /// Whether clients of unknown users are tried against the server. Default: disabled. Applies on reload.
+        passthrough_auth: PassthroughAuth = PassthroughAuth::Disabled,
+        /// Time a client has to log in, ms. Default: 60000. Applies on reload.
+        client_login_timeout: u64 = 60_000,
+        /// Time after which an idle client is disconnected, ms. Default: off. Applies on reload.
+        client_idle_timeout: Option<u64> = None,
+        /// Time after which a client idle in a transaction is disconnected, ms. Default: off. Applies on reload.
+        client_idle_in_transaction_timeout: Option<u64> = None,
+        /// Longest time a transaction may take, ms. Default: off. Applies on reload.
+        transaction_timeout: Option<u64> = None,
+        /// Longest time a query may take, ms. Default: off. Applies on reload.
+        query_timeout: Option<u64> = None,
+        /// Whether a client outlives the loss of its server connection. Default: drop. Applies on reload.
+        client_connection_recovery: ClientRecovery = ClientRecovery::Drop,
+        /// What happens to a server connection whose client left it unfinished. Default: recover. Applies on reload.
+        connection_recovery: Recovery = Recovery::Recover,
+        /// Time to bring an abandoned server connection back into order, ms. Default: 5000. Applies on reload.
+        rollback_timeout: u64 = 5_000,
+        /// Largest query a client may send, bytes. Default: none. Applies on reload.
+        query_size_limit: Option<u64> = None,
+        /// What happens to a query above `query_size_limit`. Default: warn. Applies on reload.
+        query_size_limit_action: QuerySizeAction = QuerySizeAction::Warn,
+        /// Which prepared statements are managed for clients. Default: extended. Applies on reload.
+        prepared_statements: PreparedLevel = PreparedLevel::Extended,
+        /// Prepared statements kept on one server connection. Default: off. Applies on reload.
+        prepared_statements_limit: Option<u64> = None,
+        /// Time after which an unused prepared statement is forgotten, ms. Default: none. Applies on reload.
+        prepared_statements_ttl: Option<u64> = None,
+        /// Spread of `prepared_statements_ttl`, ms. Default: 30000. Applies on reload.
+        prepared_statements_ttl_jitter: u64 = 30_000,
+        /// Notifications buffered for each channel. Default: 0 = off. Applies on reload.
+        pub_sub_channel_size: usize = 0,
+
+        // Pools
+        /// When a server connection goes back to its pool. Default: transaction. Applies on reload.
+        pooler_mode: PoolerMode = PoolerMode::Transaction,
+        /// Most server connections of one pool. Default: 10. Applies on reload.
+        default_pool_size: u32 = 10,
+        /// Server connections kept open in each pool. Default: 1. Applies on reload.
+        min_pool_size: u32 = 1,
+        /// Server connections a pool may open above its size when clients wait too long. Default: 0. Applies on reload.
+        reserve_pool_size: u32 = 0,
+        /// Wait after which the reserve is used, ms. Default: 5000. Applies on reload.
+        reserve_pool_timeout: u64 = 5_000,
+        /// Server connections of one database over all its users. Default: 0 = unlimited. Applies on reload.
+        max_db_connections: u32 = 0,
+        /// Server connections of one user over all its databases. Default: 0 = unlimited. Applies on reload.
+        max_user_connections: u32 = 0,
+        /// Clients of one database. Default: 0 = unlimited. Applies on reload.
+        max_db_client_connections: u32 = 0,
+        /// Clients of one user. Default: 0 = unlimited. Applies on reload.
+        max_user_client_connections: u32 = 0,
+        /// Server connections that one pool opens at the same time. Default: 4. Applies on reload.
+        max_connecting: u32 = 4,
+        /// Server connections of one pool that may be pinned to clients outside of a transaction. Default: 0 = unlimited. Applies on reload.
+        max_pinned_connections: u32 = 0,
+        /// Time a client waits for a server connection, ms. Default: 5000. Applies on reload.
+        checkout_timeout: u64 = 5_000,
+        /// Time one attempt to connect to a server may take, ms. Default: 5000. Applies on reload.
+        connect_timeout: u64 = 5_000,
+        /// Attempts to open one server connection. Default: 1. Applies on reload.
+        connect_attempts: u32 = 1,
+        /// Pause between these attempts, ms. Default: 0. Applies on reload.
+        connect_attempt_delay: u64 = 0,
+        /// Time after which an idle server connection is closed, ms, 0 = never. Default: 60000. Applies on reload.
+        idle_timeout: u64 = 60_000,
+        /// Age at which a server connection is closed, ms, 0 = never. Default: 86400000 (a day). Applies on reload.
+        server_lifetime: u64 = 86_400_000,
+        /// Spread of `server_lifetime`, ms. Default: 0. Applies on reload.
+        server_lifetime_jitter: u64 = 0,
+        /// Idle time after which a server connection is checked before use, ms, 0 = always. Default: 30000. Applies on reload.
+        healthcheck_interval: u64 = 30_000,
+        /// Time such a check may take, ms. Default: 5000. Applies on reload.
+        healthcheck_timeout: u64 = 5_000,
+        /// Interval of the checks in the background, ms, 0 = off. Default: 30000. Applies on reload.
+        idle_healthcheck_interval: u64 = 30_000,
+        /// Time before the first check in the background, ms. Default: 5000. Applies on reload.
+        idle_healthcheck_delay: u64 = 5_000,
+        /// Whether a new host gets no traffic before it passed a check. Default: false. Applies on reload.
+        require_healthcheck_on_discovery: bool = false,
+        /// Port of a plain HTTP health endpoint. Default: none = off. Needs a restart.
+        healthcheck_port: Option<u16> = None,
+        /// Time that a resolved host name is kept, ms. Default: none = the resolver of the system. Applies on reload.
+        dns_ttl: Option<u64> = None,
+
+        // TLS
+        /// Certificate chain shown to clients, path to a PEM file. Default: none. Applies on reload.
+        tls_certificate: Option<String> = None,
+        /// Private key of `tls_certificate`, path to a PEM file. Default: none. Applies on reload.
+        tls_private_key: Option<String> = None,
+        /// Whether clients without TLS are refused. Default: false. Applies on reload.
+        tls_client_required: bool = false,
+        /// Authority that signs certificates of clients, path to a PEM file; turns on mutual TLS. Default: none. Applies on reload.
+        tls_client_ca_certificate: Option<String> = None,
+        /// TLS to servers and how far their certificate is checked. Default: prefer. Applies on reload.
+        tls_verify: TlsMode = TlsMode::Prefer,
+        /// Authority that signs certificates of servers, path to a PEM file. Default: none. Applies on reload.
+        tls_server_ca_certificate: Option<String> = None,
+        /// Certificate shown to servers, path to a PEM file. Default: none. Applies on reload.
+        tls_server_certificate: Option<String> = None,
+        /// Private key of `tls_server_certificate`, path to a PEM file. Default: none. Applies on reload.
+        tls_server_private_key: Option<String> = None,
+
+        // Load balancing
+        /// How a replica is chosen. Default: random. Applies on reload.
+        load_balancing_strategy: LoadBalancingStrategy = LoadBalancingStrategy::Random,
+        /// Whether the primary serves reads. Default: include_primary. Applies on reload.
+        read_write_split: ReadWriteSplit = ReadWriteSplit::IncludePrimary,
+        /// Where transactions that began with a read go. Default: conservative. Applies on reload.
+        read_write_strategy: ReadWriteStrategy = ReadWriteStrategy::Conservative,
+        /// Time a banned replica gets no traffic, ms. Default: 300000. Applies on reload.
+        ban_timeout: u64 = 300_000,
+        /// Lag at which a replica is banned, ms. Default: off. Applies on reload.
+        ban_replica_lag: Option<u64> = None,
+        /// Lag at which a replica is banned, bytes. Default: off. Applies on reload.
+        ban_replica_lag_bytes: Option<u64> = None,
+        /// Time before the first look at the replication position, ms. Default: off. Applies on reload.
+        lsn_check_delay: Option<u64> = None,
+        /// Interval of looks at the replication position, ms. Default: 5000. Applies on reload.
+        lsn_check_interval: u64 = 5_000,
+        /// Time such a look may take, ms. Default: 5000. Applies on reload.
+        lsn_check_timeout: u64 = 5_000,
+        /// Requests that wait for a mirror. Default: 128. Applies on reload.
+        mirror_queue: usize = 128,
+        /// Share of the traffic that is mirrored, 0.0 to 1.0. Default: 1.0. Applies on reload.
+        mirror_exposure: f64 = 1.0,
+
+        // Parser
+        /// Which queries are parsed. Default: auto. Applies on reload.
+        query_parser: QueryParserLevel = QueryParserLevel::Auto,
+        /// Deprecated, the same as `query_parser = "on"`. Default: false. Applies on reload.
+        query_parser_enabled: bool = false,
+        /// How the parser hands over its tree. Default: pg_query_protobuf. Needs a restart.
+        query_parser_engine: QueryParserEngine = QueryParserEngine::PgQueryProtobuf,
+        /// Parsed queries that are kept. Default: 1000. Applies on reload.
+        query_cache_limit: usize = 1_000,
+        /// Bytes of a query looked at before it is parsed. Default: 1000. Applies on reload.
+        regex_parser_limit: usize = 1_000,
+        /// Whether EXPLAIN shows how the query was routed. Default: false. Applies on reload.
+        expanded_explain: bool = false,
+        /// Whether routing is worked out and recorded, but not applied. Default: false. Applies on reload.
+        dry_run: bool = false,
+        /// Whether the schema of the databases is read. Default: auto. Applies on reload.
+        load_schema: LoadSchema = LoadSchema::Auto,
+        /// Whether the schema is read again after DDL. Default: true. Applies on reload.
+        reload_schema_on_ddl: bool = true,
+        /// Whether type numbers that differ between shards are made the same. Default: false. Applies on reload.
+        canonicalize_type_information: bool = false,
+
+        // Sharding
+        /// Whether queries over more than one shard are refused. Default: false. Applies on reload.
+        cross_shard_disabled: bool = false,
+        /// Whether a client reads tables copied to all shards from one shard. Default: false. Applies on reload.
+        omnisharded_sticky: bool = false,
+        /// Where queries of the system catalogs go. Default: omnisharded_sticky. Applies on reload.
+        system_catalogs: SystemCatalogs = SystemCatalogs::OmnishardedSticky,
+        /// Memory for looked up sharding keys, bytes for each database. Default: 67108864. Applies on reload.
+        sharding_lookup_cache_size: u64 = 67_108_864,
+        /// Time that looking up a sharding key may take, ms. Default: 5000. Applies on reload.
+        sharding_lookup_timeout: u64 = 5_000,
+        /// Layout of generated ids. Default: standard. Needs a restart.
+        unique_id_function: UniqueIdFunction = UniqueIdFunction::Standard,
+        /// Number added to generated ids. Default: 0. Needs a restart.
+        unique_id_min: u64 = 0,
+        /// Whether transactions over shards commit in two phases. Default: false. Applies on reload.
+        two_phase_commit: bool = false,
+        /// Whether single statements over shards commit in two phases. Default: off. Applies on reload.
+        two_phase_commit_auto: Option<bool> = None,
+        /// Directory of the log of two-phase commits. Default: none = no log. Needs a restart.
+        two_phase_commit_wal_dir: Option<String> = None,
+        /// Size at which a new file of this log begins, bytes. Default: 16777216. Needs a restart.
+        two_phase_commit_wal_segment_size: u64 = 16_777_216,
+        /// Time between writes of this log to disk, ms. Default: 0 = each batch. Needs a restart.
+        two_phase_commit_wal_fsync_interval: u64 = 0,
+        /// Time between checkpoints of this log, ms. Default: 15000. Needs a restart.
+        two_phase_commit_wal_checkpoint_interval: u64 = 15_000,
+        /// Format in which tables are copied. Default: binary. Applies on reload.
+        resharding_copy_format: CopyFormat = CopyFormat::Binary,
+        /// Attempts to copy one table. Default: 5. Applies on reload.
+        resharding_copy_retry_max_attempts: usize = 5,
+        /// Pause before the second attempt, doubled each time, ms. Default: 1000. Applies on reload.
+        resharding_copy_retry_min_delay: u64 = 1_000,
+        /// Tables copied at the same time from one replica. Default: 1. Applies on reload.
+        resharding_parallel_copies: usize = 1,
+        /// Attempts to go on with replication, 0 = unlimited. Default: 5. Applies on reload.
+        resharding_replication_retry_max_attempts: usize = 5,
+        /// Pause between these attempts, ms. Default: 1000. Applies on reload.
+        resharding_replication_retry_min_delay: u64 = 1_000,
+        /// Time the cutover may take, ms. Default: 30000. Applies on reload.
+        cutover_timeout: u64 = 30_000,
+        /// What happens when `cutover_timeout` is over. Default: abort. Applies on reload.
+        cutover_timeout_action: CutoverTimeoutAction = CutoverTimeoutAction::Abort,
+        /// Lag at which traffic is paused for the cutover, bytes. Default: 1000000. Applies on reload.
+        cutover_traffic_stop_threshold: u64 = 1_000_000,
+        /// Lag at which the cutover happens, bytes. Default: 0. Applies on reload.
+        cutover_replication_lag_threshold: u64 = 0,
+        /// Time without a transaction after which the cutover happens, ms. Default: 1000. Applies on reload.
+        cutover_last_transaction_delay: u64 = 1_000,
+        /// Whether the configuration after the cutover is written to disk. Default: false. Applies on reload.
+        cutover_save_config: bool = false,
+
+        // Looking inside
+        /// What is logged, a level or a filter as in RUST_LOG. Default: info. Needs a restart.
+        log_level: String = "info".to_owned(),
+        /// How log lines look. Default: text. Needs a restart.
+        log_format: LogFormat = LogFormat::Text,
+        /// Whether connecting clients are logged. Default: true. Applies on reload.
+        log_connections: bool = true,
+        /// Whether disconnecting clients are logged. Default: true. Applies on reload.
+        log_disconnections: bool = true,
+        /// Length of a query in the log, characters. Default: 1000. Applies on reload.
+        log_query_sample_length: usize = 1_000,
+        /// Time above which parsing a query is logged, ms. Default: none. Applies on reload.
+        log_min_duration_parse: Option<u64> = None,
+        /// Repetitions after which a log line is left out. Default: 0 = off. Applies on reload.
+        log_dedup_threshold: usize = 0,
+        /// Time in which log lines count as repetitions, ms. Default: 0 = off. Applies on reload.
+        log_dedup_window: u64 = 0,
+        /// File that all queries are written to. Default: none. Applies on reload.
+        query_log: Option<String> = None,
+        /// Whether all queries are written to standard output. Default: false. Applies on reload.
+        query_log_stdout: bool = false,
+        /// Time over which averages are taken, ms. Default: 15000. Applies on reload.
+        stats_period: u64 = 15_000,
+        /// Address of the metrics endpoint. Default: 0.0.0.0. Needs a restart.
+        openmetrics_host: String = "0.0.0.0".to_owned(),
+        /// Port of the metrics endpoint. Default: none = off. Needs a restart.
+        openmetrics_port: Option<u16> = None,
+        /// Prefix of the names of metrics. Default: none. Needs a restart.
+        openmetrics_namespace: Option<String> = None,
+        /// Multicast address over which proxies find each other. Default: none. Needs a restart.
+        broadcast_address: Option<String> = None,
+        /// Port for it. Default: 6433. Needs a restart.
+        broadcast_port: u16 = 6433,
+    }
+}

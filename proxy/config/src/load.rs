@@ -1,0 +1,231 @@
+//! From files, URLs and the environment to a [`Config`].
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::check::{Check, Schema};
+use crate::problem::{Problem, ProblemCode, Problems, Severity};
+use crate::tree::{self, Node, Place, Value};
+use crate::{Config, Origin, url};
+
+/// Where a configuration comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// `pgdog.toml`, or a `.yaml` file that holds everything. Only the default may be missing.
+    pub config: PathBuf,
+    /// `users.toml`. `None` means the one beside `config`, where there is one.
+    pub users: Option<PathBuf>,
+    /// Databases given as URLs, besides those in the files.
+    pub database_urls: Vec<String>,
+}
+
+impl Source {
+    /// The file that is read when no other is named.
+    pub const DEFAULT: &'static str = "pgdog.toml";
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self {
+            config: PathBuf::from(Self::DEFAULT),
+            users: None,
+            database_urls: Vec::new(),
+        }
+    }
+}
+
+/// Names in the environment that are not `PGDOG_` and the key.
+const ENVIRONMENT: &[(&str, &str)] = &[
+    ("client_login_timeout", "PGDOG_CLIENT_LOG_TIMEOUT"),
+    ("reload_schema_on_ddl", "PGDOG_SCHEMA_RELOAD_ON_DDL"),
+    ("log_level", "RUST_LOG"),
+];
+
+impl Config {
+    /// Reads the files, adds the URLs, and fills what `[general]` leaves open from the environment.
+    pub fn load(source: &Source) -> Result<Self, Problems> {
+        Self::load_with(source, &|name| std::env::var(name).ok())
+    }
+
+    pub(crate) fn load_with(
+        source: &Source,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Problems> {
+        let schema = Schema::new();
+        let (mut parts, mut problems) = url::parse(&source.database_urls, &schema);
+        let quiet = !source.database_urls.is_empty();
+
+        let explicit = source.config != Path::new(Source::DEFAULT);
+        let yaml = is_yaml(&source.config);
+        let mut root = read(&source.config, explicit, quiet, &mut problems)
+            .unwrap_or_else(|| Node::table(Place::default()));
+
+        let users = source
+            .users
+            .clone()
+            .unwrap_or_else(|| source.config.with_file_name("users.toml"));
+        let quiet = quiet || yaml || root.get_mut("users").is_some();
+        if let Some(mut node) = read(&users, source.users.is_some(), quiet, &mut problems) {
+            keep_users(&mut node, &mut problems);
+            root.merge(node);
+        }
+        root.merge(std::mem::replace(&mut parts, Node::table(Place::default())));
+        add_environment(&mut root, &schema, environment);
+        finish(root, &schema, problems)
+    }
+
+    /// Reads the texts of `pgdog.toml` and `users.toml`, without the environment.
+    pub fn from_toml(pgdog: &str, users: &str) -> Result<Self, Problems> {
+        let (mut root, mut problems) = tree::from_toml(pgdog, "pgdog.toml");
+        let (mut node, more) = tree::from_toml(users, "users.toml");
+        problems.extend(more);
+        keep_users(&mut node, &mut problems);
+        root.merge(node);
+        finish(root, &Schema::new(), problems)
+    }
+
+    /// Reads the text of a `pgdog.yaml` (or JSON), without the environment.
+    pub fn from_yaml(text: &str) -> Result<Self, Problems> {
+        let (root, problems) = tree::from_yaml(text, "pgdog.yaml");
+        finish(root, &Schema::new(), problems)
+    }
+
+    /// Reads `postgres://` URLs. The user and the password of a URL serve clients and the server.
+    pub fn from_urls(urls: &[String]) -> Result<Self, Problems> {
+        let schema = Schema::new();
+        let (root, problems) = url::parse(urls, &schema);
+        finish(root, &schema, problems)
+    }
+}
+
+fn is_yaml(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| {
+        ["yaml", "yml", "json"]
+            .iter()
+            .any(|known| extension == *known)
+    })
+}
+
+fn read(path: &Path, explicit: bool, quiet: bool, problems: &mut Vec<Problem>) -> Option<Node> {
+    let file = path.display().to_string();
+    match fs::read_to_string(path) {
+        Ok(text) => {
+            let (node, more) = if is_yaml(path) {
+                tree::from_yaml(&text, &file)
+            } else {
+                tree::from_toml(&text, &file)
+            };
+            problems.extend(more);
+            Some(node)
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound && !explicit => {
+            if !quiet {
+                let mut problem = Place::of(&file).error(
+                    "",
+                    ProblemCode::Unreadable,
+                    "no such file, defaults are used",
+                );
+                problem.severity = Severity::Warning;
+                problems.push(problem);
+            }
+            None
+        }
+        Err(error) => {
+            problems.push(Place::of(&file).error(
+                "",
+                ProblemCode::Unreadable,
+                format!("cannot read the file: {error}"),
+            ));
+            None
+        }
+    }
+}
+
+/// Leaves only `users` and `admin` in the tree of a users file.
+fn keep_users(node: &mut Node, problems: &mut Vec<Problem>) {
+    let Value::Table(entries) = &mut node.value else {
+        return;
+    };
+    entries.retain(|entry| {
+        let belongs = matches!(entry.key.as_str(), "users" | "admin");
+        if !belongs {
+            let message = "unknown key, only users and admin stand in this file";
+            problems.push(
+                entry
+                    .place
+                    .error(&entry.key, ProblemCode::UnknownKey, message),
+            );
+        }
+        belongs
+    });
+}
+
+fn add_environment(root: &mut Node, schema: &Schema, environment: &dyn Fn(&str) -> Option<String>) {
+    if root.get_mut("general").is_none() {
+        root.insert("general", Node::table(Place::default()));
+    }
+    let Some(general) = root.get_mut("general") else {
+        return;
+    };
+    let Some(properties) = schema.section("general")["properties"].as_object() else {
+        return;
+    };
+    for (key, property) in properties {
+        // The alias counts as well.
+        if general.get_mut(key).is_some()
+            || (key == "default_pool_size" && general.get_mut("max_pool_size").is_some())
+        {
+            continue;
+        }
+        let own = format!("PGDOG_{}", key.to_ascii_uppercase());
+        let other = ENVIRONMENT
+            .iter()
+            .filter(|(of, _)| of == key)
+            .map(|(_, name)| *name);
+        let found = std::iter::once(own.as_str()).chain(other).find_map(|name| {
+            environment(name)
+                .filter(|text| !text.is_empty())
+                .map(|text| (name.to_owned(), text))
+        });
+        let Some((name, text)) = found else { continue };
+        // Kubernetes sets PGDOG_PORT=tcp://10.0.0.1:6432 in every pod beside a Service that is called pgdog.
+        if key == "port" && text.contains("://") {
+            continue;
+        }
+        let place = Place::of(&format!("environment variable {name}"));
+        general.insert(
+            key,
+            Node {
+                value: schema.read(property, &text),
+                place,
+            },
+        );
+    }
+}
+
+fn finish(mut root: Node, schema: &Schema, mut problems: Vec<Problem>) -> Result<Config, Problems> {
+    let mut check = Check::new(schema);
+    check.root(&mut root);
+    problems.append(&mut check.problems);
+    let mut problems = Problems(problems);
+    problems
+        .0
+        .sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+    if problems.has_errors() {
+        return Err(problems);
+    }
+    match serde_json::from_value::<Config>(root.to_json()) {
+        Ok(mut config) => {
+            config.origin = Origin(check.places);
+            config.warnings = problems.0;
+            Ok(config)
+        }
+        // The walk knows the schema, so this is a schema that does not say what the struct wants.
+        Err(error) => Err(Problems(vec![Place::default().error(
+            "",
+            ProblemCode::BadValue,
+            error.to_string(),
+        )])),
+    }
+}

@@ -1,0 +1,357 @@
+//! `Config` → `Settings`, with everything that is wrong on the way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Admin, ClientTimeouts, ClientTls, Listen, Log, Peer, Settings, Tcp, pools};
+use crate::Config;
+use crate::modes::{Role, TlsMode};
+use crate::problem::{Problem, ProblemCode, Problems, Severity};
+use crate::unsupported;
+
+/// The configuration and what was found wrong with it so far.
+pub(super) struct Report<'a> {
+    pub(super) config: &'a Config,
+    problems: Vec<Problem>,
+}
+
+impl Report<'_> {
+    pub(super) fn error(&mut self, path: &str, code: ProblemCode, message: impl Into<String>) {
+        self.problems
+            .push(self.config.origin.place(path).error(path, code, message));
+    }
+
+    pub(super) fn warning(&mut self, path: &str, code: ProblemCode, message: impl Into<String>) {
+        self.error(path, code, message);
+        if let Some(problem) = self.problems.last_mut() {
+            problem.severity = Severity::Warning;
+        }
+    }
+}
+
+pub(super) fn build(config: &Config) -> Result<(Settings, Vec<Problem>), Problems> {
+    let mut report = Report {
+        config,
+        problems: config.warnings.clone(),
+    };
+    let general = &config.general;
+    databases(&mut report);
+    server_tls(&mut report);
+    let settings = Settings {
+        listen: listen(&mut report),
+        workers: general.workers.max(1),
+        auth: general.auth_type,
+        plain_without_tls: general.plain_without_tls,
+        client_tls: client_tls(&mut report),
+        timeouts: ClientTimeouts {
+            login: millis(general.client_login_timeout),
+            idle: general.client_idle_timeout.and_then(limit),
+            idle_in_transaction: general.client_idle_in_transaction_timeout.and_then(limit),
+            transaction: general.transaction_timeout.and_then(limit),
+            query: general.query_timeout.and_then(limit),
+        },
+        shutdown_timeout: millis(general.shutdown_timeout),
+        shutdown_termination_timeout: general.shutdown_termination_timeout.and_then(limit),
+        max_client_conn: count(general.max_client_conn),
+        prepared: general.prepared_statements,
+        prepared_limit: general.prepared_statements_limit.and_then(size),
+        query_size_limit: general
+            .query_size_limit
+            .and_then(size)
+            .map(|limit| (limit, general.query_size_limit_action)),
+        recovery: general.connection_recovery,
+        client_recovery: general.client_connection_recovery,
+        rollback_timeout: millis(general.rollback_timeout),
+        log: Log {
+            format: general.log_format,
+            level: general.log_level.clone(),
+            connections: general.log_connections,
+            disconnections: general.log_disconnections,
+            query_sample_length: general.log_query_sample_length,
+        },
+        tcp: Tcp {
+            keepalive: config.tcp.keepalive,
+            time: config.tcp.time.and_then(limit),
+            interval: config.tcp.interval.and_then(limit),
+            retries: config.tcp.retries,
+            user_timeout: config.tcp.user_timeout.and_then(limit),
+        },
+        peer_id: general.peer_id,
+        peers: peers(&mut report),
+        admin: Admin {
+            name: config.admin.name.clone(),
+            user: config.admin.user.clone(),
+            password: config
+                .admin
+                .password
+                .as_ref()
+                .map(|password| password.reveal().to_owned()),
+        },
+        users: pools::users(&mut report),
+    };
+    unsupported::warn(config, &mut report.problems);
+    let mut problems = Problems(report.problems);
+    problems
+        .0
+        .sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+    if problems.has_errors() {
+        Err(problems)
+    } else {
+        Ok((settings, problems.0))
+    }
+}
+
+/// A time that has to be there.
+pub(super) fn millis(value: u64) -> Duration {
+    Duration::from_millis(value)
+}
+
+/// A time that is off when it is 0 or as large as a number can be.
+pub(super) fn limit(value: u64) -> Option<Duration> {
+    (value != 0 && value < i64::MAX as u64).then(|| Duration::from_millis(value))
+}
+
+/// A number where 0 means unlimited.
+pub(super) fn count(value: u32) -> Option<u32> {
+    (value != 0).then_some(value)
+}
+
+fn size(value: u64) -> Option<usize> {
+    if value >= i64::MAX as u64 {
+        None
+    } else {
+        usize::try_from(value).ok()
+    }
+}
+
+fn path(text: Option<&String>) -> Option<PathBuf> {
+    text.filter(|text| !text.is_empty()).map(PathBuf::from)
+}
+
+fn listen(report: &mut Report<'_>) -> Listen {
+    let general = &report.config.general;
+    let mode = &general.unix_socket_mode;
+    let digits = mode.strip_prefix("0o").unwrap_or(mode);
+    let unix_socket_mode = u32::from_str_radix(digits, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777);
+    if unix_socket_mode.is_none() {
+        let message = format!("expected octal permissions as \"0777\", found \"{mode}\"");
+        report.error("general.unix_socket_mode", ProblemCode::BadValue, message);
+    }
+    if general.host.is_empty() {
+        report.error(
+            "general.host",
+            ProblemCode::BadValue,
+            "expected an address, found an empty string",
+        );
+    }
+    Listen {
+        host: general.host.clone(),
+        port: general.port,
+        unix_socket_dir: path(general.unix_socket_dir.as_ref()),
+        unix_socket_mode: unix_socket_mode.unwrap_or(0),
+        backlog: general.listen_backlog,
+    }
+}
+
+fn client_tls(report: &mut Report<'_>) -> Option<ClientTls> {
+    let general = &report.config.general;
+    let certificate = path(general.tls_certificate.as_ref());
+    let private_key = path(general.tls_private_key.as_ref());
+    let client_ca = path(general.tls_client_ca_certificate.as_ref());
+    pair(
+        report,
+        [
+            ("tls_certificate", certificate.is_some()),
+            ("tls_private_key", private_key.is_some()),
+        ],
+    );
+    if certificate.is_none() {
+        let needs = "needs tls_certificate and tls_private_key";
+        if general.tls_client_required {
+            report.error("general.tls_client_required", ProblemCode::Conflict, needs);
+        }
+        if client_ca.is_some() {
+            report.error(
+                "general.tls_client_ca_certificate",
+                ProblemCode::Conflict,
+                needs,
+            );
+        }
+    }
+    let (Some(certificate), Some(private_key)) = (certificate, private_key) else {
+        return None;
+    };
+    Some(ClientTls {
+        certificate,
+        private_key,
+        client_ca,
+        required: general.tls_client_required,
+    })
+}
+
+fn server_tls(report: &mut Report<'_>) {
+    let general = &report.config.general;
+    pair(
+        report,
+        [
+            (
+                "tls_server_certificate",
+                path(general.tls_server_certificate.as_ref()).is_some(),
+            ),
+            (
+                "tls_server_private_key",
+                path(general.tls_server_private_key.as_ref()).is_some(),
+            ),
+        ],
+    );
+    let checked = matches!(general.tls_verify, TlsMode::VerifyCa | TlsMode::VerifyFull);
+    if checked && path(general.tls_server_ca_certificate.as_ref()).is_none() {
+        let message = "checking the certificates of servers needs tls_server_ca_certificate";
+        report.error("general.tls_verify", ProblemCode::Conflict, message);
+    }
+}
+
+/// A certificate and its key: both or none.
+fn pair(report: &mut Report<'_>, keys: [(&str, bool); 2]) {
+    let (set, missing) = match keys {
+        [(set, true), (missing, false)] | [(missing, false), (set, true)] => (set, missing),
+        _ => return,
+    };
+    report.error(
+        &format!("general.{set}"),
+        ProblemCode::Conflict,
+        format!("needs {missing}"),
+    );
+}
+
+fn peers(report: &mut Report<'_>) -> Vec<Peer> {
+    let config = report.config;
+    let mut seen = BTreeSet::new();
+    for (index, peer) in config.peers.iter().enumerate() {
+        let path = format!("peers[{index}].id");
+        if peer.id == 0 {
+            report.error(
+                &path,
+                ProblemCode::BadValue,
+                "0 is not the number of a peer",
+            );
+        } else if !seen.insert(peer.id) {
+            report.error(
+                &path,
+                ProblemCode::Duplicate,
+                format!("a second peer {}", peer.id),
+            );
+        }
+        if peer.port == 0 {
+            report.error(
+                &format!("peers[{index}].port"),
+                ProblemCode::BadValue,
+                "0 is not a port",
+            );
+        }
+        if peer.host.is_empty() {
+            report.error(
+                &format!("peers[{index}].host"),
+                ProblemCode::BadValue,
+                "expected an address",
+            );
+        }
+    }
+    if !config.peers.is_empty() && config.general.peer_id == 0 {
+        report.error(
+            "general.peer_id",
+            ProblemCode::MissingKey,
+            "needed where there are peers",
+        );
+    }
+    // A fleet may share one list of peers, so a proxy finds itself in it.
+    let others = config
+        .peers
+        .iter()
+        .filter(|peer| peer.id != config.general.peer_id);
+    others
+        .map(|peer| Peer {
+            id: peer.id,
+            host: peer.host.clone(),
+            port: peer.port,
+        })
+        .collect()
+}
+
+fn databases(report: &mut Report<'_>) {
+    let config = report.config;
+    let mut shards: BTreeMap<&str, BTreeMap<usize, usize>> = BTreeMap::new();
+    let mut hosts = BTreeMap::new();
+    let mut primaries = BTreeMap::new();
+    for (index, database) in config.databases.iter().enumerate() {
+        let path = |key: &str| format!("databases[{index}].{key}");
+        if database.port == 0 {
+            report.error(&path("port"), ProblemCode::BadValue, "0 is not a port");
+        }
+        for (key, text) in [("name", &database.name), ("host", &database.host)] {
+            if text.is_empty() {
+                report.error(
+                    &path(key),
+                    ProblemCode::BadValue,
+                    "expected a name, found an empty string",
+                );
+            }
+        }
+        if database.name == config.admin.name {
+            let message = format!(
+                "\"{}\" is the name of the admin database, see admin.name",
+                database.name
+            );
+            report.error(&path("name"), ProblemCode::Conflict, message);
+        }
+        shards
+            .entry(&database.name)
+            .or_default()
+            .entry(database.shard)
+            .or_insert(index);
+        let host = (
+            &database.name,
+            &database.host,
+            database.port,
+            &database.database_name,
+            database.shard,
+        );
+        if hosts.insert(host, index).is_some() {
+            let message = format!(
+                "the same host a second time in database \"{}\"",
+                database.name
+            );
+            report.error(&path("host"), ProblemCode::Duplicate, message);
+        } else if database.role == Role::Primary
+            && !database.resharding_only
+            && primaries
+                .insert((&database.name, database.shard), index)
+                .is_some()
+        {
+            let message = format!(
+                "a second primary in shard {} of database \"{}\"",
+                database.shard, database.name
+            );
+            report.error(&path("role"), ProblemCode::Conflict, message);
+        }
+    }
+    for (name, shards) in shards {
+        let gap = shards
+            .iter()
+            .enumerate()
+            .find(|(expected, (shard, _))| expected != *shard);
+        if let Some((expected, (_, index))) = gap {
+            let message = format!(
+                "database \"{name}\" has no shard {expected}; shards are numbered from 0 without a gap"
+            );
+            report.error(
+                &format!("databases[{index}].shard"),
+                ProblemCode::ShardGap,
+                message,
+            );
+        }
+    }
+}
