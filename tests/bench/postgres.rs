@@ -1,0 +1,202 @@
+//! The Postgres behind all peers: one throwaway cluster without fsync.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::host::{self, Unprivileged};
+
+/// The role all load runs as.
+pub(crate) const USER: &str = "bench";
+/// Its password, where a login asks for one.
+pub(crate) const PASSWORD: &str = "bench";
+/// The database with pgbench's tables.
+pub(crate) const DATABASE: &str = "bench";
+
+/// A running server; it ends with its value.
+#[derive(Debug)]
+pub(crate) struct Postgres {
+    pub(crate) port: u16,
+    /// The SCRAM verifier of [`USER`]: proxies get it instead of a password, so that none computes one per login.
+    pub(crate) verifier: String,
+    programs: PathBuf,
+    child: Child,
+}
+
+impl Postgres {
+    /// Creates a cluster and fills it with pgbench's tables.
+    pub(crate) fn start(folder: &Path, user: Option<&Unprivileged>, scale: u32) -> Result<Self> {
+        let programs = programs()?;
+        let data = folder.join("data");
+        if let Some(user) = user {
+            user.own(folder)?;
+        }
+        let as_user = |program: &str| {
+            let mut command = Command::new(programs.join(program));
+            command
+                .current_dir(folder)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            if let Some(user) = user {
+                user.apply(&mut command);
+            }
+            command
+        };
+        let made = as_user("initdb")
+            .arg("-D")
+            .arg(&data)
+            .args([
+                "-U",
+                USER,
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--locale=C",
+                "--no-sync",
+            ])
+            .status();
+        anyhow::ensure!(made.context("run initdb")?.success(), "initdb failed");
+
+        let port = host::free_port()?;
+        let log =
+            fs::File::create(folder.join("postgres.log")).context("create the log of Postgres")?;
+        let mut command = as_user("postgres");
+        command
+            .arg("-D")
+            .arg(&data)
+            .args(["-p", &port.to_string(), "-k", ""])
+            .stderr(log);
+        for setting in [
+            "listen_addresses=127.0.0.1",
+            "fsync=off",
+            "shared_buffers=256MB",
+            "max_connections=400",
+            "max_wal_size=4GB",
+            "autovacuum=off",
+        ] {
+            command.args(["-c", setting]);
+        }
+        let child = command.spawn().context("start Postgres")?;
+        let mut postgres = Self {
+            port,
+            verifier: String::new(),
+            programs,
+            child,
+        };
+        postgres.wait()?;
+        postgres.fill(scale)?;
+        Ok(postgres)
+    }
+
+    /// A program of this Postgres, with the surroundings that connect it to a port.
+    pub(crate) fn program(&self, name: &str, port: u16) -> Command {
+        let mut command = Command::new(self.programs.join(name));
+        command
+            .stdin(Stdio::null())
+            .env("PGHOST", "127.0.0.1")
+            .env("PGPORT", port.to_string());
+        command
+            .env("PGUSER", USER)
+            .env("PGPASSWORD", PASSWORD)
+            .env("PGDATABASE", DATABASE);
+        // libpq would try both by itself, which costs round trips and, where TLS is offered, encryption.
+        command
+            .env("PGSSLMODE", "disable")
+            .env("PGGSSENCMODE", "disable");
+        command
+    }
+
+    /// Runs SQL directly, without any proxy.
+    pub(crate) fn sql(&self, database: &str, sql: &str) -> Result<String> {
+        let output = self
+            .program("psql", self.port)
+            .args(["-qAtX", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", sql])
+            .output()
+            .context("run psql")?;
+        anyhow::ensure!(
+            output.status.success(),
+            "{sql}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        let end = Instant::now() + Duration::from_secs(30);
+        while self.sql("postgres", "SELECT 1").is_err() {
+            if let Some(status) = self.child.try_wait().context("wait for Postgres")? {
+                bail!("Postgres ended with {status}");
+            }
+            anyhow::ensure!(Instant::now() < end, "Postgres does not answer");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, scale: u32) -> Result<()> {
+        self.sql("postgres", &format!("CREATE DATABASE {DATABASE}"))?;
+        self.sql(
+            "postgres",
+            &format!("ALTER ROLE {USER} PASSWORD '{PASSWORD}'"),
+        )?;
+        self.verifier = self.sql(
+            "postgres",
+            &format!("SELECT rolpassword FROM pg_authid WHERE rolname = '{USER}'"),
+        )?;
+        let filled = self
+            .program("pgbench", self.port)
+            .args(["-i", "-q", "-s", &scale.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        anyhow::ensure!(
+            filled.context("run pgbench")?.success(),
+            "pgbench -i failed"
+        );
+        self.sql(
+            DATABASE,
+            "CREATE UNLOGGED TABLE copy_target (id bigint, name text, note text)",
+        )?;
+        self.sql(DATABASE, "VACUUM ANALYZE")?;
+        Ok(())
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // Immediate: nobody wants the data.
+        host::signal(self.child.id(), "QUIT");
+        drop(self.child.wait());
+    }
+}
+
+/// Debian keeps all but the client's programs out of the PATH.
+fn programs() -> Result<PathBuf> {
+    let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            Some((
+                entry.file_name().to_str()?.parse().ok()?,
+                entry.path().join("bin"),
+            ))
+        })
+        .filter(|(_, bin)| bin.join("initdb").is_file())
+        .collect();
+    versions.sort();
+    if let Some((_, bin)) = versions.pop() {
+        return Ok(bin);
+    }
+    let initdb =
+        host::program("initdb").context("find initdb: is the PostgreSQL server installed?")?;
+    initdb
+        .parent()
+        .map(Path::to_owned)
+        .context("find the programs of PostgreSQL")
+}
