@@ -1,1 +1,28 @@
-//! Layer crate `pgdog-backend`.
+//! Server connections: opening, pooling, the state each one is in, and what it has prepared.
+//!
+//! This crate knows nothing of clients' sessions and of SQL. It turns a pool into a [`Server`] on loan; whoever has it
+//! speaks the protocol on it and keeps [`Server::owed`] in step, and gives it back only when it is at rest.
+#![forbid(unsafe_code)]
+
+pub mod budget;
+pub mod cancel;
+pub mod clock;
+pub mod error;
+pub mod expect;
+mod grow;
+pub mod login;
+pub mod params;
+pub mod pool;
+pub mod probe;
+pub mod server;
+pub mod statements;
+mod wait;
+
+pub use clock::Clock;
+pub use error::{CheckoutError, ServerError};
+pub use expect::{Expect, Owed, Verdict};
+pub use login::Target;
+pub use params::{Interner, Params, Value};
+pub use pool::{Pool, PoolFigures, Waiting};
+pub use server::Server;
+pub use statements::{Statement, StatementId, Store};

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+pub mod buffer;
 pub mod error;
 pub mod frame;
 pub mod frontend;

@@ -1,0 +1,102 @@
+//! A limit on server connections over several pools (all users of a database, all databases of a user), shared fairly.
+//!
+//! Max-min fair: while somebody waits for a place, whoever holds at least two more than they do gives one up as soon as
+//! it is free. So one noisy user takes all places while nobody else wants them, and an equal share when others do.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use crate::pool::Pool;
+
+/// One limit.
+#[derive(Debug)]
+pub struct Budget {
+    limit: AtomicU32,
+    used: AtomicU32,
+    pools: Mutex<Vec<Weak<Pool>>>,
+    /// Somebody was refused a place since the last look.
+    wanted: AtomicBool,
+}
+
+impl Budget {
+    /// A limit of `limit` connections.
+    #[must_use]
+    pub fn new(limit: u32) -> Arc<Self> {
+        Arc::new(Self { limit: AtomicU32::new(limit), used: AtomicU32::new(0), pools: Mutex::default(), wanted: AtomicBool::new(false) })
+    }
+
+    /// Changes the limit; connections above it are closed as they come back.
+    pub fn set_limit(&self, limit: u32) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Connections that count against it now.
+    #[must_use]
+    pub fn used(&self) -> u32 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn join(&self, pool: &Arc<Pool>) {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.retain(|p| p.upgrade().is_some_and(|p| !Arc::ptr_eq(&p, pool)));
+        pools.push(Arc::downgrade(pool));
+    }
+
+    fn others(&self, pool: &Pool) -> Vec<Arc<Pool>> {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.iter().filter_map(Weak::upgrade).filter(|p| !std::ptr::eq(&**p, pool)).collect()
+    }
+
+    pub(crate) fn acquire(&self) -> bool {
+        let limit = self.limit.load(Ordering::Relaxed);
+        self.used.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| (used < limit).then_some(used + 1)).is_ok()
+    }
+
+    pub(crate) fn release(&self) {
+        self.used.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Makes a place for `pool`, which has waiters and `total` connections: closes another pool's idle connection, else
+    /// asks for the next that is released.
+    pub(crate) fn make_room(&self, pool: &Pool, total: u32) -> bool {
+        let mut others = self.others(pool);
+        others.sort_by_key(|p| std::cmp::Reverse(p.lock().total));
+        for other in others {
+            // Idle connections serve nobody: whoever waits may have them, unless they are its only ones.
+            let (their_total, their_waiters) = {
+                let state = other.lock();
+                (state.total, state.waiters)
+            };
+            if (their_waiters == 0 || their_total > total + 1) && other.evict_idle() {
+                return true;
+            }
+        }
+        pool.starved.store(true, Ordering::Release);
+        self.wanted.store(true, Ordering::Release);
+        false
+    }
+
+    /// Whether a pool with `total` connections has to give one up for another that starves, or because the limit sank.
+    pub(crate) fn owes(&self, total: u32) -> bool {
+        if self.used() > self.limit.load(Ordering::Relaxed) {
+            return true;
+        }
+        if !self.wanted.load(Ordering::Acquire) {
+            return false;
+        }
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.iter().filter_map(Weak::upgrade).any(|p| p.starved.load(Ordering::Acquire) && p.state.try_lock().is_ok_and(|s| s.total + 1 < total))
+    }
+
+    /// A place is free: whoever starves may try again, the poorest first.
+    pub(crate) fn wake_starved(&self, but: &Pool, worker: usize) {
+        if !self.wanted.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let mut starved: Vec<_> = self.others(but).into_iter().filter(|p| p.starved.swap(false, Ordering::AcqRel)).collect();
+        starved.sort_by_key(|p| p.lock().total);
+        for pool in starved {
+            pool.grow_soon(worker);
+        }
+    }
+}

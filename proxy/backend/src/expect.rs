@@ -1,0 +1,286 @@
+//! What a server still owes: one entry for each message it was sent, taken off as its answers come.
+//!
+//! Pure: bytes of a server's message in, a verdict out. The rules are those of `src/backend/tcop/postgres.c`:
+//! after an error in an extended-protocol message the server ignores everything until Sync, after one in a Query it does not;
+//! in COPY FROM STDIN it ignores Sync and Flush until the copy ends.
+
+use std::collections::VecDeque;
+
+use pgdog_wire::ErrorResponse;
+use pgdog_wire::backend::TransactionStatus;
+use thiserror::Error;
+
+use crate::statements::StatementId;
+
+/// What one message sent to the server will be answered with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expect {
+    /// Query or FunctionCall: anything up to a ReadyForQuery.
+    Query,
+    /// Parse: ParseComplete. The id is set when the statement is one of the store's.
+    Parse(Option<StatementId>),
+    /// Bind: BindComplete.
+    Bind,
+    /// Describe: a RowDescription or NoData ends it.
+    Describe,
+    /// Execute: CommandComplete, EmptyQueryResponse or PortalSuspended ends it.
+    Execute,
+    /// Close: CloseComplete.
+    Close,
+    /// Sync: ReadyForQuery.
+    Sync,
+    /// A Parse that the proxy put in: its ParseComplete is not for the client.
+    OwnParse(StatementId),
+    /// A Close that the proxy put in.
+    OwnClose,
+    /// Nothing was sent; the client gets this ParseComplete or CloseComplete (`b'1'`, `b'3'`) when its turn comes.
+    Fake(u8),
+    /// A message that is bound to fail was sent; the client gets this error instead of the server's.
+    Instead(Box<ErrorResponse>),
+    /// CopyDone or CopyFail was sent: where a copy ends, if there is one.
+    CopyEnd,
+}
+
+/// What to do with a message of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Hand it to the client.
+    Forward,
+    /// Keep it from the client.
+    Swallow,
+    /// Hand the client this error instead.
+    Instead(Box<ErrorResponse>),
+}
+
+/// The server said something that no sent message accounts for. The connection is of no more use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("server sent an unexpected message of type {kind:?}", kind = *kind as char)]
+pub struct OutOfSync {
+    /// The message's type.
+    pub kind: u8,
+}
+
+/// The queue, and what the server's answers have told of its state.
+#[derive(Debug)]
+pub struct Owed {
+    queue: VecDeque<Expect>,
+    /// State at the last ReadyForQuery.
+    pub status: TransactionStatus,
+    /// Messages since the last Sync or Query: the server is within an implicit transaction.
+    pub unsynced: bool,
+    /// The server ignores everything until the next Sync.
+    pub ignoring: bool,
+    /// The server reads COPY data, and the copy's end was not sent yet.
+    pub copy_in: bool,
+    fakes: u32,
+    /// Statements whose Parse did not take place after all, to be forgotten by whoever keeps track.
+    pub lost: Vec<StatementId>,
+}
+
+impl Default for Owed {
+    fn default() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            status: TransactionStatus::Idle,
+            unsynced: false,
+            ignoring: false,
+            copy_in: false,
+            fakes: 0,
+            lost: Vec::new(),
+        }
+    }
+}
+
+impl Owed {
+    /// Whether nothing is owed and no implicit transaction is open.
+    #[inline]
+    #[must_use]
+    pub fn settled(&self) -> bool {
+        self.queue.is_empty() && !self.unsynced && !self.copy_in
+    }
+
+    /// Whether nothing is owed, outside of any transaction: the connection may serve another client.
+    #[inline]
+    #[must_use]
+    pub fn at_rest(&self) -> bool {
+        self.status == TransactionStatus::Idle && self.settled()
+    }
+
+    /// Whether answers are on their way.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Notes a message that was sent (or, for [`Expect::Fake`], was not).
+    #[inline]
+    pub fn push(&mut self, expect: Expect) {
+        match expect {
+            Expect::Query => self.unsynced = false,
+            Expect::Sync => {
+                self.unsynced = false;
+                self.ignoring = false;
+            }
+            Expect::Fake(_) => {
+                self.fakes += 1;
+                self.unsynced = true;
+            }
+            Expect::CopyEnd => {}
+            _ => self.unsynced = true,
+        }
+        self.queue.push_back(expect);
+    }
+
+    /// Notes a Sync. In COPY FROM STDIN the server ignores it.
+    #[inline]
+    pub fn push_sync(&mut self) {
+        if !self.copy_in {
+            self.push(Expect::Sync);
+        }
+    }
+
+    /// Notes a CopyDone or CopyFail.
+    pub fn push_copy_end(&mut self) {
+        if self.copy_in {
+            self.copy_in = false;
+        } else if !self.queue.is_empty() {
+            self.queue.push_back(Expect::CopyEnd);
+        }
+    }
+
+    /// Takes in one message of the server; `body` needs to be whole for `E` and `Z` only.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfSync`] when the message answers nothing that was sent.
+    #[inline]
+    pub fn answer(&mut self, kind: u8, body: &[u8]) -> Result<Verdict, OutOfSync> {
+        let bad = OutOfSync { kind };
+        match kind {
+            b'D' | b'd' | b'N' | b'S' | b'A' | b't' | b'V' | b'H' | b'c' => Ok(Verdict::Forward),
+            b'Z' => {
+                self.status = TransactionStatus::read(body).ok_or(bad)?;
+                match self.queue.pop_front() {
+                    Some(Expect::Query | Expect::Sync) => Ok(Verdict::Forward),
+                    _ => Err(bad),
+                }
+            }
+            b'C' | b'I' | b's' => self.done(bad, |e| matches!(e, Expect::Execute)),
+            b'T' => self.done(bad, |e| matches!(e, Expect::Describe)),
+            b'n' => match self.queue.pop_front() {
+                Some(Expect::Describe) => Ok(Verdict::Forward),
+                _ => Err(bad),
+            },
+            b'1' => match self.queue.pop_front() {
+                Some(Expect::Parse(_)) => Ok(Verdict::Forward),
+                Some(Expect::OwnParse(_)) => Ok(Verdict::Swallow),
+                _ => Err(bad),
+            },
+            b'2' => match self.queue.pop_front() {
+                Some(Expect::Bind) => Ok(Verdict::Forward),
+                _ => Err(bad),
+            },
+            b'3' => match self.queue.pop_front() {
+                Some(Expect::Close) => Ok(Verdict::Forward),
+                Some(Expect::OwnClose) => Ok(Verdict::Swallow),
+                _ => Err(bad),
+            },
+            b'G' => {
+                self.copy_begins();
+                Ok(Verdict::Forward)
+            }
+            b'E' => Ok(self.fail()),
+            _ => Err(bad),
+        }
+    }
+
+    /// Within a Query such a message changes nothing; else it must end the entry at the front.
+    fn done(&mut self, bad: OutOfSync, ends: impl Fn(&Expect) -> bool) -> Result<Verdict, OutOfSync> {
+        match self.queue.front() {
+            Some(Expect::Query) => Ok(Verdict::Forward),
+            Some(front) if ends(front) => {
+                self.queue.pop_front();
+                Ok(Verdict::Forward)
+            }
+            // A describe of the portal is answered by T; rows of a FETCH in an Execute bring none.
+            _ => Err(bad),
+        }
+    }
+
+    /// The server reads COPY data now: it ignores the Syncs that were sent before the copy's end.
+    fn copy_begins(&mut self) {
+        let mut index = 1;
+        while index < self.queue.len() {
+            match self.queue[index] {
+                Expect::Sync => {
+                    self.queue.remove(index);
+                }
+                Expect::CopyEnd => {
+                    self.queue.remove(index);
+                    return;
+                }
+                _ => index += 1,
+            }
+        }
+        self.copy_in = true;
+        // The Sync that was sent is lost: what follows the copy is still to be synced.
+        self.unsynced = !matches!(self.queue.front(), Some(Expect::Query));
+    }
+
+    fn fail(&mut self) -> Verdict {
+        self.copy_in = false;
+        let instead = match self.queue.front() {
+            None | Some(Expect::Query | Expect::Sync) => return Verdict::Forward,
+            Some(Expect::Instead(error)) => Some(error.clone()),
+            Some(_) => None,
+        };
+        loop {
+            match self.queue.front() {
+                Some(Expect::Sync) => break,
+                None => {
+                    self.ignoring = true;
+                    break;
+                }
+                Some(_) => {}
+            }
+            match self.queue.pop_front() {
+                Some(Expect::Parse(Some(id)) | Expect::OwnParse(id)) => self.lost.push(id),
+                Some(Expect::Fake(_)) => self.fakes -= 1,
+                _ => {}
+            }
+        }
+        instead.map_or(Verdict::Forward, Verdict::Instead)
+    }
+
+    /// Takes off entries that need no message of the server: calls `emit` with each answer that is now due to the client.
+    #[inline]
+    pub fn due(&mut self, mut emit: impl FnMut(u8)) {
+        if self.fakes == 0 && !matches!(self.queue.front(), Some(Expect::CopyEnd)) {
+            return;
+        }
+        loop {
+            match self.queue.front() {
+                Some(&Expect::Fake(kind)) => {
+                    // In a failed transaction the server would have refused the Parse; the message after it will be.
+                    if !(kind == b'1' && self.status == TransactionStatus::Failed) {
+                        emit(kind);
+                    }
+                    self.fakes -= 1;
+                }
+                Some(Expect::CopyEnd) if !self.copy_in => {}
+                _ => return,
+            }
+            self.queue.pop_front();
+        }
+    }
+
+    /// The oldest message that is not answered yet.
+    #[must_use]
+    pub fn front(&self) -> Option<&Expect> {
+        self.queue.front()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+use pgdog_wire::ErrorResponse;
+
+use super::*;
+
+const ID: StatementId = StatementId::new(7);
+
+fn owed(sent: impl IntoIterator<Item = Expect>) -> Owed {
+    let mut owed = Owed::default();
+    for expect in sent {
+        owed.push(expect);
+    }
+    owed
+}
+
+/// Feeds a run of message types; `Z` is idle. Gives what the client sees, fakes included.
+fn client_sees(owed: &mut Owed, answers: &str) -> String {
+    let mut seen = String::new();
+    owed.due(|k| seen.push(k as char));
+    for kind in answers.bytes() {
+        match owed.answer(kind, b"I").unwrap() {
+            Verdict::Forward => seen.push(kind as char),
+            Verdict::Swallow => {}
+            Verdict::Instead(_) => seen.push('!'),
+        }
+        owed.due(|k| seen.push(k as char));
+    }
+    seen
+}
+
+#[test]
+fn a_query_is_over_at_ready_for_query() {
+    let mut owed = owed([Expect::Query]);
+    assert_eq!(client_sees(&mut owed, "TDDCTDC"), "TDDCTDC");
+    assert!(!owed.at_rest());
+    client_sees(&mut owed, "Z");
+    assert!(owed.at_rest());
+}
+
+#[test]
+fn an_error_skips_to_the_sync_and_forgets_what_was_not_parsed() {
+    let mut owed = owed([Expect::Parse(Some(ID)), Expect::Bind, Expect::Fake(b'3'), Expect::Execute, Expect::Sync, Expect::Query]);
+    assert_eq!(client_sees(&mut owed, "EZ"), "EZ");
+    assert_eq!(owed.lost, [ID]);
+    assert_eq!(client_sees(&mut owed, "CZ"), "CZ");
+    assert!(owed.at_rest());
+}
+
+#[test]
+fn an_error_without_a_sync_makes_the_server_ignore_what_follows() {
+    let mut owed = owed([Expect::Parse(None)]);
+    client_sees(&mut owed, "E");
+    assert!(owed.ignoring && !owed.at_rest());
+    owed.push_sync();
+    assert!(!owed.ignoring);
+    client_sees(&mut owed, "Z");
+    assert!(owed.at_rest());
+}
+
+#[test]
+fn fakes_come_in_their_turn() {
+    let mut owed = owed([Expect::Fake(b'1'), Expect::Bind, Expect::Execute, Expect::Fake(b'3'), Expect::Fake(b'1'), Expect::Bind, Expect::Execute, Expect::Sync]);
+    assert_eq!(client_sees(&mut owed, "2DC2CZ"), "12DC312CZ");
+}
+
+#[test]
+fn what_the_proxy_put_in_is_not_shown() {
+    let mut owed = owed([Expect::OwnClose, Expect::OwnParse(ID), Expect::Bind, Expect::Execute, Expect::Sync]);
+    assert_eq!(client_sees(&mut owed, "312CZ"), "2CZ");
+}
+
+#[test]
+fn an_error_of_ours_replaces_the_servers() {
+    let mut owed = owed([Expect::Instead(Box::new(ErrorResponse::error("42P05", "x"))), Expect::Sync]);
+    assert_eq!(client_sees(&mut owed, "EZ"), "!Z");
+}
+
+#[test]
+fn syncs_before_the_end_of_a_copy_are_ignored_by_the_server() {
+    let mut before = owed([Expect::Parse(None), Expect::Bind, Expect::Execute, Expect::Sync]);
+    before.push_copy_end();
+    before.push_sync();
+    assert_eq!(client_sees(&mut before, "12GCZ"), "12GCZ");
+    assert!(before.at_rest());
+
+    let mut after = owed([Expect::Execute, Expect::Sync]);
+    client_sees(&mut after, "G");
+    after.push_sync();
+    after.push_copy_end();
+    after.push_sync();
+    assert_eq!(client_sees(&mut after, "CZ"), "CZ");
+    assert!(after.at_rest());
+}
+
+#[test]
+fn a_failed_copy_ignores_its_late_end() {
+    let mut owed = owed([Expect::Query]);
+    client_sees(&mut owed, "GE");
+    owed.push_copy_end();
+    client_sees(&mut owed, "Z");
+    assert!(owed.at_rest());
+}
+
+#[test]
+fn answers_to_nothing_are_out_of_sync() {
+    for kind in *b"Z1232CnT" {
+        assert!(owed([]).answer(kind, b"I").is_err(), "{}", kind as char);
+    }
+    assert!(owed([Expect::Bind]).answer(b'1', b"").is_err());
+}

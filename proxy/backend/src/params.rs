@@ -1,0 +1,174 @@
+//! Settings of a session: what a client has, what a server has, and how to bring the one to the other.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pgdog_wire::write::{identifier, literal};
+
+/// How a setting got its value, and so how to give it again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Value {
+    /// Its value, as `pg_settings.setting` writes it or a startup packet gave it.
+    Plain(Box<str>),
+    /// The SET statement that gave it.
+    Statement(Box<str>),
+}
+
+/// Settings by name (lower case), those that differ from what the server gives every new connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Params(BTreeMap<Box<str>, Value>);
+
+/// Who the session acts as; these are set last and reset first, because they decide what else may be set.
+const IDENTITY: [&str; 2] = ["session_authorization", "role"];
+
+impl Params {
+    /// The value of one setting.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// Sets one.
+    pub fn set(&mut self, name: &str, value: Value) {
+        self.0.insert(name.to_ascii_lowercase().into(), value);
+    }
+
+    /// Takes one out.
+    pub fn remove(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(n, v)| (&**n, v))
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What distinguishes the meaning of names in queries: the search path, when it was set.
+    #[must_use]
+    pub fn scope(&self) -> Option<&str> {
+        match self.0.get("search_path")? {
+            Value::Plain(v) | Value::Statement(v) => Some(v),
+        }
+    }
+
+    /// The statements that bring a server from `self` to `target`: empty when nothing differs.
+    /// They run as one query string, so all of it takes place or none.
+    #[must_use]
+    pub fn statements_to(&self, target: &Self) -> String {
+        let mut sql = String::new();
+        if self == target {
+            return sql;
+        }
+        let identity_differs = IDENTITY.iter().any(|n| self.get(n) != target.get(n));
+        if identity_differs || IDENTITY.iter().any(|n| self.get(n).is_some()) {
+            sql.push_str("RESET SESSION AUTHORIZATION;RESET ROLE;");
+        }
+        let ordinary = |n: &str| !IDENTITY.contains(&n);
+        for (name, _) in self.iter().filter(|(n, _)| ordinary(n) && target.get(n).is_none()) {
+            sql.push_str("RESET ");
+            write_name(&mut sql, name);
+            sql.push(';');
+        }
+        for (name, value) in target.iter().filter(|(n, v)| ordinary(n) && self.get(n) != Some(v)) {
+            write_set(&mut sql, name, value);
+        }
+        for name in IDENTITY {
+            if let Some(value) = target.get(name) {
+                write_set(&mut sql, name, value);
+            }
+        }
+        sql
+    }
+}
+
+/// Names of extensions' settings have dots, each part an identifier of its own.
+fn write_name(sql: &mut String, name: &str) {
+    for (i, part) in name.split('.').enumerate() {
+        if i > 0 {
+            sql.push('.');
+        }
+        identifier(sql, part);
+    }
+}
+
+fn write_set(sql: &mut String, name: &str, value: &Value) {
+    match value {
+        Value::Statement(statement) => sql.push_str(statement),
+        Value::Plain(value) => {
+            sql.push_str("SELECT pg_catalog.set_config(");
+            literal(sql, name);
+            sql.push(',');
+            literal(sql, value);
+            sql.push_str(",false)");
+        }
+    }
+    sql.push(';');
+}
+
+/// Keeps one copy of equal settings, so that ten thousand clients of one application share theirs and comparing is cheap.
+#[derive(Debug, Default)]
+pub struct Interner {
+    seen: Mutex<(HashSet<Arc<Params>>, usize)>,
+}
+
+impl Interner {
+    /// The shared copy.
+    pub fn intern(&self, params: Params) -> Arc<Params> {
+        let mut guard = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let (seen, sweep_at) = &mut *guard;
+        if let Some(shared) = seen.get(&params) {
+            return shared.clone();
+        }
+        if seen.len() >= *sweep_at {
+            seen.retain(|p| Arc::strong_count(p) > 1);
+            *sweep_at = 64.max(seen.len() * 2);
+        }
+        let shared = Arc::new(params);
+        seen.insert(shared.clone());
+        shared
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(entries: &[(&str, &str)]) -> Params {
+        let mut params = Params::default();
+        for (name, value) in entries {
+            params.set(name, Value::Plain((*value).into()));
+        }
+        params
+    }
+
+    #[test]
+    fn only_differences_are_said() {
+        let (from, to) = (params(&[("a", "1"), ("b", "2"), ("x.y", "3")]), params(&[("a", "1"), ("b", "it's")]));
+        assert_eq!(from.statements_to(&to), "RESET \"x\".\"y\";SELECT pg_catalog.set_config('b','it''s',false);");
+        assert_eq!(to.statements_to(&to), "");
+    }
+
+    #[test]
+    fn a_role_is_left_before_anything_else_and_taken_after() {
+        let (from, to) = (params(&[("role", "x"), ("a", "1")]), params(&[("role", "y"), ("a", "2")]));
+        let sql = from.statements_to(&to);
+        let at = |what| sql.find(what).unwrap();
+        assert!(at("RESET ROLE") < at("'a'") && at("'a'") < at("'role','y'"), "{sql}");
+    }
+
+    #[test]
+    fn equal_settings_are_shared() {
+        let interner = Interner::default();
+        assert!(Arc::ptr_eq(&interner.intern(params(&[("a", "1")])), &interner.intern(params(&[("A", "1")]))));
+        for i in 0..1000 {
+            interner.intern(params(&[("n", &i.to_string())]));
+        }
+        assert!(interner.seen.lock().unwrap().0.len() <= 200);
+    }
+}

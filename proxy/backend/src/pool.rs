@@ -1,0 +1,419 @@
+//! The server connections of one user in one database: idle ones, those on loan, and the clients that wait for one.
+//!
+//! Idle connections lie on a stack per worker, because a connection belongs to the reactor of the worker that opened it;
+//! a worker whose stack is empty takes from a neighbour. The last one used is the first to be used again.
+//! A connection that is dropped, wherever that happens, frees its place: see [`Permit`].
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Context;
+use std::time::Duration;
+
+use pgdog_config::{PoolSettings, PoolerMode};
+
+use crate::budget::Budget;
+use crate::clock::Clock;
+use crate::error::{CheckoutError, ServerError};
+use crate::login::Target;
+use crate::server::Server;
+use crate::wait::Waiter;
+
+/// How far the local waiter may be ahead of its turn: moving a connection between workers costs two system calls,
+/// so the order of arrival is kept within each worker exactly and between workers up to this many places.
+const LOCAL_PREFERENCE: u64 = 32;
+
+/// One pool.
+#[derive(Debug)]
+pub struct Pool {
+    /// The user that clients log in as.
+    pub user: String,
+    /// The database that clients ask for.
+    pub database: String,
+    /// What has happened in it.
+    pub stats: PoolStats,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) state: Mutex<State>,
+    mode: AtomicU8,
+    /// A limit over several pools keeps this one from serving its waiters.
+    pub(crate) starved: AtomicBool,
+    /// Clients that keep a server outside of a transaction.
+    pub pinned: AtomicU32,
+}
+
+/// Counters, since the pool was made.
+#[derive(Debug, Default)]
+pub struct PoolStats {
+    /// Connections that were opened.
+    pub connects: AtomicU64,
+    /// Attempts to open one that failed.
+    pub connect_errors: AtomicU64,
+    /// Clients that had to wait for a connection.
+    pub waits: AtomicU64,
+    /// Clients that waited in vain.
+    pub wait_timeouts: AtomicU64,
+    /// Connections that were found broken or closed instead of being reused.
+    pub discards: AtomicU64,
+}
+
+/// What is behind the pool's lock.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) settings: Arc<PoolSettings>,
+    pub(crate) target: Arc<Target>,
+    pub(crate) budgets: Vec<Arc<Budget>>,
+    pub(crate) idle: Vec<Vec<Box<Server>>>,
+    pub(crate) waiting: Vec<VecDeque<Arc<Waiter>>>,
+    pub(crate) waiters: usize,
+    /// Connections open or being opened.
+    pub(crate) total: u32,
+    pub(crate) connecting: u32,
+    ticket: u64,
+    pub(crate) generation: u64,
+    pub(crate) closed: bool,
+    pub(crate) last_error: Option<ServerError>,
+    pub(crate) failures: u32,
+    pub(crate) retry_at: u64,
+}
+
+/// A place in a pool (and in the limits above it) that a connection takes; dropping it frees the place.
+#[derive(Debug)]
+pub struct Permit {
+    pub(crate) pool: Weak<Pool>,
+    pub(crate) budgets: Vec<Arc<Budget>>,
+    /// The worker that the connection belongs to.
+    pub(crate) worker: usize,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        for budget in &self.budgets {
+            budget.release();
+        }
+        if let Some(pool) = self.pool.upgrade() {
+            pool.lock().total -= 1;
+            for budget in &self.budgets {
+                budget.wake_starved(&pool, self.worker);
+            }
+            pool.grow_soon(self.worker);
+        }
+    }
+}
+
+/// Figures of a pool at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolFigures {
+    /// Connections that wait for use.
+    pub idle: u32,
+    /// Connections on loan.
+    pub active: u32,
+    /// Connections being opened.
+    pub connecting: u32,
+    /// Clients that wait.
+    pub waiting: u32,
+    /// Clients that keep a connection outside of a transaction.
+    pub pinned: u32,
+}
+
+impl Pool {
+    /// A pool that opens connections to `target` when they are asked for.
+    #[must_use]
+    pub fn new(settings: Arc<PoolSettings>, target: Arc<Target>, budgets: Vec<Arc<Budget>>, workers: usize, clock: Arc<Clock>) -> Arc<Self> {
+        let pool = Arc::new(Self {
+            user: settings.user.clone(),
+            database: settings.database.clone(),
+            stats: PoolStats::default(),
+            clock,
+            mode: AtomicU8::new(settings.mode as u8),
+            starved: AtomicBool::new(false),
+            pinned: AtomicU32::new(0),
+            state: Mutex::new(State {
+                settings,
+                target,
+                budgets: budgets.clone(),
+                idle: (0..workers).map(|_| Vec::new()).collect(),
+                waiting: (0..workers).map(|_| VecDeque::new()).collect(),
+                waiters: 0,
+                total: 0,
+                connecting: 0,
+                ticket: 0,
+                generation: 0,
+                closed: false,
+                last_error: None,
+                failures: 0,
+                retry_at: 0,
+            }),
+        });
+        for budget in budgets {
+            budget.join(&pool);
+        }
+        pool
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When servers go back to the pool.
+    #[inline]
+    #[must_use]
+    pub fn mode(&self) -> PoolerMode {
+        match self.mode.load(Ordering::Relaxed) {
+            m if m == PoolerMode::Session as u8 => PoolerMode::Session,
+            m if m == PoolerMode::Statement as u8 => PoolerMode::Statement,
+            _ => PoolerMode::Transaction,
+        }
+    }
+
+    /// Its settings now.
+    #[must_use]
+    pub fn settings(&self) -> Arc<PoolSettings> {
+        self.lock().settings.clone()
+    }
+
+    /// How its servers are reached, for cancel requests.
+    #[must_use]
+    pub fn target(&self) -> Arc<Target> {
+        self.lock().target.clone()
+    }
+
+    /// New sizes and timeouts for the same servers; connections stay.
+    pub fn configure(self: &Arc<Self>, settings: Arc<PoolSettings>, target: Arc<Target>, budgets: &[Arc<Budget>]) {
+        self.mode.store(settings.mode as u8, Ordering::Relaxed);
+        for budget in budgets {
+            budget.join(self);
+        }
+        let mut state = self.lock();
+        state.settings = settings;
+        state.target = target;
+        state.budgets = budgets.to_vec();
+    }
+
+    /// Figures at this moment.
+    #[must_use]
+    pub fn figures(&self) -> PoolFigures {
+        let state = self.lock();
+        let idle = state.idle.iter().map(Vec::len).sum::<usize>() as u32;
+        PoolFigures {
+            idle,
+            active: state.total.saturating_sub(idle + state.connecting),
+            connecting: state.connecting,
+            waiting: state.waiters as u32,
+            pinned: self.pinned.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Takes an idle connection that is ready for use, when there is one and nobody was here before.
+    /// `None`: [`Pool::wait`] for one.
+    #[inline]
+    pub fn take(self: &Arc<Self>, worker: usize, cx: &mut Context<'_>) -> Option<Box<Server>> {
+        loop {
+            let mut server = {
+                let mut state = self.lock();
+                if state.waiters > 0 || state.closed {
+                    return None;
+                }
+                let now = self.clock.now();
+                let check_before = state.settings.healthcheck_interval.map(|i| now.saturating_sub(i.as_millis() as u64));
+                let top = state.idle[worker].last()?;
+                if check_before.is_some_and(|before| top.used <= before && now != top.used) {
+                    return None;
+                }
+                state.idle[worker].pop()?
+            };
+            if server.still_idle(cx) && server.expires.is_none_or(|at| at > self.clock.now()) {
+                return Some(server);
+            }
+            self.stats.discards.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Queues up for a connection.
+    #[must_use]
+    pub fn wait(self: &Arc<Self>, worker: usize) -> Waiting {
+        let waiter = {
+            let mut state = self.lock();
+            if state.closed {
+                return Waiting { pool: self.clone(), waiter: Waiter::failed(CheckoutError::Closed) };
+            }
+            state.ticket += 1;
+            let waiter = Waiter::new(state.ticket, worker, self.clock.now());
+            // An idle one of a neighbour, or one that needs a check first, is as good as a free one.
+            let idle = (0..state.idle.len()).map(|i| (worker + i) % state.idle.len()).find(|&w| !state.idle[w].is_empty());
+            if state.waiters == 0
+                && let Some(owner) = idle
+                && let Some(server) = state.idle[owner].pop()
+            {
+                drop(state);
+                if waiter.grant(server).is_err() {
+                    unreachable!("nobody else knows the waiter yet");
+                }
+                return Waiting { pool: self.clone(), waiter };
+            }
+            state.waiting[worker].push_back(waiter.clone());
+            state.waiters += 1;
+            waiter
+        };
+        self.stats.waits.fetch_add(1, Ordering::Relaxed);
+        self.grow(worker);
+        Waiting { pool: self.clone(), waiter }
+    }
+
+    /// Gives a connection back. It must be at rest, and nobody's: the next client gets it as it is.
+    #[inline]
+    pub fn release(self: &Arc<Self>, mut server: Box<Server>) {
+        debug_assert!(server.owed.at_rest() && !server.tainted);
+        let mut state = self.lock();
+        server.used = self.clock.now();
+        let surplus = state.total > state.settings.size && state.waiters == 0;
+        if state.closed || surplus || server.generation != state.generation || server.expires.is_some_and(|at| at <= server.used) {
+            drop(state);
+            server.close();
+            return;
+        }
+        if !state.budgets.is_empty() && state.budgets.iter().any(|b| b.owes(state.total)) {
+            drop(state);
+            server.close();
+            return;
+        }
+        while let Some(waiter) = state.next_waiter(server.worker) {
+            match waiter.grant(server) {
+                Ok(()) => return,
+                Err(back) => server = back,
+            }
+        }
+        let worker = server.worker;
+        state.idle[worker].push(server);
+    }
+
+    /// Fails all waiters: nothing will come.
+    pub(crate) fn fail_waiters(&self, error: &CheckoutError) {
+        let waiters: Vec<_> = {
+            let mut state = self.lock();
+            state.waiters = 0;
+            state.waiting.iter_mut().flat_map(std::mem::take).collect()
+        };
+        for waiter in waiters {
+            waiter.fail(error.clone());
+        }
+    }
+
+    /// Takes the pool out of use: idle connections are closed, those on loan when they come back.
+    pub fn close(&self) {
+        let idle: Vec<_> = {
+            let mut state = self.lock();
+            state.closed = true;
+            state.idle.iter_mut().flat_map(std::mem::take).collect()
+        };
+        self.fail_waiters(&CheckoutError::Closed);
+        idle.into_iter().for_each(|s| s.close());
+    }
+
+    /// Closes all idle connections now and those on loan when they come back; new ones take their place.
+    pub fn reconnect(&self) {
+        let idle: Vec<_> = {
+            let mut state = self.lock();
+            state.generation += 1;
+            state.idle.iter_mut().flat_map(std::mem::take).collect()
+        };
+        idle.into_iter().for_each(|s| s.close());
+    }
+
+    /// Closes the connection idle for longest, so that another pool under the same limit may open one.
+    pub(crate) fn evict_idle(&self) -> bool {
+        let evicted = {
+            let mut state = self.lock();
+            let oldest = state.idle.iter().enumerate().filter_map(|(w, s)| s.first().map(|s| (s.used, w))).min();
+            oldest.map(|(_, worker)| state.idle[worker].remove(0))
+        };
+        evicted.map(|s| s.close()).is_some()
+    }
+}
+
+impl State {
+    /// The waiter whose turn it is, given the worker that the connection belongs to.
+    fn next_waiter(&mut self, worker: usize) -> Option<Arc<Waiter>> {
+        if self.waiters == 0 {
+            return None;
+        }
+        let ticket = |q: &VecDeque<Arc<Waiter>>| q.front().map(|w| w.ticket);
+        let (oldest, owner) = self.waiting.iter().enumerate().filter_map(|(i, q)| Some((ticket(q)?, i))).min()?;
+        let local = ticket(&self.waiting[worker]).is_some_and(|t| t - oldest <= LOCAL_PREFERENCE);
+        let waiter = self.waiting[if local { worker } else { owner }].pop_front();
+        self.waiters -= usize::from(waiter.is_some());
+        waiter
+    }
+}
+
+/// A place in the queue. Dropping it leaves the queue, and gives a connection back that came too late.
+#[derive(Debug)]
+pub struct Waiting {
+    pool: Arc<Pool>,
+    waiter: Arc<Waiter>,
+}
+
+impl Waiting {
+    /// Ready with a connection, which may still need [`Pool::prepare`]. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckoutError`].
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> std::task::Poll<Result<Box<Server>, CheckoutError>> {
+        self.waiter.poll(cx)
+    }
+
+    /// Coarse time since when it waits, ms.
+    #[must_use]
+    pub fn since(&self) -> u64 {
+        self.waiter.since
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        match self.waiter.leave() {
+            crate::wait::Left::Waiting => {
+                let mut state = self.pool.lock();
+                let queue = &mut state.waiting[self.waiter.worker];
+                let before = queue.len();
+                queue.retain(|w| !Arc::ptr_eq(w, &self.waiter));
+                let gone = before - queue.len();
+                state.waiters -= gone;
+            }
+            crate::wait::Left::With(server) => {
+                if server.owed.at_rest() && !server.tainted {
+                    self.pool.release(server);
+                }
+            }
+            crate::wait::Left::Done => {}
+        }
+    }
+}
+
+impl Pool {
+    /// Makes a connection from the queue fit for this worker: moves it here, and checks it when it has not been used for
+    /// `healthcheck_interval`. `None`: it was no good, try again. Not cancel safe (the connection is lost, its place is not).
+    pub async fn prepare(&self, mut server: Box<Server>, worker: usize) -> Option<Box<Server>> {
+        let idle = std::future::poll_fn(|cx| std::task::Poll::Ready(server.still_idle(cx))).await;
+        if !idle || server.expires.is_some_and(|at| at <= self.clock.now()) {
+            self.stats.discards.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        if server.worker != worker {
+            server = server.moved_to(worker)?;
+        }
+        let (interval, timeout) = {
+            let state = self.lock();
+            (state.settings.healthcheck_interval, state.settings.healthcheck_timeout)
+        };
+        let now = self.clock.now();
+        if interval.is_some_and(|i| Duration::from_millis(now.saturating_sub(server.used)) >= i && now != server.used) {
+            if server.query(";", timeout).await.is_err() {
+                self.stats.discards.fetch_add(1, Ordering::Relaxed);
+                return None;
+            }
+            server.used = now;
+        }
+        Some(server)
+    }
+}

@@ -1,0 +1,135 @@
+//! Asking a server what its session holds, where the text of statements cannot tell.
+
+use std::time::Duration;
+
+use crate::error::ServerError;
+use crate::params::{Params, Value};
+use crate::server::{Rows, Server};
+
+/// Settings that SET or set_config changed in this session; role and session authorization are not in the view.
+/// Names are qualified, so that no search path can redirect them.
+const SETTINGS: &str = "SELECT name, setting FROM pg_catalog.pg_settings WHERE source OPERATOR(pg_catalog.=) 'session' \
+    AND name NOT IN ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable') \
+    UNION ALL SELECT 'role', pg_catalog.current_setting('role') WHERE pg_catalog.current_setting('role') OPERATOR(pg_catalog.<>) 'none' \
+    UNION ALL SELECT 'session_authorization', session_user::pg_catalog.text";
+
+/// One row of booleans, in the order of [`Reasons`]' bits.
+const HOLDS: &str = "SELECT pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0::pg_catalog.oid AND ( \
+      EXISTS (SELECT 1 FROM pg_catalog.pg_class WHERE relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
+      OR EXISTS (SELECT 1 FROM pg_catalog.pg_proc WHERE pronamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
+      OR EXISTS (SELECT 1 FROM pg_catalog.pg_type WHERE typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())), \
+    EXISTS (SELECT 1 FROM pg_catalog.pg_cursors WHERE is_holdable), \
+    EXISTS (SELECT 1 FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()), \
+    EXISTS (SELECT 1 FROM pg_catalog.pg_prepared_statements WHERE from_sql), \
+    EXISTS (SELECT 1 FROM pg_catalog.pg_listening_channels())";
+
+/// Why a client keeps its server outside of transactions. Each bit is set and cleared on its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reasons(u8);
+
+impl Reasons {
+    /// No reason.
+    pub const NONE: Self = Self(0);
+    /// Temporary objects exist.
+    pub const TEMP: Self = Self(1);
+    /// A cursor WITH HOLD is open.
+    pub const CURSOR: Self = Self(1 << 1);
+    /// A session advisory lock is held.
+    pub const LOCK: Self = Self(1 << 2);
+    /// A statement was prepared in SQL.
+    pub const PREPARE: Self = Self(1 << 3);
+    /// A channel is listened to.
+    pub const LISTEN: Self = Self(1 << 4);
+    /// Values of sequences were read that the session must remember.
+    pub const SEQUENCE: Self = Self(1 << 5);
+    /// A library was loaded, or a statement was too large to look at.
+    pub const FOREVER: Self = Self(1 << 6);
+    /// The client asked for it with `pgdog.pin`.
+    pub const ASKED: Self = Self(1 << 7);
+
+    /// What [`Server::holds`] can tell.
+    pub const KNOWABLE: Self = Self(0b1_1111);
+
+    /// Names in the order of the bits.
+    pub const NAMES: [&'static str; 8] = ["temp", "cursor", "advisory_lock", "prepare", "listen", "sequence", "forever", "asked"];
+
+    /// Whether there is any.
+    #[inline]
+    #[must_use]
+    pub fn any(self) -> bool {
+        self.0 != 0
+    }
+
+    /// Sets or clears those in `which`.
+    pub fn put(&mut self, which: Self, on: bool) {
+        if on {
+            self.0 |= which.0;
+        } else {
+            self.0 &= !which.0;
+        }
+    }
+
+    /// Whether any of `which` is set.
+    #[must_use]
+    pub fn has(self, which: Self) -> bool {
+        self.0 & which.0 != 0
+    }
+
+    /// `self` with those that the server was asked about as it answered.
+    #[must_use]
+    pub fn learn(self, knowable: Self) -> Self {
+        Self(self.0 & !Self::KNOWABLE.0 | knowable.0)
+    }
+}
+
+impl Server {
+    /// The settings of its session that differ from those of a new connection. Not cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::query`].
+    pub async fn settings(&mut self, login: &str, timeout: Duration) -> Result<Params, ServerError> {
+        let rows = self.query(SETTINGS, timeout).await?;
+        Ok(read_settings(rows, login))
+    }
+
+    /// What its session holds. Not cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::query`].
+    pub async fn holds(&mut self, timeout: Duration) -> Result<Reasons, ServerError> {
+        let rows = self.query(HOLDS, timeout).await?;
+        let bits = rows.first().map_or(0, |row| row.iter().enumerate().fold(0, |bits, (i, c)| bits | u8::from(c.as_deref() == Some("t")) << i));
+        Ok(Reasons(bits))
+    }
+}
+
+fn read_settings(rows: Rows, login: &str) -> Params {
+    let mut params = Params::default();
+    for row in rows {
+        let [Some(name), Some(value)] = &row[..] else { continue };
+        if name == "session_authorization" && value == login {
+            continue;
+        }
+        params.set(name, Value::Plain(value.as_str().into()));
+    }
+    params
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_set_and_cleared_one_by_one() {
+        let mut reasons = Reasons::NONE;
+        reasons.put(Reasons::ASKED, true);
+        reasons = reasons.learn(Reasons::TEMP);
+        assert!(reasons.has(Reasons::ASKED) && reasons.has(Reasons::TEMP));
+        reasons = reasons.learn(Reasons::NONE);
+        assert!(reasons.any() && !reasons.has(Reasons::TEMP));
+        reasons.put(Reasons::ASKED, false);
+        assert!(!reasons.any());
+    }
+}

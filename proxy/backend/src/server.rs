@@ -1,0 +1,236 @@
+//! One connection to a server, and the queries that the proxy itself runs on it.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pgdog_net::{Address, Stream};
+use pgdog_wire::backend::{read_parameter_status, read_row};
+use pgdog_wire::buffer::{self, Buffer};
+use pgdog_wire::startup::CancelKey;
+use pgdog_wire::{ErrorResponse, Header, frame, frontend};
+use tokio_util::io::poll_read_buf;
+
+use crate::error::ServerError;
+use crate::expect::{Expect, Owed};
+use crate::params::Params;
+use crate::pool::Permit;
+use crate::statements::Prepared;
+
+/// A logged-in connection to a server.
+#[derive(Debug)]
+pub struct Server {
+    /// The socket.
+    pub stream: Stream,
+    /// What it still owes.
+    pub owed: Owed,
+    /// What it has prepared.
+    pub prepared: Prepared,
+    /// The settings that its session has now.
+    pub params: Arc<Params>,
+    /// Which client's unnamed statement it holds; 0 is nobody's.
+    pub unnamed: u64,
+    /// How to cancel its query. Some services give no key.
+    pub key: Option<CancelKey>,
+    /// Its ParameterStatus values, as they stand now.
+    pub reported: Vec<(Box<[u8]>, Box<[u8]>)>,
+    /// Where it is.
+    pub address: Arc<Address>,
+    /// Coarse time when it was opened, ms.
+    pub opened: u64,
+    /// Coarse time when it was last known to answer, ms.
+    pub used: u64,
+    /// Coarse time after which it is not to be used again, ms.
+    pub expires: Option<u64>,
+    /// The worker whose reactor it is registered with.
+    pub worker: usize,
+    /// Which RECONNECT or configuration it belongs to.
+    pub generation: u64,
+    /// Its session holds something that must be discarded before another client may have it.
+    pub tainted: bool,
+    /// Its place in the pool.
+    pub permit: Option<Permit>,
+}
+
+/// Rows of a query of ours: columns in text format.
+pub type Rows = Vec<Vec<Option<String>>>;
+
+impl Server {
+    /// Reads what is there into `input`. 0 bytes: the server has closed. Cancel safe.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>, input: &mut Buffer) -> Poll<std::io::Result<usize>> {
+        input.reserve(buffer::SIZE / 4);
+        poll_read_buf(std::pin::Pin::new(&mut self.stream), cx, &mut input.bytes)
+    }
+
+    /// Notes a ParameterStatus. Servers send few, so a list does.
+    pub fn note_parameter(&mut self, body: &[u8]) {
+        let Some((name, value)) = read_parameter_status(body) else { return };
+        match self.reported.iter_mut().find(|(n, _)| &**n == name) {
+            Some(entry) => entry.1 = value.into(),
+            None => self.reported.push((name.into(), value.into())),
+        }
+    }
+
+    /// Whether an idle connection is still good: nothing unexpected has come. Takes no system call when nothing has.
+    pub fn still_idle(&mut self, cx: &mut Context<'_>) -> bool {
+        match self.stream.poll_read_ready(cx) {
+            Poll::Pending => true,
+            Poll::Ready(Err(_)) => false,
+            Poll::Ready(Ok(())) => self.idle_messages(cx),
+        }
+    }
+
+    /// Something came while nobody used the connection: notices and settings are fine, anything else is its end.
+    fn idle_messages(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut input = Buffer { bytes: Vec::with_capacity(1024), start: 0 };
+        loop {
+            match poll_read_buf(std::pin::Pin::new(&mut self.stream), cx, &mut input.bytes) {
+                Poll::Pending => return input.is_empty(),
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(_) => return false,
+            }
+            while let Ok(Some((message, len))) = frame::split(input.data()) {
+                match message.kind {
+                    b'S' => {
+                        let body = message.body.to_vec();
+                        self.note_parameter(&body);
+                    }
+                    b'N' | b'A' => {}
+                    _ => return false,
+                }
+                input.consume(len);
+            }
+        }
+    }
+
+    /// Writes all of `bytes`. Not cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::Io`] when the connection broke.
+    pub async fn send(&mut self, bytes: &[u8]) -> Result<(), ServerError> {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            let n = poll_fn(|cx| self.stream.poll_write_slice(cx, &bytes[sent..])).await?;
+            if n == 0 {
+                return Err(ServerError::Closed);
+            }
+            sent += n;
+        }
+        poll_fn(|cx| self.stream.poll_flush_all(cx)).await?;
+        Ok(())
+    }
+
+    /// Reads until a whole message lies at the start of `input`; its size. Not cancel safe for the connection's use.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::Closed`] or [`ServerError::Io`] when the connection broke, [`ServerError::Protocol`] on a bad length.
+    pub async fn next_message(&mut self, input: &mut Buffer) -> Result<usize, ServerError> {
+        loop {
+            let header = Header::peek(input.data()).map_err(|_| ServerError::Protocol("invalid message length"))?;
+            if let Some(header) = header
+                && input.len() >= header.len
+            {
+                return Ok(header.len);
+            }
+            if poll_fn(|cx| self.poll_fill(cx, input)).await? == 0 {
+                return Err(ServerError::Closed);
+            }
+        }
+    }
+
+    /// Runs a query string of the proxy's own on a connection that owes nothing, and gives its rows.
+    /// Not cancel safe: a connection on which it was dropped must be closed.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::Refused`] when the server said so (the connection is usable), any other when it is not.
+    pub async fn query(&mut self, sql: &str, timeout: Duration) -> Result<Rows, ServerError> {
+        tokio::time::timeout(timeout, self.query_now(sql)).await.map_err(|_| ServerError::Timeout(timeout))?
+    }
+
+    async fn query_now(&mut self, sql: &str) -> Result<Rows, ServerError> {
+        let mut out = Vec::with_capacity(sql.len() + 6);
+        frontend::query(&mut out, sql.as_bytes());
+        self.owed.push(Expect::Query);
+        self.unnamed = 0;
+        self.send(&out).await?;
+        let mut input = Buffer::new();
+        let mut rows = Rows::new();
+        let mut failure = None;
+        loop {
+            let len = self.next_message(&mut input).await?;
+            let message = &input.data()[..len];
+            let (kind, body) = (message[0], message[frame::HEADER..].to_vec());
+            input.consume(len);
+            self.owed.answer(kind, &body)?;
+            match kind {
+                b'D' => rows.push(read_row(&body).into_iter().map(|c| c.map(|c| String::from_utf8_lossy(c).into_owned())).collect()),
+                b'S' => self.note_parameter(&body),
+                b'E' => {
+                    let error = ErrorResponse::read(&body);
+                    if error.severity == pgdog_wire::Severity::Fatal {
+                        return Err(ServerError::Refused(Box::new(error)));
+                    }
+                    failure = Some(error);
+                }
+                b'Z' => {
+                    return match failure {
+                        Some(error) => Err(ServerError::Refused(Box::new(error))),
+                        None => Ok(rows),
+                    };
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Brings the session's settings to `target`. What the server refuses is told, and nothing has changed then.
+    /// Not cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::query`].
+    pub async fn set_params(&mut self, target: &Arc<Params>, timeout: Duration) -> Result<(), ServerError> {
+        let sql = self.params.statements_to(target);
+        if !sql.is_empty() {
+            self.query(&sql, timeout).await?;
+        }
+        self.params = target.clone();
+        Ok(())
+    }
+
+    /// Makes the session as good as new. Not cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::query`].
+    pub async fn discard_all(&mut self, timeout: Duration) -> Result<(), ServerError> {
+        self.query("DISCARD ALL", timeout).await?;
+        self.prepared.clear();
+        self.params = Arc::default();
+        self.tainted = false;
+        Ok(())
+    }
+
+    /// The same connection on the calling thread's reactor, which is that of `worker`. `None` when it broke on the way.
+    #[must_use]
+    pub fn moved_to(self: Box<Self>, worker: usize) -> Option<Box<Self>> {
+        let mut server = *self;
+        let stream = server.stream.detach().and_then(pgdog_net::Detached::attach).ok()?;
+        server.stream = stream;
+        server.worker = worker;
+        Some(Box::new(server))
+    }
+
+    /// Says goodbye and closes. Never waits.
+    pub fn close(mut self) {
+        let mut out = Vec::new();
+        frontend::bare(&mut out, b'X');
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let _ = self.stream.poll_write_slice(&mut cx, &out);
+        let _ = self.stream.poll_flush_all(&mut cx);
+    }
+}

@@ -1,0 +1,274 @@
+//! Prepared statements: one name for each text, on whatever server, for whatever client.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What the names of our statements on servers begin with.
+pub const PREFIX: &str = "__pgdog_";
+
+/// Identifies a statement of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StatementId(NonZeroU32);
+
+impl StatementId {
+    /// The id with this number.
+    ///
+    /// # Panics
+    ///
+    /// When `number` is zero.
+    #[must_use]
+    pub const fn new(number: u32) -> Self {
+        Self(NonZeroU32::new(number).expect("ids begin at one"))
+    }
+
+    /// The number in the statement's name.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        self.0.get()
+    }
+}
+
+/// A statement as clients gave it.
+#[derive(Debug)]
+pub struct Statement {
+    /// Its id.
+    pub id: StatementId,
+    /// Its name on servers.
+    pub name: Box<[u8]>,
+    /// The query text.
+    pub text: Box<[u8]>,
+    /// Parameter types as on the wire (a count and OIDs).
+    pub types: Box<[u8]>,
+    /// What executing it may change, as bits of `sql::Effects`.
+    pub effects: u16,
+    /// A server said that its result type has changed: who still holds it must prepare anew, as with PostgreSQL.
+    pub stale: std::sync::atomic::AtomicBool,
+}
+
+/// What makes two clients' statements the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    text: Box<[u8]>,
+    types: Box<[u8]>,
+    /// The search path it was prepared under, when the client has set one: names mean other things elsewhere.
+    scope: Option<Box<str>>,
+}
+
+/// All statements of the process.
+#[derive(Debug)]
+pub struct Store {
+    inner: Mutex<Inner>,
+    /// Above this many, those that no client holds are forgotten.
+    limit: usize,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    by_key: HashMap<Key, Arc<Statement>>,
+    last: u32,
+    /// Size at which unused statements are looked for again.
+    sweep_at: usize,
+}
+
+impl Store {
+    /// An empty store.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self { inner: Mutex::new(Inner { sweep_at: limit, ..Inner::default() }), limit }
+    }
+
+    /// The statement with this text; made when it is new. `effects` is asked for then only.
+    pub fn get(&self, text: &[u8], types: &[u8], scope: Option<&str>, effects: impl FnOnce() -> u16) -> Arc<Statement> {
+        let key = Key { text: text.into(), types: types.into(), scope: scope.map(Into::into) };
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(statement) = inner.by_key.get(&key) {
+            return statement.clone();
+        }
+        if inner.by_key.len() >= inner.sweep_at {
+            inner.by_key.retain(|_, s| Arc::strong_count(s) > 1);
+            inner.sweep_at = self.limit.max(inner.by_key.len() * 2);
+        }
+        inner.last = inner.last.checked_add(1).unwrap_or(1);
+        let id = StatementId::new(inner.last);
+        let statement = Arc::new(Statement {
+            id,
+            name: format!("{PREFIX}{}", id.number()).into_bytes().into(),
+            text: key.text.clone(),
+            types: key.types.clone(),
+            effects: effects(),
+            stale: false.into(),
+        });
+        inner.by_key.insert(key, statement.clone());
+        statement
+    }
+
+    /// Takes a statement out, so that the next Parse of its text gets a new name: servers refuse to run the old one.
+    pub fn retire(&self, id: StatementId) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.by_key.retain(|_, s| {
+            if s.id == id {
+                s.stale.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+            s.id != id
+        });
+    }
+
+    /// How many statements there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).by_key.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The statements that one server connection has prepared, with their last use.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    last_use: HashMap<StatementId, u64, BuildHasherDefault<FastHasher>>,
+    clock: u64,
+}
+
+impl Prepared {
+    /// Whether it is there; counts as a use.
+    #[inline]
+    pub fn touch(&mut self, id: StatementId) -> bool {
+        self.clock += 1;
+        match self.last_use.get_mut(&id) {
+            Some(at) => {
+                *at = self.clock;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Notes one that was just prepared.
+    pub fn insert(&mut self, id: StatementId) {
+        self.clock += 1;
+        self.last_use.insert(id, self.clock);
+    }
+
+    /// Forgets one.
+    pub fn remove(&mut self, id: StatementId) -> bool {
+        self.last_use.remove(&id).is_some()
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.last_use.clear();
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.last_use.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.last_use.is_empty()
+    }
+
+    /// The one unused for longest, when there are more than `limit`. Statements used within the last `spare` uses stay:
+    /// they may stand in messages that were not sent yet.
+    #[must_use]
+    pub fn oldest_above(&self, limit: usize, spare: u64) -> Option<StatementId> {
+        if self.last_use.len() <= limit {
+            return None;
+        }
+        self.last_use.iter().min_by_key(|(_, at)| **at).filter(|(_, at)| **at + spare < self.clock + 1).map(|(id, _)| *id)
+    }
+}
+
+/// A hasher for small keys that no client chooses freely, or whose tables are the client's own.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct FastHasher(u64);
+
+impl Hasher for FastHasher {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) {
+        let mut chunks = bytes.chunks_exact(8);
+        for chunk in &mut chunks {
+            let mut word = [0; 8];
+            word.copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+        for &byte in chunks.remainder() {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    #[inline]
+    fn write_u32(&mut self, n: u32) {
+        self.write_u64(u64::from(n));
+    }
+
+    #[inline]
+    fn write_u64(&mut self, n: u64) {
+        self.0 = (self.0.rotate_left(5) ^ n).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+
+    #[inline]
+    fn write_usize(&mut self, n: usize) {
+        self.write_u64(n as u64);
+    }
+
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_text_and_types_are_one_statement() {
+        let store = Store::new(10);
+        let get = |text: &[u8], types: &[u8], scope| store.get(text, types, scope, || 0).id;
+        assert_eq!(get(b"a", b"\0\0", None), get(b"a", b"\0\0", None));
+        assert_ne!(get(b"a", b"\0\0", None), get(b"a", b"\0\x01\0\0\0\x17", None));
+        assert_ne!(get(b"a", b"\0\0", None), get(b"a", b"\0\0", Some("x")));
+    }
+
+    #[test]
+    fn a_retired_statement_gets_a_new_name() {
+        let store = Store::new(10);
+        let old = store.get(b"a", b"", None, || 0);
+        store.retire(old.id);
+        assert_ne!(store.get(b"a", b"", None, || 0).id, old.id);
+        assert!(old.stale.load(std::sync::atomic::Ordering::Relaxed));
+    }
+
+    #[test]
+    fn unused_statements_are_swept_above_the_limit() {
+        let store = Store::new(4);
+        let held = store.get(b"held", b"", None, || 0);
+        for i in 0..100u8 {
+            store.get(&[i], b"", None, || 0);
+        }
+        assert!(store.len() < 10, "{}", store.len());
+        assert_eq!(store.get(b"held", b"", None, || 0).id, held.id);
+    }
+
+    #[test]
+    fn the_oldest_goes_first_and_the_newest_never() {
+        let mut prepared = Prepared::default();
+        for n in 1..=3 {
+            prepared.insert(StatementId::new(n));
+        }
+        assert!(prepared.touch(StatementId::new(1)));
+        assert_eq!(prepared.oldest_above(2, 1), Some(StatementId::new(2)));
+        assert_eq!(prepared.oldest_above(3, 1), None);
+        assert_eq!(prepared.oldest_above(0, 100), None);
+    }
+}
