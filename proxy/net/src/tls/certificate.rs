@@ -1,0 +1,99 @@
+//! What is asked of a certificate: who it is, and its hash for channel binding.
+
+use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
+use x509_parser::der_parser::{Oid, oid};
+use x509_parser::extensions::GeneralName;
+use x509_parser::parse_x509_certificate;
+use x509_parser::signature_algorithm::SignatureAlgorithm;
+
+const SHA1: Oid<'static> = oid!(1.3.14.3.2.26);
+const SHA224: Oid<'static> = oid!(2.16.840.1.101.3.4.2.4);
+const SHA256: Oid<'static> = oid!(2.16.840.1.101.3.4.2.1);
+const SHA384: Oid<'static> = oid!(2.16.840.1.101.3.4.2.2);
+const SHA512: Oid<'static> = oid!(2.16.840.1.101.3.4.2.3);
+
+const MD5_RSA: Oid<'static> = oid!(1.2.840.113549.1.1.4);
+const SHA1_RSA: Oid<'static> = oid!(1.2.840.113549.1.1.5);
+const SHA256_RSA: Oid<'static> = oid!(1.2.840.113549.1.1.11);
+const SHA384_RSA: Oid<'static> = oid!(1.2.840.113549.1.1.12);
+const SHA512_RSA: Oid<'static> = oid!(1.2.840.113549.1.1.13);
+const SHA224_RSA: Oid<'static> = oid!(1.2.840.113549.1.1.14);
+const SHA1_ECDSA: Oid<'static> = oid!(1.2.840.10045.4.1);
+const SHA224_ECDSA: Oid<'static> = oid!(1.2.840.10045.4.3.1);
+const SHA256_ECDSA: Oid<'static> = oid!(1.2.840.10045.4.3.2);
+const SHA384_ECDSA: Oid<'static> = oid!(1.2.840.10045.4.3.3);
+const SHA512_ECDSA: Oid<'static> = oid!(1.2.840.10045.4.3.4);
+
+/// The names in a peer's certificate. The certificate was verified against the configured authorities.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PeerIdentity {
+    /// The subject's common name; the most specific one where there are several.
+    pub common_name: Option<String>,
+    /// Subject alternative names of type DNS, in order.
+    pub dns_names: Vec<String>,
+    /// Subject alternative names of type URI (SPIFFE ids, for one), in order.
+    pub uris: Vec<String>,
+    /// Whether there is any subject alternative name of any type.
+    pub has_alternative_names: bool,
+}
+
+impl PeerIdentity {
+    /// Reads the names of a DER certificate; `None` when it cannot be parsed.
+    #[must_use]
+    pub fn from_der(der: &[u8]) -> Option<Self> {
+        let (_, certificate) = parse_x509_certificate(der).ok()?;
+        let mut identity = Self {
+            common_name: certificate.subject().iter_common_name().last().and_then(|name| name.as_str().ok()).map(Into::into),
+            ..Self::default()
+        };
+        if let Ok(Some(names)) = certificate.subject_alternative_name() {
+            for name in &names.value.general_names {
+                identity.has_alternative_names = true;
+                match name {
+                    GeneralName::DNSName(name) => identity.dns_names.push((*name).to_owned()),
+                    GeneralName::URI(uri) => identity.uris.push((*uri).to_owned()),
+                    _ => {}
+                }
+            }
+        }
+        Some(identity)
+    }
+
+    /// The one name to compare with a user's `identity`: the first DNS name, else the common name.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.dns_names.first().or(self.common_name.as_ref()).map(String::as_str)
+    }
+}
+
+/// The `tls-server-end-point` hash of a server's certificate (RFC 5929, section 4.1): the hash of its signature, but
+/// SHA-256 in place of MD5 and SHA-1. `None` where the signature has no such hash (Ed25519), as in Postgres.
+#[must_use]
+pub fn tls_server_end_point(der: &[u8]) -> Option<Vec<u8>> {
+    let (_, certificate) = parse_x509_certificate(der).ok()?;
+    let algorithm = &certificate.signature_algorithm;
+    let parsed = SignatureAlgorithm::try_from(algorithm);
+    let oid = match &parsed {
+        Ok(SignatureAlgorithm::RSASSA_PSS(params)) => params.hash_algorithm_oid(),
+        _ => &algorithm.algorithm,
+    };
+    if [SHA1, SHA256, MD5_RSA, SHA1_RSA, SHA256_RSA, SHA1_ECDSA, SHA256_ECDSA].contains(oid) {
+        Some(Sha256::digest(der).to_vec())
+    } else if [SHA384, SHA384_RSA, SHA384_ECDSA].contains(oid) {
+        Some(Sha384::digest(der).to_vec())
+    } else if [SHA512, SHA512_RSA, SHA512_ECDSA].contains(oid) {
+        Some(Sha512::digest(der).to_vec())
+    } else if [SHA224, SHA224_RSA, SHA224_ECDSA].contains(oid) {
+        Some(Sha224::digest(der).to_vec())
+    } else {
+        None
+    }
+}
+
+/// Whether now lies between the certificate's dates.
+pub(super) fn is_in_date(der: &[u8], now_seconds: i64) -> bool {
+    parse_x509_certificate(der).is_ok_and(|(_, certificate)| {
+        let validity = certificate.validity();
+        (validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&now_seconds)
+    })
+}
