@@ -30,18 +30,25 @@ pub struct DrainGuard {
 impl Drain {
     /// A fresh pair.
     #[must_use]
-    #[expect(clippy::new_ret_no_self, reason = "the two halves are made together, as channels are")]
     pub fn new() -> (DrainTrigger, Self) {
         let (sender, started) = watch::channel(false);
         let guards = Arc::new(watch::Sender::new(0));
-        (DrainTrigger { started: sender, guards: Arc::clone(&guards) }, Self { started, guards })
+        (
+            DrainTrigger {
+                started: sender,
+                guards: Arc::clone(&guards),
+            },
+            Self { started, guards },
+        )
     }
 
     /// Counts one more piece of work that must end before the drain does.
     #[must_use]
     pub fn guard(&self) -> DrainGuard {
         self.guards.send_modify(|count| *count += 1);
-        DrainGuard { guards: Arc::clone(&self.guards) }
+        DrainGuard {
+            guards: Arc::clone(&self.guards),
+        }
     }
 
     /// Whether the drain has started.
@@ -62,13 +69,17 @@ impl Drain {
 impl DrainTrigger {
     /// Starts the drain. A second call does nothing.
     pub fn start(&self) {
-        self.started.send_if_modified(|started| !std::mem::replace(started, true));
+        self.started
+            .send_if_modified(|started| !std::mem::replace(started, true));
     }
 
     /// A handle to hear of this drain.
     #[must_use]
     pub fn handle(&self) -> Drain {
-        Drain { started: self.started.subscribe(), guards: Arc::clone(&self.guards) }
+        Drain {
+            started: self.started.subscribe(),
+            guards: Arc::clone(&self.guards),
+        }
     }
 
     /// Guards alive now.
@@ -108,7 +119,11 @@ mod tests {
         trigger.start();
         assert!(drain.is_started());
         drop(first);
-        assert!(tokio::time::timeout(Duration::from_millis(20), trigger.finished()).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(20), trigger.finished())
+                .await
+                .is_err()
+        );
         drop(second);
         trigger.finished().await;
     }

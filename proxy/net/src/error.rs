@@ -72,7 +72,9 @@ pub enum NetError {
     },
 
     /// Certificates are to be verified, and nothing says which authorities to trust.
-    #[error("verify server certificates: no CA file is set and the system has no certificate bundle")]
+    #[error(
+        "verify server certificates: no CA file is set and the system has no certificate bundle"
+    )]
     NoTrustedRoots,
 
     /// The TLS handshake failed.

@@ -23,6 +23,6 @@ pub use options::TcpOptions;
 pub use socket::Peer;
 pub use stream::{Detached, Stream};
 pub use tls::{
-    Alpn, ClientTls, ClientTlsOptions, PeerIdentity, ServerTls, ServerTlsOptions, TlsStream, TlsVerify, accept,
-    connect, tls_server_end_point,
+    Alpn, ClientTls, ClientTlsOptions, PeerIdentity, ServerTls, ServerTlsOptions, TlsStream,
+    TlsVerify, accept, connect, tls_server_end_point,
 };

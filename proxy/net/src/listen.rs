@@ -25,8 +25,15 @@ pub struct Listener(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Tcp { socket: TcpListener, options: TcpOptions, address: SocketAddr },
-    Unix { socket: UnixListener, file: SocketFile },
+    Tcp {
+        socket: TcpListener,
+        options: TcpOptions,
+        address: SocketAddr,
+    },
+    Unix {
+        socket: UnixListener,
+        file: SocketFile,
+    },
 }
 
 /// An accepted connection, not yet registered anywhere: [`Detached::attach`] it on the worker that serves it.
@@ -57,9 +64,16 @@ impl Listener {
             let socket = std::net::TcpListener::from(socket);
             let address = socket.local_addr()?;
             let socket = TcpListener::from_std(socket)?;
-            Ok(Self(Kind::Tcp { socket, options, address }))
+            Ok(Self(Kind::Tcp {
+                socket,
+                options,
+                address,
+            }))
         };
-        open().map_err(|cause| NetError::Listen { address: address.to_string(), cause })
+        open().map_err(|cause| NetError::Listen {
+            address: address.to_string(),
+            cause,
+        })
     }
 
     /// Listens on `{dir}/.s.PGSQL.{port}`, where Postgres clients look. A file left by a process that died is
@@ -74,7 +88,10 @@ impl Listener {
     /// Outside of a tokio runtime with IO enabled.
     pub fn unix(dir: &Path, port: u16, mode: u32, backlog: i32) -> Result<Self, NetError> {
         let path = socket_path(dir, port);
-        let failed = |cause| NetError::Listen { address: path.display().to_string(), cause };
+        let failed = |cause| NetError::Listen {
+            address: path.display().to_string(),
+            cause,
+        };
         match answers(&path) {
             Ok(true) => return Err(NetError::SocketInUse { path }),
             Ok(false) => std::fs::remove_file(&path).map_err(failed)?,
@@ -132,17 +149,25 @@ impl Listener {
 
     async fn try_accept(&self) -> io::Result<Accepted> {
         match &self.0 {
-            Kind::Tcp { socket, options, .. } => {
+            Kind::Tcp {
+                socket, options, ..
+            } => {
                 let (stream, address) = socket.accept().await?;
                 // Fails when the client is gone already; its first read will tell.
                 if let Err(error) = options.apply(&SockRef::from(&stream)) {
                     tracing::debug!("failed to set TCP options for {address}: {error}");
                 }
-                Ok(Accepted { stream: Detached::plain(IdleSocket::Tcp(stream.into_std()?)), peer: Peer::Tcp(address) })
+                Ok(Accepted {
+                    stream: Detached::plain(IdleSocket::Tcp(stream.into_std()?)),
+                    peer: Peer::Tcp(address),
+                })
             }
             Kind::Unix { socket, .. } => {
                 let (stream, _) = socket.accept().await?;
-                Ok(Accepted { stream: Detached::plain(IdleSocket::Unix(stream.into_std()?)), peer: Peer::Unix })
+                Ok(Accepted {
+                    stream: Detached::plain(IdleSocket::Unix(stream.into_std()?)),
+                    peer: Peer::Unix,
+                })
             }
         }
     }
@@ -190,13 +215,17 @@ struct SocketFile {
 impl SocketFile {
     fn own(path: PathBuf) -> io::Result<Self> {
         let metadata = std::fs::symlink_metadata(&path)?;
-        Ok(Self { inode: (metadata.dev(), metadata.ino()), path })
+        Ok(Self {
+            inode: (metadata.dev(), metadata.ino()),
+            path,
+        })
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let current = std::fs::symlink_metadata(&self.path).map(|metadata| (metadata.dev(), metadata.ino()));
+        let current =
+            std::fs::symlink_metadata(&self.path).map(|metadata| (metadata.dev(), metadata.ino()));
         if current.is_ok_and(|inode| inode == self.inode)
             && let Err(error) = std::fs::remove_file(&self.path)
         {
@@ -228,17 +257,38 @@ mod tests {
         let dir = fresh_dir("stale");
         let path = socket_path(&dir, 6432);
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        assert!(path.exists(), "std leaves the file behind, as a killed process does");
+        assert!(
+            path.exists(),
+            "std leaves the file behind, as a killed process does"
+        );
 
         let listener = Listener::unix(&dir, 6432, 0o770, 16).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o770);
-        let address = Address::Unix { dir: dir.clone(), port: 6432 };
-        let mut client = dial(&address, std::time::Duration::from_secs(5), &TcpOptions::default()).await.unwrap();
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o770
+        );
+        let address = Address::Unix {
+            dir: dir.clone(),
+            port: 6432,
+        };
+        let mut client = dial(
+            &address,
+            std::time::Duration::from_secs(5),
+            &TcpOptions::default(),
+        )
+        .await
+        .unwrap();
         let accepted = listener.accept().await;
         assert_eq!(accepted.peer, Peer::Unix);
         client.write_all(b"hello").await.unwrap();
         let mut buf = [0; 5];
-        accepted.stream.attach().unwrap().read_exact(&mut buf).await.unwrap();
+        accepted
+            .stream
+            .attach()
+            .unwrap()
+            .read_exact(&mut buf)
+            .await
+            .unwrap();
         assert_eq!(&buf, b"hello");
 
         drop(listener);
@@ -250,7 +300,10 @@ mod tests {
     async fn a_socket_file_in_use_is_left_alone() {
         let dir = fresh_dir("used");
         let first = Listener::unix(&dir, 6432, 0o777, 16).unwrap();
-        assert!(matches!(Listener::unix(&dir, 6432, 0o777, 16), Err(NetError::SocketInUse { .. })));
+        assert!(matches!(
+            Listener::unix(&dir, 6432, 0o777, 16),
+            Err(NetError::SocketInUse { .. })
+        ));
         let path = socket_path(&dir, 6432);
         assert!(path.exists());
 
@@ -267,7 +320,9 @@ mod tests {
     async fn a_plain_file_in_the_way_is_an_error_that_names_it() {
         let dir = fresh_dir("file");
         std::fs::write(socket_path(&dir, 6432), "not a socket").unwrap();
-        let error = Listener::unix(&dir, 6432, 0o777, 16).unwrap_err().to_string();
+        let error = Listener::unix(&dir, 6432, 0o777, 16)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(".s.PGSQL.6432"), "{error}");
         std::fs::remove_dir_all(&dir).unwrap();
     }
@@ -281,11 +336,18 @@ mod tests {
             ..TcpOptions::default()
         };
         let listener = Listener::tcp("127.0.0.1:0".parse().unwrap(), 16, options).unwrap();
-        let address = Address::Tcp { host: "localhost".into(), port: listener.port().unwrap() };
-        let client = dial(&address, std::time::Duration::from_secs(5), &options).await.unwrap();
+        let address = Address::Tcp {
+            host: "localhost".into(),
+            port: listener.port().unwrap(),
+        };
+        let client = dial(&address, std::time::Duration::from_secs(5), &options)
+            .await
+            .unwrap();
         let accepted = listener.accept().await;
         for stream in [client, accepted.stream.attach().unwrap()] {
-            let crate::Stream::Tcp(tcp) = &stream else { panic!("a plain stream") };
+            let crate::Stream::Tcp(tcp) = &stream else {
+                panic!("a plain stream")
+            };
             let socket = socket2::SockRef::from(tcp);
             assert!(socket.tcp_nodelay().unwrap());
             assert!(socket.keepalive().unwrap());

@@ -23,7 +23,13 @@ pub struct TcpOptions {
 
 impl Default for TcpOptions {
     fn default() -> Self {
-        Self { keepalive: true, time: None, interval: None, retries: None, user_timeout: None }
+        Self {
+            keepalive: true,
+            time: None,
+            interval: None,
+            retries: None,
+            user_timeout: None,
+        }
     }
 }
 

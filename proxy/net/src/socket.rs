@@ -45,7 +45,11 @@ pub(crate) enum IdleSocket {
 impl Socket {
     /// Tokio's own `poll_read` is used on purpose: it takes a short read for "empty" and so saves the `recv` that
     /// would only answer `EAGAIN`.
-    pub(crate) fn poll_read_slice(&mut self, cx: &mut Context<'_>, dst: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_read_slice(
+        &mut self,
+        cx: &mut Context<'_>,
+        dst: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         let mut buf = ReadBuf::new(dst);
         let polled = match self {
             Self::Tcp(socket) => Pin::new(socket).poll_read(cx, &mut buf),
@@ -54,7 +58,11 @@ impl Socket {
         polled.map_ok(|()| buf.filled().len())
     }
 
-    pub(crate) fn poll_write_slice(&mut self, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write_slice(
+        &mut self,
+        cx: &mut Context<'_>,
+        src: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(socket) => Pin::new(socket).poll_write(cx, src),
             Self::Unix(socket) => Pin::new(socket).poll_write(cx, src),

@@ -37,7 +37,11 @@ impl Stream {
     /// Reads at least one byte into `dst`; 0 means that the peer will send no more.
     ///
     /// After `Pending` nothing readable is held back in a buffer of this side.
-    pub fn poll_read_slice(&mut self, cx: &mut Context<'_>, dst: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub fn poll_read_slice(
+        &mut self,
+        cx: &mut Context<'_>,
+        dst: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         let mut buf = ReadBuf::new(dst);
         let polled = match self {
             Self::Tcp(socket) => Pin::new(socket).poll_read(cx, &mut buf),
@@ -51,7 +55,11 @@ impl Stream {
     ///
     /// TLS hands the bytes to the socket at once; what the socket does not take is kept encrypted, and goes out with
     /// the next write or [`Stream::poll_flush_all`]. Flush before waiting for an answer.
-    pub fn poll_write_slice(&mut self, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
+    pub fn poll_write_slice(
+        &mut self,
+        cx: &mut Context<'_>,
+        src: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(socket) => Pin::new(socket).poll_write(cx, src),
             Self::Unix(socket) => Pin::new(socket).poll_write(cx, src),
@@ -139,7 +147,9 @@ impl Stream {
             Self::Unix(socket) => Socket::Unix(socket).detach().map(Parts::Plain),
             Self::Tls(tls) => tls.detach().map(|tls| Parts::Tls(Box::new(tls))),
         };
-        parts.map(Detached).map_err(|cause| NetError::Migrate { cause })
+        parts
+            .map(Detached)
+            .map_err(|cause| NetError::Migrate { cause })
     }
 
     /// The plain socket below; gives TLS streams back.
@@ -183,7 +193,11 @@ impl From<Socket> for Stream {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
             Self::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
@@ -196,7 +210,11 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        src: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.get_mut().poll_write_slice(cx, src)
     }
 

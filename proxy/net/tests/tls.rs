@@ -1,12 +1,14 @@
 //! TLS over loopback: both ends are ours.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use pgdog_net::{
-    Address, ClientTls, ClientTlsOptions, Detached, Listener, NetError, ServerTls, ServerTlsOptions, Stream,
-    TcpOptions, TlsVerify, accept, connect, dial,
+    Address, ClientTls, ClientTlsOptions, Detached, Listener, NetError, ServerTls,
+    ServerTlsOptions, Stream, TcpOptions, TlsVerify, accept, connect, dial,
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,14 +22,17 @@ impl Files {
     fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("pgdog-net-tls-{}-{number}", std::process::id()));
+        let dir =
+            std::env::temp_dir().join(format!("pgdog-net-tls-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let files = Self { dir };
 
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "test authority");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "test authority");
         files.write("ca.crt", &params.self_signed(&key).unwrap().pem());
         let issuer = Issuer::new(params, key);
 
@@ -40,10 +45,17 @@ impl Files {
     fn leaf(&self, name: &str, names: &[&str], issuer: &Issuer<'_, KeyPair>) {
         let key = KeyPair::generate().unwrap();
         let mut params =
-            CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+            CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>())
+                .unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, if name == "named" { "localhost" } else { name });
-        self.write(&format!("{name}.crt"), &params.signed_by(&key, issuer).unwrap().pem());
+        params.distinguished_name.push(
+            DnType::CommonName,
+            if name == "named" { "localhost" } else { name },
+        );
+        self.write(
+            &format!("{name}.crt"),
+            &params.signed_by(&key, issuer).unwrap().pem(),
+        );
         self.write(&format!("{name}.key"), &key.serialize_pem());
     }
 
@@ -52,7 +64,9 @@ impl Files {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "localhost");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "localhost");
         self.write("self.crt", &params.self_signed(&key).unwrap().pem());
         self.write("self.key", &key.serialize_pem());
     }
@@ -70,17 +84,33 @@ impl Files {
     }
 
     fn server_options(&self, name: &str) -> ServerTlsOptions {
-        ServerTlsOptions::new(self.path(&format!("{name}.crt")), self.path(&format!("{name}.key")))
+        ServerTlsOptions::new(
+            self.path(&format!("{name}.crt")),
+            self.path(&format!("{name}.key")),
+        )
     }
 
     fn client(&self, verify: TlsVerify, ca: Option<&str>) -> ClientTls {
         self.client_with(verify, ca, None)
     }
 
-    fn client_with(&self, verify: TlsVerify, ca: Option<&str>, identity: Option<&str>) -> ClientTls {
-        let identity =
-            identity.map(|name| (self.path(&format!("{name}.crt")), self.path(&format!("{name}.key"))));
-        let options = ClientTlsOptions { verify, ca: ca.map(|name| self.path(name)), identity };
+    fn client_with(
+        &self,
+        verify: TlsVerify,
+        ca: Option<&str>,
+        identity: Option<&str>,
+    ) -> ClientTls {
+        let identity = identity.map(|name| {
+            (
+                self.path(&format!("{name}.crt")),
+                self.path(&format!("{name}.key")),
+            )
+        });
+        let options = ClientTlsOptions {
+            verify,
+            ca: ca.map(|name| self.path(name)),
+            identity,
+        };
         ClientTls::load(&options).unwrap().unwrap()
     }
 }
@@ -93,9 +123,13 @@ impl Drop for Files {
 
 /// Two ends of a loopback connection: (dialled, accepted).
 async fn plain_pair() -> (Stream, Stream) {
-    let listener = Listener::tcp("127.0.0.1:0".parse().unwrap(), 16, TcpOptions::default()).unwrap();
+    let listener =
+        Listener::tcp("127.0.0.1:0".parse().unwrap(), 16, TcpOptions::default()).unwrap();
     let address = Address::new("127.0.0.1", listener.port().unwrap());
-    let (client, accepted) = (dial(&address, Duration::from_secs(5), &TcpOptions::default()).await, listener.accept().await);
+    let (client, accepted) = (
+        dial(&address, Duration::from_secs(5), &TcpOptions::default()).await,
+        listener.accept().await,
+    );
     (client.unwrap(), accepted.stream.attach().unwrap())
 }
 
@@ -106,7 +140,10 @@ async fn handshake(
     host: &str,
 ) -> (Result<Stream, NetError>, Result<Stream, NetError>) {
     let (dialled, accepted) = plain_pair().await;
-    tokio::join!(connect(dialled, client, host), accept(accepted, server, &[]))
+    tokio::join!(
+        connect(dialled, client, host),
+        accept(accepted, server, &[])
+    )
 }
 
 async fn tls_pair(files: &Files) -> (Stream, Stream) {
@@ -116,7 +153,9 @@ async fn tls_pair(files: &Files) -> (Stream, Stream) {
 }
 
 fn pattern(len: usize, seed: usize) -> Vec<u8> {
-    (0..len).map(|index| (index.wrapping_mul(31) ^ (index >> 11) ^ seed) as u8).collect()
+    (0..len)
+        .map(|index| (index.wrapping_mul(31) ^ (index >> 11) ^ seed) as u8)
+        .collect()
 }
 
 async fn ping(from: &mut Stream, to: &mut Stream, text: &[u8]) {
@@ -147,7 +186,10 @@ async fn both_ends_agree_on_data_alpn_and_channel_binding() {
     let binding = client.channel_binding().unwrap();
     assert_eq!(binding.len(), 32);
     assert_eq!(Some(binding), server.channel_binding());
-    assert_eq!(server.channel_binding().as_deref(), files.server("server").channel_binding());
+    assert_eq!(
+        server.channel_binding().as_deref(),
+        files.server("server").channel_binding()
+    );
     assert_eq!(server.peer_identity(), None);
     assert_eq!(client.peer_identity().unwrap().name(), Some("localhost"));
 }
@@ -161,7 +203,11 @@ async fn a_goodbye_ends_the_stream() {
     let mut heard = Vec::new();
     server.read_to_end(&mut heard).await.unwrap();
     assert_eq!(heard, b"last words");
-    assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0, "the end is terminal");
+    assert_eq!(
+        server.read(&mut [0; 8]).await.unwrap(),
+        0,
+        "the end is terminal"
+    );
     // Half-closed: the other direction still works.
     server.write_all(b"answer").await.unwrap();
     server.shutdown().await.unwrap();
@@ -197,7 +243,10 @@ async fn verify_full_refuses_another_host_and_verify_ca_does_not() {
     let full = files.client(TlsVerify::VerifyFull, Some("ca.crt"));
     let (client, accepted) = handshake(&server, &full, "elsewhere.example").await;
     assert!(error_of(client).contains("elsewhere.example"));
-    assert!(error_of(accepted).contains("alert"), "the server is told why");
+    assert!(
+        error_of(accepted).contains("alert"),
+        "the server is told why"
+    );
     assert!(error_of(handshake(&server, &full, "127.0.0.1").await.0).contains("127.0.0.1"));
 
     let ca = files.client(TlsVerify::VerifyCa, Some("ca.crt"));
@@ -223,7 +272,11 @@ async fn a_self_signed_server_certificate_can_be_its_own_authority() {
     let client = files.client(TlsVerify::VerifyFull, Some("self.crt"));
     let (client_end, server_end) = handshake(&files.server("self"), &client, "localhost").await;
     ping(&mut client_end.unwrap(), &mut server_end.unwrap(), b"x").await;
-    error_of(handshake(&files.server("self"), &client, "elsewhere").await.0);
+    error_of(
+        handshake(&files.server("self"), &client, "elsewhere")
+            .await
+            .0,
+    );
 }
 
 #[tokio::test]
@@ -232,7 +285,11 @@ async fn the_common_name_counts_where_there_are_no_alternative_names() {
     let client = files.client(TlsVerify::VerifyFull, Some("ca.crt"));
     let (client_end, server_end) = handshake(&files.server("named"), &client, "localhost").await;
     ping(&mut client_end.unwrap(), &mut server_end.unwrap(), b"x").await;
-    error_of(handshake(&files.server("named"), &client, "elsewhere").await.0);
+    error_of(
+        handshake(&files.server("named"), &client, "elsewhere")
+            .await
+            .0,
+    );
 }
 
 #[tokio::test]
@@ -293,12 +350,18 @@ async fn bytes_read_ahead_belong_to_the_handshake() {
 async fn garbage_in_place_of_a_handshake_is_an_error() {
     let files = Files::new();
     let (mut dialled, accepted) = plain_pair().await;
-    dialled.write_all(b"\0\0\0\x08\x04\xd2\x16\x2fwhat is this").await.unwrap();
+    dialled
+        .write_all(b"\0\0\0\x08\x04\xd2\x16\x2fwhat is this")
+        .await
+        .unwrap();
     error_of(accept(accepted, &files.server("server"), &[]).await);
 
     let (dialled, accepted) = plain_pair().await;
     drop(dialled);
-    assert!(error_of(accept(accepted, &files.server("server"), &[]).await).contains("closed the connection"));
+    assert!(
+        error_of(accept(accepted, &files.server("server"), &[]).await)
+            .contains("closed the connection")
+    );
 }
 
 #[tokio::test]
@@ -325,16 +388,26 @@ async fn a_forged_record_ends_the_session_for_good() {
         drop(from_server.read_to_end(&mut alert).await);
         alert
     });
-    let (client, accepted) = tokio::join!(connect(dialled, &client, "localhost"), accept(accepted, &server, &[]));
+    let (client, accepted) = tokio::join!(
+        connect(dialled, &client, "localhost"),
+        accept(accepted, &server, &[])
+    );
     let (mut client, mut accepted) = (client.unwrap(), accepted.unwrap());
     ping(&mut client, &mut accepted, b"still faithful").await;
     forge.send(()).unwrap();
     let error = accepted.read(&mut [0; 8]).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
-    assert!(accepted.read(&mut [0; 8]).await.is_err(), "a failed session stays failed");
+    assert!(
+        accepted.read(&mut [0; 8]).await.is_err(),
+        "a failed session stays failed"
+    );
     assert!(accepted.write_all(b"x").await.is_err());
     drop(accepted);
-    assert_eq!(relay.await.unwrap().len(), 5 + 2 + 1 + 16, "the peer is told by one encrypted alert");
+    assert_eq!(
+        relay.await.unwrap().len(),
+        5 + 2 + 1 + 16,
+        "the peer is told by one encrypted alert"
+    );
 }
 
 #[test]
@@ -347,16 +420,35 @@ fn errors_name_the_file_and_the_reason() {
         ServerTls::load(&options).err().unwrap().to_string()
     };
     let missing = load("missing.crt", "server.key", None);
-    assert!(missing.contains("missing.crt") && missing.contains("no such file"), "{missing}");
+    assert!(
+        missing.contains("missing.crt") && missing.contains("no such file"),
+        "{missing}"
+    );
     let empty = load("empty.pem", "server.key", None);
-    assert!(empty.contains("empty.pem") && empty.contains("no certificate"), "{empty}");
+    assert!(
+        empty.contains("empty.pem") && empty.contains("no certificate"),
+        "{empty}"
+    );
     let no_key = load("server.crt", "ca.crt", None);
-    assert!(no_key.contains("ca.crt") && no_key.contains("private key"), "{no_key}");
+    assert!(
+        no_key.contains("ca.crt") && no_key.contains("private key"),
+        "{no_key}"
+    );
     let other_key = load("server.crt", "client.key", None);
     assert!(other_key.contains("client.key"), "{other_key}");
     let bad_ca = load("server.crt", "server.key", Some("empty.pem"));
-    assert!(bad_ca.contains("empty.pem") && bad_ca.contains("CA certificate"), "{bad_ca}");
-    assert!(ClientTls::load(&ClientTlsOptions { verify: TlsVerify::Disabled, ..Default::default() }).unwrap().is_none());
+    assert!(
+        bad_ca.contains("empty.pem") && bad_ca.contains("CA certificate"),
+        "{bad_ca}"
+    );
+    assert!(
+        ClientTls::load(&ClientTlsOptions {
+            verify: TlsVerify::Disabled,
+            ..Default::default()
+        })
+        .unwrap()
+        .is_none()
+    );
 }
 
 /// Sends `sent` and receives `expected` at the same time, in pieces of odd sizes.
@@ -431,7 +523,10 @@ async fn records_are_small_enough_for_libpq() {
         drop(tokio::join!(up, down));
         seen
     });
-    let (client, accepted) = tokio::join!(connect(dialled, &client, "localhost"), accept(accepted, &server, &[]));
+    let (client, accepted) = tokio::join!(
+        connect(dialled, &client, "localhost"),
+        accept(accepted, &server, &[])
+    );
     let (mut client, mut accepted) = (client.unwrap(), accepted.unwrap());
     accepted.write_all(&pattern(200_000, 3)).await.unwrap();
     accepted.shutdown().await.unwrap();
@@ -449,7 +544,10 @@ async fn records_are_small_enough_for_libpq() {
         rest = &rest[5 + len..];
     }
     assert!(rest.is_empty());
-    assert!((8_000..8_192 + 32).contains(&largest), "largest record: {largest}");
+    assert!(
+        (8_000..8_192 + 32).contains(&largest),
+        "largest record: {largest}"
+    );
 }
 
 /// A current-thread runtime on its own thread, as a worker is.
@@ -459,7 +557,11 @@ where
     T: Send + 'static,
 {
     std::thread::spawn(move || {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work())
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(work())
     })
 }
 
@@ -513,7 +615,9 @@ async fn unsent_ciphertext_moves_along() {
     // Fill the sockets until the engine has to keep something.
     let block = pattern(32 << 10, 5);
     let mut expected = Vec::new();
-    while let Ok(Ok(count)) = tokio::time::timeout(Duration::from_millis(50), client.write(&block)).await {
+    while let Ok(Ok(count)) =
+        tokio::time::timeout(Duration::from_millis(50), client.write(&block)).await
+    {
         expected.extend_from_slice(&block[..count]);
     }
     let detached = client.detach().unwrap();
@@ -525,7 +629,12 @@ async fn unsent_ciphertext_moves_along() {
     });
     let mut received = Vec::new();
     server.read_to_end(&mut received).await.unwrap();
-    assert!(received == expected, "{} of {} bytes", received.len(), expected.len());
+    assert!(
+        received == expected,
+        "{} of {} bytes",
+        received.len(),
+        expected.len()
+    );
     drop(server);
     worker.join().unwrap();
 }
@@ -534,7 +643,11 @@ async fn unsent_ciphertext_moves_along() {
 async fn an_idle_stream_wakes_by_readiness() {
     let files = Files::new();
     let (mut client, mut server) = tls_pair(&files).await;
-    assert!(tokio::time::timeout(Duration::from_millis(20), server.readable()).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(20), server.readable())
+            .await
+            .is_err()
+    );
     client.write_all(b"four").await.unwrap();
     server.readable().await.unwrap();
     let mut two = [0; 2];
@@ -543,7 +656,11 @@ async fn an_idle_stream_wakes_by_readiness() {
     server.readable().await.unwrap();
     server.read_exact(&mut two).await.unwrap();
     assert_eq!(&two, b"ur");
-    assert!(tokio::time::timeout(Duration::from_millis(20), server.readable()).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(20), server.readable())
+            .await
+            .is_err()
+    );
 }
 
 #[test]
@@ -554,4 +671,90 @@ fn streams_are_small_and_can_change_threads() {
     sendable::<ServerTls>();
     sendable::<ClientTls>();
     assert!(size_of::<Stream>() <= 48);
+}
+
+/// A client that is not ours: rustls as others use it, blocking, with full-sized records.
+mod foreign_client {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::sync::Arc;
+
+    use rustls::crypto::ring;
+    use rustls::{
+        ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+    };
+    use rustls_pki_types::CertificateDer;
+    use rustls_pki_types::pem::PemObject;
+
+    use super::{Files, Listener, PathBuf, TcpOptions, accept, pattern};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn dial_foreign(
+        port: u16,
+        ca: PathBuf,
+        version: &'static SupportedProtocolVersion,
+    ) -> StreamOwned<ClientConnection, TcpStream> {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_file(ca).unwrap())
+            .unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connection =
+            ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+        StreamOwned::new(connection, TcpStream::connect(("127.0.0.1", port)).unwrap())
+    }
+
+    /// Echoes what the foreign client sends; it changes its keys between the two halves where it can.
+    async fn echo(version: &'static SupportedProtocolVersion, name: &str) {
+        let files = Files::new();
+        let listener =
+            Listener::tcp("127.0.0.1:0".parse().unwrap(), 16, TcpOptions::default()).unwrap();
+        let (port, ca) = (listener.port().unwrap(), files.path("ca.crt"));
+        let client = std::thread::spawn(move || {
+            let mut stream = dial_foreign(port, ca, version);
+            for half in 0..2 {
+                let data = pattern(1 << 20, half);
+                for chunk in data.chunks(50_000) {
+                    stream.write_all(chunk).unwrap();
+                    stream.flush().unwrap();
+                    let mut back = vec![0; chunk.len()];
+                    stream.read_exact(&mut back).unwrap();
+                    assert!(back == chunk);
+                }
+                if version.version == rustls::ProtocolVersion::TLSv1_3 {
+                    stream.conn.refresh_traffic_keys().unwrap();
+                }
+            }
+            stream.conn.send_close_notify();
+            stream.flush().unwrap();
+        });
+        let stream = listener.accept().await.stream.attach().unwrap();
+        let mut stream = accept(stream, &files.server("server"), &[]).await.unwrap();
+        assert_eq!(stream.tls().unwrap().version(), name);
+        assert_eq!(stream.alpn(), None);
+        let mut buf = vec![0; 5_000];
+        loop {
+            let count = stream.read(&mut buf).await.unwrap();
+            if count == 0 {
+                break;
+            }
+            stream.write_all(&buf[..count]).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+        client.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn speaks_tls_1_2() {
+        echo(&rustls::version::TLS12, "TLSv1.2").await;
+    }
+
+    #[tokio::test]
+    async fn speaks_tls_1_3_and_changes_its_keys() {
+        echo(&rustls::version::TLS13, "TLSv1.3").await;
+    }
 }

@@ -43,7 +43,12 @@ impl PeerIdentity {
     pub fn from_der(der: &[u8]) -> Option<Self> {
         let (_, certificate) = parse_x509_certificate(der).ok()?;
         let mut identity = Self {
-            common_name: certificate.subject().iter_common_name().last().and_then(|name| name.as_str().ok()).map(Into::into),
+            common_name: certificate
+                .subject()
+                .iter_common_name()
+                .last()
+                .and_then(|name| name.as_str().ok())
+                .map(Into::into),
             ..Self::default()
         };
         if let Ok(Some(names)) = certificate.subject_alternative_name() {
@@ -62,7 +67,10 @@ impl PeerIdentity {
     /// The one name to compare with a user's `identity`: the first DNS name, else the common name.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
-        self.dns_names.first().or(self.common_name.as_ref()).map(String::as_str)
+        self.dns_names
+            .first()
+            .or(self.common_name.as_ref())
+            .map(String::as_str)
     }
 }
 
@@ -77,7 +85,17 @@ pub fn tls_server_end_point(der: &[u8]) -> Option<Vec<u8>> {
         Ok(SignatureAlgorithm::RSASSA_PSS(params)) => params.hash_algorithm_oid(),
         _ => &algorithm.algorithm,
     };
-    if [SHA1, SHA256, MD5_RSA, SHA1_RSA, SHA256_RSA, SHA1_ECDSA, SHA256_ECDSA].contains(oid) {
+    if [
+        SHA1,
+        SHA256,
+        MD5_RSA,
+        SHA1_RSA,
+        SHA256_RSA,
+        SHA1_ECDSA,
+        SHA256_ECDSA,
+    ]
+    .contains(oid)
+    {
         Some(Sha256::digest(der).to_vec())
     } else if [SHA384, SHA384_RSA, SHA384_ECDSA].contains(oid) {
         Some(Sha384::digest(der).to_vec())

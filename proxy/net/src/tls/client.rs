@@ -68,7 +68,10 @@ impl ClientTls {
             TlsVerify::VerifyFull => chain(options.ca.as_deref(), true)?,
         };
         let provider = provider();
-        let verifier = Verifier { trust, algorithms: provider.signature_verification_algorithms };
+        let verifier = Verifier {
+            trust,
+            algorithms: provider.signature_verification_algorithms,
+        };
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| setup_error(Path::new("the built-in algorithms"), &error))?
@@ -77,14 +80,20 @@ impl ClientTls {
         let mut config = match &options.identity {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => builder
-                .with_client_auth_cert(files::certificates(certificate, "certificate")?, files::private_key(key)?)
+                .with_client_auth_cert(
+                    files::certificates(certificate, "certificate")?,
+                    files::private_key(key)?,
+                )
                 .map_err(|error| setup_error(key, &error))?,
         };
         config.max_fragment_size = Some(MAX_RECORD);
         config.alpn_protocols = vec![ALPN_POSTGRES.to_vec()];
         // Postgres gives no tickets.
         config.resumption = Resumption::disabled();
-        Ok(Some(Self { verify: options.verify, config: Arc::new(config) }))
+        Ok(Some(Self {
+            verify: options.verify,
+            config: Arc::new(config),
+        }))
     }
 
     /// What is checked.
@@ -106,17 +115,30 @@ impl ClientTls {
 pub async fn connect(stream: Stream, tls: &ClientTls, host: &str) -> Result<Stream, NetError> {
     let name = match ServerName::try_from(host.to_owned()) {
         Ok(name) => name,
-        Err(_) if tls.verify == TlsVerify::VerifyFull => return Err(NetError::HostName { host: host.to_owned() }),
+        Err(_) if tls.verify == TlsVerify::VerifyFull => {
+            return Err(NetError::HostName {
+                host: host.to_owned(),
+            });
+        }
         // The name is not looked at, and an address is not sent to the server as SNI.
         Err(_) => ServerName::IpAddress(IpAddr::from(std::net::IpAddr::from([0, 0, 0, 0]))),
     };
-    let failed = |cause| NetError::Handshake { peer: host.to_owned(), cause };
+    let failed = |cause| NetError::Handshake {
+        peer: host.to_owned(),
+        cause,
+    };
     let Ok(socket) = stream.into_socket() else {
-        return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "the connection is encrypted already")));
+        return Err(failed(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the connection is encrypted already",
+        )));
     };
     let connection = UnbufferedClientConnection::new(Arc::clone(&tls.config), name)
         .map_err(|error| failed(io::Error::other(error)))?;
-    let tls = Box::new(TlsStream::new(socket, Engine::new(Session::Client { connection }, &[])));
+    let tls = Box::new(TlsStream::new(
+        socket,
+        Engine::new(Session::Client { connection }, &[]),
+    ));
     handshake(tls).await.map(Stream::Tls).map_err(failed)
 }
 
@@ -135,12 +157,22 @@ fn chain(ca: Option<&Path>, name: bool) -> Result<Trust, NetError> {
     };
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider())
         .build()
-        .map_err(|error| NetError::TlsSetup { path: path.to_path_buf(), reason: error.to_string() })?;
+        .map_err(|error| NetError::TlsSetup {
+            path: path.to_path_buf(),
+            reason: error.to_string(),
+        })?;
     // Only certificates the user handed over can be pinned.
     let roots = if ca.is_some() { roots } else { Vec::new() };
-    Ok(Trust::Chain { verifier, roots, name })
+    Ok(Trust::Chain {
+        verifier,
+        roots,
+        name,
+    })
 }
 
 fn setup_error(path: &Path, error: &rustls::Error) -> NetError {
-    NetError::TlsSetup { path: path.to_path_buf(), reason: error.to_string() }
+    NetError::TlsSetup {
+        path: path.to_path_buf(),
+        reason: error.to_string(),
+    }
 }

@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic,
+};
 use rustls::{CommonState, Error as TlsError};
 
 /// The most ciphertext held. One record is 18 KiB at most; handshake messages, which may span records, 64 KiB.
@@ -22,8 +24,13 @@ const RECORD_OVERHEAD: usize = 64;
 
 /// A rustls connection of either side.
 pub(super) enum Session {
-    Client { connection: UnbufferedClientConnection },
-    Server { connection: UnbufferedServerConnection, end_point: Option<Arc<[u8]>> },
+    Client {
+        connection: UnbufferedClientConnection,
+    },
+    Server {
+        connection: UnbufferedServerConnection,
+        end_point: Option<Arc<[u8]>>,
+    },
 }
 
 impl fmt::Debug for Session {
@@ -98,7 +105,11 @@ impl Engine {
             session,
             receiving: Receiving::Open,
             close_queued: false,
-            incoming: Incoming { buf: preread.to_vec(), start: 0, end: preread.len() },
+            incoming: Incoming {
+                buf: preread.to_vec(),
+                start: 0,
+                end: preread.len(),
+            },
             plain: Queue::default(),
             outgoing: Queue::default(),
         }
@@ -152,7 +163,10 @@ impl Engine {
     /// many bytes went to `dst`. May queue ciphertext.
     pub(super) fn decrypt(&mut self, dst: &mut [u8]) -> io::Result<(usize, Progress)> {
         if self.receiving == Receiving::Failed {
-            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "TLS has failed before"));
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "TLS has failed before",
+            ));
         }
         let mut filled = 0;
         let progress = self.drive(Action::Nothing, dst, &mut filled)?;
@@ -178,18 +192,28 @@ impl Engine {
     fn write(&mut self, action: Action<'_>) -> io::Result<()> {
         match self.drive(action, &mut [], &mut 0)? {
             Progress::Established => Ok(()),
-            Progress::Handshaking => Err(io::Error::new(io::ErrorKind::NotConnected, "TLS handshake is not finished")),
+            Progress::Handshaking => Err(io::Error::new(
+                io::ErrorKind::NotConnected,
+                "TLS handshake is not finished",
+            )),
         }
     }
 
-    fn drive(&mut self, action: Action<'_>, dst: &mut [u8], filled: &mut usize) -> io::Result<Progress> {
+    fn drive(
+        &mut self,
+        action: Action<'_>,
+        dst: &mut [u8],
+        filled: &mut usize,
+    ) -> io::Result<Progress> {
         loop {
             match self.step(action, dst, filled) {
                 Ok(Step::Again) => {}
                 Ok(Step::PeerClosed) => self.receiving = Receiving::Closed,
                 Ok(Step::Blocked) => return Ok(Progress::Handshaking),
                 // A server may write before it has heard the client's last word; nobody here does.
-                Ok(Step::Done) if self.session.state().is_handshaking() => return Ok(Progress::Handshaking),
+                Ok(Step::Done) if self.session.state().is_handshaking() => {
+                    return Ok(Progress::Handshaking);
+                }
                 Ok(Step::Done) => return Ok(Progress::Established),
                 Err(error) => {
                     self.receiving = Receiving::Failed;
@@ -202,16 +226,31 @@ impl Engine {
         }
     }
 
-    fn step(&mut self, action: Action<'_>, dst: &mut [u8], filled: &mut usize) -> Result<Step, TlsError> {
-        let mut sink = Sink { dst, filled, overflow: &mut self.plain };
+    fn step(
+        &mut self,
+        action: Action<'_>,
+        dst: &mut [u8],
+        filled: &mut usize,
+    ) -> Result<Step, TlsError> {
+        let mut sink = Sink {
+            dst,
+            filled,
+            overflow: &mut self.plain,
+        };
         let ciphertext = &mut self.incoming.buf[self.incoming.start..self.incoming.end];
         let (discard, step) = match &mut self.session {
-            Session::Client { connection } => {
-                handle(connection.process_tls_records(ciphertext), action, &mut sink, &mut self.outgoing)
-            }
-            Session::Server { connection, .. } => {
-                handle(connection.process_tls_records(ciphertext), action, &mut sink, &mut self.outgoing)
-            }
+            Session::Client { connection } => handle(
+                connection.process_tls_records(ciphertext),
+                action,
+                &mut sink,
+                &mut self.outgoing,
+            ),
+            Session::Server { connection, .. } => handle(
+                connection.process_tls_records(ciphertext),
+                action,
+                &mut sink,
+                &mut self.outgoing,
+            ),
         };
         self.incoming.start += discard;
         step
@@ -260,12 +299,16 @@ fn handle<Data>(
             data.done();
             Ok(Step::Again)
         }
-        Ok(ConnectionState::WriteTraffic(traffic)) => write(traffic, action, outgoing).map(|()| Step::Done),
+        Ok(ConnectionState::WriteTraffic(traffic)) => {
+            write(traffic, action, outgoing).map(|()| Step::Done)
+        }
         Ok(ConnectionState::PeerClosed) => Ok(Step::PeerClosed),
         // Both sides have said goodbye.
         Ok(ConnectionState::Closed) => match action {
             Action::Nothing | Action::CloseNotify => Ok(Step::Done),
-            Action::Encrypt(_) => Err(TlsError::General("write after the end of the TLS session".to_owned())),
+            Action::Encrypt(_) => Err(TlsError::General(
+                "write after the end of the TLS session".to_owned(),
+            )),
         },
         Ok(ConnectionState::BlockedHandshake) => Ok(Step::Blocked),
         // Early data is never enabled, and there are no other states.
@@ -274,7 +317,11 @@ fn handle<Data>(
     (discard, step)
 }
 
-fn write<Data>(mut traffic: WriteTraffic<'_, Data>, action: Action<'_>, outgoing: &mut Queue) -> Result<(), TlsError> {
+fn write<Data>(
+    mut traffic: WriteTraffic<'_, Data>,
+    action: Action<'_>,
+    outgoing: &mut Queue,
+) -> Result<(), TlsError> {
     let first = outgoing.buf.len();
     let plain = match action {
         Action::Nothing => return Ok(()),
@@ -297,7 +344,9 @@ fn write<Data>(mut traffic: WriteTraffic<'_, Data>, action: Action<'_>, outgoing
                 outgoing.buf.truncate(first + count);
                 return Ok(());
             }
-            Err(EncryptError::InsufficientSize(size)) if size.required_size > room => room = size.required_size,
+            Err(EncryptError::InsufficientSize(size)) if size.required_size > room => {
+                room = size.required_size
+            }
             Err(error) => {
                 outgoing.buf.truncate(first);
                 return Err(TlsError::General(error.to_string()));
@@ -317,7 +366,11 @@ impl Sink<'_> {
     fn put(&mut self, payload: &[u8]) {
         let room = &mut self.dst[*self.filled..];
         // Bytes that overflowed come before these.
-        let count = if self.overflow.is_empty() { payload.len().min(room.len()) } else { 0 };
+        let count = if self.overflow.is_empty() {
+            payload.len().min(room.len())
+        } else {
+            0
+        };
         room[..count].copy_from_slice(&payload[..count]);
         *self.filled += count;
         self.overflow.buf.extend_from_slice(&payload[count..]);
@@ -371,7 +424,10 @@ impl Incoming {
             self.start = 0;
         }
         if self.end >= MAX_INCOMING {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "TLS handshake message is too long"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "TLS handshake message is too long",
+            ));
         }
         let limit = (self.end + wanted).min(MAX_INCOMING);
         if self.buf.len() < limit {
@@ -382,7 +438,11 @@ impl Incoming {
 
     fn release(&mut self) {
         if self.start == self.end {
-            *self = Self { buf: Vec::new(), start: 0, end: 0 };
+            *self = Self {
+                buf: Vec::new(),
+                start: 0,
+                end: 0,
+            };
         }
     }
 }

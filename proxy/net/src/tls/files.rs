@@ -18,10 +18,15 @@ const SYSTEM_BUNDLES: [&str; 4] = [
 ];
 
 /// All certificates of a file, at least one.
-pub(super) fn certificates(path: &Path, what: &'static str) -> Result<Vec<CertificateDer<'static>>, NetError> {
+pub(super) fn certificates(
+    path: &Path,
+    what: &'static str,
+) -> Result<Vec<CertificateDer<'static>>, NetError> {
     let failed = |error| pem_error(path, what, error);
-    let found: Vec<_> =
-        CertificateDer::pem_file_iter(path).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)?;
+    let found: Vec<_> = CertificateDer::pem_file_iter(path)
+        .map_err(failed)?
+        .collect::<Result<_, _>>()
+        .map_err(failed)?;
     if found.is_empty() {
         return Err(pem_error(path, what, pem::Error::NoItemsFound));
     }
@@ -37,28 +42,44 @@ pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, NetErro
 pub(super) fn system_roots() -> Result<Vec<CertificateDer<'static>>, NetError> {
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     let known = SYSTEM_BUNDLES.iter().map(PathBuf::from);
-    let path = named.into_iter().chain(known).find(|path| path.exists()).ok_or(NetError::NoTrustedRoots)?;
+    let path = named
+        .into_iter()
+        .chain(known)
+        .find(|path| path.exists())
+        .ok_or(NetError::NoTrustedRoots)?;
     certificates(&path, "CA certificate")
 }
 
 /// Puts certificates into a store. One bad certificate in a file of authorities is an error: it would be missed only
 /// much later, by the client or server it was meant for.
-pub(super) fn root_store(path: &Path, certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, NetError> {
+pub(super) fn root_store(
+    path: &Path,
+    certificates: &[CertificateDer<'static>],
+) -> Result<RootCertStore, NetError> {
     let mut store = RootCertStore::empty();
     for certificate in certificates {
         store
             .add(certificate.clone())
-            .map_err(|error| NetError::TlsSetup { path: path.to_path_buf(), reason: error.to_string() })?;
+            .map_err(|error| NetError::TlsSetup {
+                path: path.to_path_buf(),
+                reason: error.to_string(),
+            })?;
     }
     Ok(store)
 }
 
 fn pem_error(path: &Path, what: &'static str, error: pem::Error) -> NetError {
     let reason = match error {
-        pem::Error::Io(error) if error.kind() == io::ErrorKind::NotFound => "no such file".to_owned(),
+        pem::Error::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+            "no such file".to_owned()
+        }
         pem::Error::Io(error) => error.to_string(),
         pem::Error::NoItemsFound => format!("the file holds no {what} in PEM form"),
         other => other.to_string(),
     };
-    NetError::Pem { path: path.to_path_buf(), what, reason }
+    NetError::Pem {
+        path: path.to_path_buf(),
+        what,
+        reason,
+    }
 }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::server::{NoClientAuth, NoServerSessionStorage, UnbufferedServerConnection, WebPkiClientVerifier};
+use rustls::server::{
+    NoClientAuth, NoServerSessionStorage, UnbufferedServerConnection, WebPkiClientVerifier,
+};
 
 use super::certificate::tls_server_end_point;
 use super::engine::{Engine, Session};
@@ -68,16 +70,28 @@ impl ServerTls {
     pub fn load(options: &ServerTlsOptions) -> Result<Self, NetError> {
         let chain = files::certificates(&options.certificate, "certificate")?;
         let key = files::private_key(&options.private_key)?;
-        let end_point = chain.first().and_then(|leaf| tls_server_end_point(leaf)).map(Arc::from);
-        let failed = |path: &Path, reason: String| NetError::TlsSetup { path: path.to_path_buf(), reason };
+        let end_point = chain
+            .first()
+            .and_then(|leaf| tls_server_end_point(leaf))
+            .map(Arc::from);
+        let failed = |path: &Path, reason: String| NetError::TlsSetup {
+            path: path.to_path_buf(),
+            reason,
+        };
         let clients = match &options.client_ca {
             None => Arc::new(NoClientAuth),
             Some(path) => {
                 let roots = files::root_store(path, &files::certificates(path, "CA certificate")?)?;
-                let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
                 let builder =
-                    if options.client_certificate_required { builder } else { builder.allow_unauthenticated() };
-                builder.build().map_err(|error| failed(path, error.to_string()))?
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+                let builder = if options.client_certificate_required {
+                    builder
+                } else {
+                    builder.allow_unauthenticated()
+                };
+                builder
+                    .build()
+                    .map_err(|error| failed(path, error.to_string()))?
             }
         };
         let mut config = ServerConfig::builder_with_provider(provider())
@@ -94,7 +108,10 @@ impl ServerTls {
         // No resumption, like Postgres: sessions live long here, and stored tickets cost memory for each of them.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Self { config: Arc::new(config), end_point })
+        Ok(Self {
+            config: Arc::new(config),
+            end_point,
+        })
     }
 
     /// The `tls-server-end-point` value of our certificate, to check a client's channel binding; `None` when the
@@ -114,13 +131,21 @@ impl ServerTls {
 /// # Errors
 /// [`NetError::Handshake`]; the client has been sent an alert where there is one for the case.
 pub async fn accept(stream: Stream, tls: &ServerTls, preread: &[u8]) -> Result<Stream, NetError> {
-    let peer = stream.peer().map_or_else(|_| "client".to_owned(), |peer| peer.to_string());
+    let peer = stream
+        .peer()
+        .map_or_else(|_| "client".to_owned(), |peer| peer.to_string());
     let failed = |cause| NetError::Handshake { peer, cause };
     let Ok(socket) = stream.into_socket() else {
-        return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "the connection is encrypted already")));
+        return Err(failed(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the connection is encrypted already",
+        )));
     };
     let session = match UnbufferedServerConnection::new(Arc::clone(&tls.config)) {
-        Ok(session) => Session::Server { connection: session, end_point: tls.end_point.clone() },
+        Ok(session) => Session::Server {
+            connection: session,
+            end_point: tls.end_point.clone(),
+        },
         Err(error) => return Err(failed(io::Error::other(error))),
     };
     let tls = Box::new(TlsStream::new(socket, Engine::new(session, preread)));

@@ -100,7 +100,11 @@ impl TlsStream {
         ready
     }
 
-    pub(crate) fn poll_read_slice(&mut self, cx: &mut Context<'_>, dst: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_read_slice(
+        &mut self,
+        cx: &mut Context<'_>,
+        dst: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         if dst.is_empty() {
             return Poll::Ready(Ok(0));
         }
@@ -137,7 +141,11 @@ impl TlsStream {
         }
     }
 
-    pub(crate) fn poll_write_slice(&mut self, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write_slice(
+        &mut self,
+        cx: &mut Context<'_>,
+        src: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(src)])
     }
 
@@ -177,7 +185,10 @@ impl TlsStream {
     }
 
     pub(crate) fn detach(self) -> io::Result<DetachedTls> {
-        Ok(DetachedTls { socket: self.socket.detach()?, engine: self.engine })
+        Ok(DetachedTls {
+            socket: self.socket.detach()?,
+            engine: self.engine,
+        })
     }
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -209,7 +220,10 @@ impl TlsStream {
 
     fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.engine.outgoing.is_empty() {
-            let count = ready!(self.socket.poll_write_slice(cx, self.engine.outgoing.pending()))?;
+            let count = ready!(
+                self.socket
+                    .poll_write_slice(cx, self.engine.outgoing.pending())
+            )?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -232,6 +246,9 @@ impl TlsStream {
 
 impl DetachedTls {
     pub(crate) fn attach(self) -> io::Result<TlsStream> {
-        Ok(TlsStream { socket: self.socket.attach()?, engine: self.engine })
+        Ok(TlsStream {
+            socket: self.socket.attach()?,
+            engine: self.engine,
+        })
     }
 }

@@ -18,7 +18,11 @@ pub(super) enum Trust {
     /// Nothing: encryption without authentication, libpq's `require`.
     Anyone,
     /// The chain (`verify-ca`), and the host name too where `name` is set (`verify-full`).
-    Chain { verifier: Arc<WebPkiServerVerifier>, roots: Vec<CertificateDer<'static>>, name: bool },
+    Chain {
+        verifier: Arc<WebPkiServerVerifier>,
+        roots: Vec<CertificateDer<'static>>,
+        name: bool,
+    },
 }
 
 /// The verifier handed to rustls.
@@ -39,14 +43,23 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, Error> {
         let (verifier, roots, name) = match &self.trust {
             Trust::Anyone => return Ok(ServerCertVerified::assertion()),
-            Trust::Chain { verifier, roots, name } => (verifier, roots, *name),
+            Trust::Chain {
+                verifier,
+                roots,
+                name,
+            } => (verifier, roots, *name),
         };
         // Postgres' own instructions make a self-signed certificate that is marked as an authority, and hand it to
         // clients as root.crt. WebPKI refuses an authority as a server; OpenSSL, and so libpq, does not.
-        let chain = if roots.iter().any(|root| root.as_ref() == end_entity.as_ref()) {
+        let chain = if roots
+            .iter()
+            .any(|root| root.as_ref() == end_entity.as_ref())
+        {
             pinned(end_entity, server_name, now)
         } else {
-            verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now).map(|_| ())
+            verifier
+                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+                .map(|_| ())
         };
         match chain {
             // Both verifiers look at the name last, so a complaint about it means that the chain is good.
@@ -84,7 +97,11 @@ impl ServerCertVerifier for Verifier {
 }
 
 /// The certificate is itself among the roots: no chain to build, only dates and the name.
-fn pinned(certificate: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> Result<(), Error> {
+fn pinned(
+    certificate: &CertificateDer<'_>,
+    name: &ServerName<'_>,
+    now: UnixTime,
+) -> Result<(), Error> {
     let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
     if !is_in_date(certificate, seconds) {
         return Err(CertificateError::Expired.into());
@@ -95,7 +112,9 @@ fn pinned(certificate: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime
 fn is_name_error(error: &Error) -> bool {
     matches!(
         error,
-        Error::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. })
+        Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
+        )
     )
 }
 
@@ -103,6 +122,8 @@ fn is_name_error(error: &Error) -> bool {
 fn common_name_matches(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
     PeerIdentity::from_der(certificate).is_some_and(|identity| {
         !identity.has_alternative_names
-            && identity.common_name.is_some_and(|common| common.eq_ignore_ascii_case(&name.to_str()))
+            && identity
+                .common_name
+                .is_some_and(|common| common.eq_ignore_ascii_case(&name.to_str()))
     })
 }
