@@ -1,1 +1,35 @@
-//! What the integration tests are made of.
+//! What the integration tests are made of: throwaway Postgres clusters, a running proxy, and a client
+//! that speaks the wire protocol message by message.
+//!
+//! Everything here panics when it cannot do its work, since a panic is how a test fails. Nothing here uses the
+//! proxy's own crates: what checks the proxy must not share its mistakes.
+//!
+//! ```no_run
+//! use pgdog_tests::{Postgres, Proxy, ProxyConfig, RawClient};
+//!
+//! let postgres = Postgres::shared();
+//! let database = postgres.fresh_database();
+//! let config = ProxyConfig::transaction(postgres).database(database.name()).user("pgdog", "pgdog");
+//! let proxy = Proxy::start(&config);
+//! let mut client = RawClient::login(proxy.port(), "pgdog", database.name());
+//! assert_eq!(client.query_value("select 1"), "1");
+//! ```
+
+pub mod binaries;
+pub mod guardian;
+pub mod message;
+pub mod postgres;
+pub mod proxy;
+pub mod proxy_config;
+pub mod raw;
+pub mod scratch;
+pub mod template;
+pub mod transcript;
+pub mod wait;
+
+pub use message::Message;
+pub use postgres::{Database, Postgres, PostgresOptions, StopMode};
+pub use proxy::Proxy;
+pub use proxy_config::ProxyConfig;
+pub use raw::{RawClient, Received};
+pub use transcript::Frame;

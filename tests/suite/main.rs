@@ -1,2 +1,4 @@
-//! The integration tests.
-fn main() {}
+//! The integration tests: the built proxy in front of a real Postgres.
+
+mod differential;
+mod layers;

@@ -1,0 +1,44 @@
+//! What stands between the client and Postgres.
+
+use pgdog_tests::{Postgres, ProxyConfig};
+
+/// How a script reaches Postgres.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Transaction mode with no more servers than the script has clients.
+    OneServer,
+    /// Transaction mode with servers to spare and a stranger who leaves them in disorder between the steps.
+    Stirred,
+    /// Session mode.
+    Session,
+    /// Statement mode.
+    Statement,
+}
+
+impl Mode {
+    /// The proxy's name of the mode, which scripts use too.
+    pub(super) fn pooler_mode(self) -> &'static str {
+        match self {
+            Self::OneServer | Self::Stirred => "transaction",
+            Self::Session => "session",
+            Self::Statement => "statement",
+        }
+    }
+
+    /// Servers a script with this many clients finds.
+    pub(super) fn servers(self, clients: usize) -> usize {
+        match self {
+            Self::OneServer | Self::Session | Self::Statement => clients,
+            Self::Stirred => clients + 2,
+        }
+    }
+
+    /// The configuration without databases.
+    pub(super) fn config(self, postgres: &Postgres) -> ProxyConfig {
+        match self {
+            Self::OneServer | Self::Stirred => ProxyConfig::transaction(postgres),
+            Self::Session => ProxyConfig::session(postgres),
+            Self::Statement => ProxyConfig::statement(postgres),
+        }
+    }
+}
