@@ -33,6 +33,14 @@ impl Schema {
         self.resolve(section.get("items").unwrap_or(section))
     }
 
+    /// The property of a key of a section, by any of its names.
+    pub(crate) fn property(&self, section: &str, key: &str) -> &Json {
+        let alias = ALIASES
+            .iter()
+            .find(|(of, alias, _)| of.trim_end_matches("[]") == section && *alias == key);
+        &self.section(section)["properties"][alias.map_or(key, |(_, _, key)| key)]
+    }
+
     /// Reads a value of the environment or a URL as the type that its key has. What cannot be read stays text, for the
     /// walk to complain about.
     pub(crate) fn read(&self, property: &Json, text: &str) -> Value {
@@ -292,6 +300,8 @@ fn out_of_range(number: i128, schema: &Json) -> Option<String> {
         Some("uint16") => (0, u16::MAX.into()),
         Some("uint32") => (0, u32::MAX.into()),
         Some("int64") => (i64::MIN.into(), i64::MAX.into()),
+        // Nobody has to know how many bits there are.
+        _ if number < 0 => return Some(format!("expected 0 or more, found {number}")),
         _ => (0, u64::MAX.into()),
     };
     (!(low..=high).contains(&number)).then(|| format!("expected {low} to {high}, found {number}"))
@@ -307,18 +317,21 @@ pub(crate) fn nearest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> O
         .map(|(_, candidate)| candidate)
 }
 
-/// Levenshtein's distance: inserted, left out and replaced characters.
+/// Levenshtein's distance, where two swapped neighbours count as one mistake.
 fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, left) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, right) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(left != *right);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
         }
+        rows.push(row);
     }
-    row[b.len()]
+    rows[a.len()][b.len()]
 }

@@ -27,6 +27,8 @@ mod check;
 mod load;
 mod macros;
 mod secret;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod unsupported;
 mod url;
@@ -103,6 +105,38 @@ pub struct Config {
     pub warnings: Vec<Problem>,
     #[serde(skip)]
     pub(crate) origin: Origin,
+}
+
+impl Config {
+    /// The same configuration with its secrets blacked out, for people and APIs to look at.
+    pub fn redacted(&self) -> Self {
+        let mut config = self.clone();
+        let users = config.users.iter_mut().flat_map(|user| {
+            let single = [
+                &mut user.password,
+                &mut user.password_hash,
+                &mut user.server_password,
+            ];
+            single.into_iter().flatten().chain(&mut user.passwords)
+        });
+        let databases = config
+            .databases
+            .iter_mut()
+            .filter_map(|database| database.password.as_mut());
+        let otel = config
+            .otel
+            .headers
+            .values_mut()
+            .chain(&mut config.otel.datadog_api_key);
+        for secret in users
+            .chain(databases)
+            .chain(otel)
+            .chain(&mut config.admin.password)
+        {
+            *secret = Secret::from(Secret::REDACTED);
+        }
+        config
+    }
 }
 
 /// Where each key was written, for problems that show up when [`Settings`] are built.

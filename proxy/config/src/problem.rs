@@ -2,8 +2,11 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 /// How much a problem matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// The configuration is used all the same.
     Warning,
@@ -12,7 +15,8 @@ pub enum Severity {
 }
 
 /// What kind of problem it is, for programs that read it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ProblemCode {
     /// A file could not be read.
     Unreadable,
@@ -64,7 +68,7 @@ impl ProblemCode {
 }
 
 /// One thing that is wrong. Messages never contain secrets.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// The file, or what else the value came from.
     pub file: Option<String>,
@@ -95,7 +99,8 @@ impl fmt::Display for Problem {
 }
 
 /// All problems that were found; as an error it shows one a line.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(transparent)]
 pub struct Problems(pub Vec<Problem>);
 
 impl Problems {

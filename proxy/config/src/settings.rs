@@ -1,6 +1,7 @@
 //! What a configuration means: precedence applied, names resolved, "off" values turned into `None`.
 
 mod build;
+mod credentials;
 mod pools;
 
 use std::fmt;

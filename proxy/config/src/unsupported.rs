@@ -6,7 +6,7 @@ use crate::problem::{Problem, ProblemCode, Severity};
 use crate::{Config, json_schema};
 
 /// Sections and the keys in them; `*` is the section itself, whatever is in it.
-const UNSUPPORTED: &[(&str, &[&str])] = &[
+pub(crate) const UNSUPPORTED: &[(&str, &[&str])] = &[
     (
         "general",
         &[
@@ -181,9 +181,16 @@ fn changed(
                 .as_str()?
                 .strip_prefix("#/$defs/")?;
             let default = &schema["$defs"][name]["properties"][key]["default"];
-            let index = entries.iter().position(|entry| entry[key] != *default)?;
+            let index = entries
+                .iter()
+                .position(|entry| differs(&entry[key], default))?;
             Some(format!("{section}[{index}].{key}"))
         }
-        _ => (now[key] != default[key]).then(|| format!("{section}.{key}")),
+        _ => differs(&now[key], &default[key]).then(|| format!("{section}.{key}")),
     }
+}
+
+/// Where the default is "off", the largest integer says the same.
+fn differs(now: &Json, default: &Json) -> bool {
+    now != default && !(default.is_null() && now.as_u64() == Some(i64::MAX as u64))
 }

@@ -97,13 +97,12 @@ impl Url {
     }
 
     fn database(&self, schema: &Schema, place: &Place) -> Node {
-        let properties = &schema.section("databases")["properties"];
         let mut node = Node::table(place.clone());
         let mut insert = |key: &str, text: &str| {
             node.insert(
                 key,
                 Node {
-                    value: schema.read(&properties[key], text),
+                    value: schema.read(schema.property("databases", key), text),
                     place: place.clone(),
                 },
             );

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Admin, ClientTimeouts, ClientTls, Listen, Log, Peer, Settings, Tcp, pools};
 use crate::Config;
-use crate::modes::{Role, TlsMode};
+use crate::modes::{AuthType, Role, TlsMode};
 use crate::problem::{Problem, ProblemCode, Problems, Severity};
 use crate::unsupported;
 
@@ -38,6 +38,7 @@ pub(super) fn build(config: &Config) -> Result<(Settings, Vec<Problem>), Problem
     let general = &config.general;
     databases(&mut report);
     server_tls(&mut report);
+    auth(&mut report);
     let settings = Settings {
         listen: listen(&mut report),
         workers: general.workers.max(1),
@@ -192,6 +193,28 @@ fn client_tls(report: &mut Report<'_>) -> Option<ClientTls> {
     })
 }
 
+fn auth(report: &mut Report<'_>) {
+    let config = report.config;
+    if config
+        .admin
+        .password
+        .as_ref()
+        .is_some_and(|password| password.reveal().is_empty())
+    {
+        let message = "an empty password; leave the key out for a random one";
+        report.error("admin.password", ProblemCode::BadValue, message);
+    }
+    let general = &config.general;
+    if general.auth_type == AuthType::Plain
+        && !general.plain_without_tls
+        && general.tls_certificate.is_none()
+    {
+        let message =
+            "plain needs TLS, so nobody can log in: set tls_certificate or plain_without_tls";
+        report.warning("general.auth_type", ProblemCode::Conflict, message);
+    }
+}
+
 fn server_tls(report: &mut Report<'_>) {
     let general = &report.config.general;
     pair(
@@ -216,9 +239,8 @@ fn server_tls(report: &mut Report<'_>) {
 
 /// A certificate and its key: both or none.
 fn pair(report: &mut Report<'_>, keys: [(&str, bool); 2]) {
-    let (set, missing) = match keys {
-        [(set, true), (missing, false)] | [(missing, false), (set, true)] => (set, missing),
-        _ => return,
+    let ([(set, true), (missing, false)] | [(missing, false), (set, true)]) = keys else {
+        return;
     };
     report.error(
         &format!("general.{set}"),

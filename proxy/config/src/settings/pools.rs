@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::build::{Report, count, limit, millis};
+use super::credentials;
 use super::{Address, Credentials, Host, PoolSettings, ServerTls, User};
 use crate::check::nearest;
-use crate::modes::{AuthType, PassthroughAuth, Role, ServerAuth};
+use crate::modes::{PassthroughAuth, Role};
 use crate::problem::ProblemCode;
 use crate::secret::Secret;
 use crate::{Config, databases, users};
@@ -19,7 +20,12 @@ struct Cluster<'a> {
 }
 
 impl<'a> Cluster<'a> {
-    /// The first host that says something.
+    /// What the host that matters most says. A replica's timeout or login is not one of the primary.
+    fn lead<T>(&self, key: impl Fn(&'a databases::Database) -> Option<T>) -> Option<T> {
+        self.hosts.first().and_then(|(_, host)| key(host))
+    }
+
+    /// What the first host says that says something, for keys that are about the database as a whole.
     fn pick<T>(&self, key: impl Fn(&'a databases::Database) -> Option<T>) -> Option<T> {
         self.hosts.iter().find_map(|(_, host)| key(host))
     }
@@ -47,7 +53,7 @@ pub(super) fn users(report: &mut Report<'_>) -> Vec<User> {
     let mut seen = BTreeSet::new();
     let mut entries = Vec::new();
     for (index, user) in config.users.iter().enumerate() {
-        credentials_problems(report, index, user);
+        credentials::check(report, index, user);
         if user.name.is_empty() {
             report.error(
                 &format!("users[{index}].name"),
@@ -77,7 +83,7 @@ pub(super) fn users(report: &mut Report<'_>) -> Vec<User> {
                 name: user.name.clone(),
                 database: database.to_owned(),
                 credentials: Credentials {
-                    passwords: passwords(user),
+                    passwords: credentials::passwords(user),
                     verifier: user
                         .password_hash
                         .as_ref()
@@ -134,7 +140,7 @@ fn clusters<'a>(report: &mut Report<'a>) -> BTreeMap<&'a str, Cluster<'a>> {
                 (
                     "user",
                     host.user.is_some()
-                        && host.user.as_ref() != cluster.pick(|host| host.user.as_ref()),
+                        && host.user.as_ref() != cluster.lead(|host| host.user.as_ref()),
                 ),
             ];
             for (key, _) in differs.iter().filter(|(_, differs)| *differs) {
@@ -205,85 +211,6 @@ fn databases_of<'a>(
     found
 }
 
-fn credentials_problems(report: &mut Report<'_>, index: usize, user: &users::User) {
-    let general = &report.config.general;
-    let auth = user.auth_type.unwrap_or(general.auth_type);
-    let path = |key: &str| format!("users[{index}].{key}");
-    let verifier = user.password_hash.as_ref();
-    if let Some(hash) = verifier
-        && !is_scram_verifier(hash.reveal())
-    {
-        let message = "expected a verifier as SCRAM-SHA-256$4096:salt$stored key:server key";
-        report.error(&path("password_hash"), ProblemCode::BadValue, message);
-    }
-    let passwords = passwords(user);
-    let certificate_only =
-        user.identity.is_some() && user.tls_client_certificate_required.unwrap_or(true);
-    if auth == AuthType::Md5 && passwords.is_empty() && verifier.is_some() {
-        let message = "auth_type md5 needs the password itself, a verifier is for scram and plain";
-        report.error(&path("password_hash"), ProblemCode::Conflict, message);
-    } else if passwords.is_empty()
-        && verifier.is_none()
-        && auth != AuthType::Trust
-        && !certificate_only
-    {
-        let message = format!(
-            "user \"{}\" needs a password, passwords or password_hash to log in",
-            user.name
-        );
-        report.error(&path("password"), ProblemCode::MissingPassword, message);
-    }
-    if user.identity.is_some() && general.tls_client_ca_certificate.is_none() {
-        report.error(
-            &path("identity"),
-            ProblemCode::Conflict,
-            "needs general.tls_client_ca_certificate",
-        );
-    }
-    if user.tls_client_certificate_required == Some(true) && user.identity.is_none() {
-        report.error(
-            &path("tls_client_certificate_required"),
-            ProblemCode::Conflict,
-            "needs an identity",
-        );
-    }
-    if user.server_auth != ServerAuth::Password && user.server_password.is_some() {
-        let message = "not used together with this server_auth";
-        report.warning(&path("server_password"), ProblemCode::Conflict, message);
-    }
-}
-
-/// `SCRAM-SHA-256$iterations:salt$stored key:server key`, the three in base64, the keys 32 bytes long.
-fn is_scram_verifier(text: &str) -> bool {
-    let parts = || {
-        let (head, keys) = text.strip_prefix("SCRAM-SHA-256$")?.split_once('$')?;
-        let (iterations, salt) = head.split_once(':')?;
-        let (stored, server) = keys.split_once(':')?;
-        Some((iterations.parse::<u32>().ok()?, salt, stored, server))
-    };
-    let base64 = |text: &str| {
-        let digits = text.trim_end_matches('=');
-        text.len() % 4 == 0
-            && text.len() - digits.len() <= 2
-            && digits
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
-    };
-    // 32 bytes are 44 characters with one = at the end.
-    let key = |text: &str| text.len() == 44 && text.ends_with('=') && base64(text);
-    parts().is_some_and(|(iterations, salt, stored, server)| {
-        iterations > 0 && !salt.is_empty() && base64(salt) && key(stored) && key(server)
-    })
-}
-
-fn passwords(user: &users::User) -> Vec<String> {
-    user.password
-        .iter()
-        .chain(&user.passwords)
-        .map(|password| password.reveal().to_owned())
-        .collect()
-}
-
 fn size_problems(
     report: &mut Report<'_>,
     index: usize,
@@ -300,8 +227,8 @@ fn size_problems(
     let owner = |says: fn(&databases::Database) -> bool| {
         cluster
             .hosts
-            .iter()
-            .find(|(_, host)| says(host))
+            .first()
+            .filter(|(_, host)| says(host))
             .map(|(index, _)| *index)
     };
     if pool.size == 0 {
@@ -344,13 +271,13 @@ fn pool(
     let defaults = of_general(config);
     let lifetime = user
         .server_lifetime
-        .or_else(|| cluster.pick(|host| host.server_lifetime));
+        .or_else(|| cluster.lead(|host| host.server_lifetime));
     let jitter = user
         .server_lifetime_jitter
-        .or_else(|| cluster.pick(|host| host.server_lifetime_jitter));
+        .or_else(|| cluster.lead(|host| host.server_lifetime_jitter));
     let max_pinned = user
         .max_pinned_connections
-        .or_else(|| cluster.pick(|host| host.max_pinned_connections));
+        .or_else(|| cluster.lead(|host| host.max_pinned_connections));
     let idle = cluster
         .by_role(
             user.idle_timeout,
@@ -358,7 +285,7 @@ fn pool(
             user.idle_timeout_replica,
         )
         .or_else(|| {
-            cluster.pick(|host| {
+            cluster.lead(|host| {
                 cluster.by_role(
                     host.idle_timeout,
                     host.idle_timeout_primary,
@@ -373,7 +300,7 @@ fn pool(
             user.min_pool_size_replica,
         )
         .or_else(|| {
-            cluster.pick(|host| {
+            cluster.lead(|host| {
                 cluster.by_role(
                     host.min_pool_size,
                     host.min_pool_size_primary,
@@ -388,7 +315,7 @@ fn pool(
             user.pool_size_replica,
         )
         .or_else(|| {
-            cluster.pick(|host| {
+            cluster.lead(|host| {
                 cluster.by_role(
                     host.pool_size,
                     host.pool_size_primary,
@@ -401,7 +328,7 @@ fn pool(
         database: database.to_owned(),
         hosts: hosts(cluster),
         server_user: cluster
-            .pick(|host| host.user.as_ref())
+            .lead(|host| host.user.as_ref())
             .or(user.server_user.as_ref())
             .unwrap_or(&user.name)
             .clone(),
@@ -414,10 +341,10 @@ fn pool(
         min_size: min_size.unwrap_or(defaults.min_size),
         reserve_size: user
             .reserve_pool_size
-            .or_else(|| cluster.pick(|host| host.reserve_pool_size))
+            .or_else(|| cluster.lead(|host| host.reserve_pool_size))
             .unwrap_or(defaults.reserve_size),
         reserve_timeout: cluster
-            .pick(|host| host.reserve_pool_timeout)
+            .lead(|host| host.reserve_pool_timeout)
             .map_or(defaults.reserve_timeout, millis),
         max_pinned: count(max_pinned.unwrap_or(general.max_pinned_connections)),
         database_max: count(
@@ -517,11 +444,11 @@ fn hosts(cluster: &Cluster<'_>) -> Vec<Host> {
 
 fn server_passwords(user: &users::User, cluster: &Cluster<'_>) -> Vec<String> {
     let single: Option<&Secret> = cluster
-        .pick(|host| host.password.as_ref())
+        .lead(|host| host.password.as_ref())
         .or(user.server_password.as_ref());
     match single {
         Some(password) => vec![password.reveal().to_owned()],
-        None => passwords(user),
+        None => credentials::passwords(user),
     }
 }
 
@@ -530,19 +457,19 @@ fn parameters(user: &users::User, cluster: &Cluster<'_>) -> Vec<(String, String)
     let mut push = |name: &str, value: String| parameters.push((name.to_owned(), value));
     if let Some(timeout) = user
         .statement_timeout
-        .or_else(|| cluster.pick(|host| host.statement_timeout))
+        .or_else(|| cluster.lead(|host| host.statement_timeout))
     {
         push("statement_timeout", timeout.to_string());
     }
     if let Some(timeout) = user
         .lock_timeout
-        .or_else(|| cluster.pick(|host| host.lock_timeout))
+        .or_else(|| cluster.lead(|host| host.lock_timeout))
     {
         push("lock_timeout", timeout.to_string());
     }
     if let Some(read_only) = user
         .read_only
-        .or_else(|| cluster.pick(|host| host.read_only))
+        .or_else(|| cluster.lead(|host| host.read_only))
     {
         push(
             "default_transaction_read_only",
