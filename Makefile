@@ -36,8 +36,7 @@ bench: ## the proxy beside pgbouncer and no proxy at all: table and target/bench
 	@PGBOUNCER=$(PGBOUNCER) ODYSSEY=$(ODYSSEY) "$${CARGO_TARGET_DIR:-target}/debug/bench" $(ARGS)
 
 regress: ## PostgreSQL's own regression suite, directly and through the proxy
-	@tests/scripts/install build postgres
-	@PG_MAJOR=$$(. tests/scripts/lib.sh && basename "$$(dirname "$$(pg_bin)")") tests/scripts/install regress
+	@tests/scripts/install build postgres regress
 	@tests/regress/run $(ARGS)
 
 chaos: ## the integration tests that break things, for CHAOS_SECONDS
