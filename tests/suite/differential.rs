@@ -9,32 +9,36 @@ mod difference;
 mod messages;
 mod mode;
 mod script;
+mod stage;
 mod stranger;
 mod tokens;
 
 use std::collections::HashMap;
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::scope;
 
-use pgdog_tests::{Database, Postgres, Proxy};
+use pgdog_tests::{Postgres, Proxy};
 
 use conversation::{Answer, Place, hold};
 use difference::{difference, transcript};
 use mode::Mode;
 use script::{Script, parse};
+use stage::Stage;
 use stranger::Stranger;
 
 /// Conversations held at the same time: most of their time they wait.
 const TALKERS: usize = 4;
 
-/// A script with the databases it is held in.
+/// Postgres' own answers to a script, asked for once per test process.
+type Oracle = Arc<OnceLock<Vec<Answer>>>;
+
+/// A script under the name of the proxy's database for it.
 struct Held<'a> {
     script: &'a Script,
-    oracle: Arc<OnceLock<Vec<Answer>>>,
-    database: Database<'a>,
+    title: String,
+    database: String,
 }
 
 /// Holds every script of a file in one mode and compares; panics with all differences.
@@ -44,60 +48,53 @@ fn same_as_postgres(file: &str, text: &str, mode: Mode) {
     }
     let filter = env::var("DIFFERENTIAL_FILTER").unwrap_or_default();
     let scripts = parse(text).unwrap_or_else(|problem| panic!("{file}: {problem}"));
-    let scripts: Vec<&Script> = scripts
+    let held: Vec<Held<'_>> = scripts
         .iter()
         .filter(|script| script.applies_to(mode))
-        .filter(|script| format!("{file}: {}", script.name).contains(&filter))
+        .enumerate()
+        .map(|(index, script)| Held {
+            script,
+            title: format!("{file}: {}", script.name),
+            database: format!("{file}_{index}"),
+        })
+        .filter(|held| held.title.contains(&filter))
         .collect();
-    if scripts.is_empty() {
+    if held.is_empty() {
         return;
     }
     let postgres = postgres();
-    let held = Mutex::new(Vec::new());
-    in_parallel(&scripts, |script| {
-        let made = Held { script, oracle: oracle(file, script), database: prepared_database(postgres, script) };
-        made.oracle.get_or_init(|| ask_postgres(postgres, script));
-        held.lock().unwrap_or_else(PoisonError::into_inner).push(made);
-    });
-    let held = held.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let proxy = (env::var("DIFFERENTIAL_TARGET").as_deref() != Ok("direct")).then(|| start_proxy(postgres, mode, &held));
-    let port = proxy.as_ref().map_or(postgres.port(), Proxy::port);
+    let stages: Vec<Stage> = (0..TALKERS.min(held.len())).map(|_| Stage::take(postgres)).collect();
+    let direct = env::var("DIFFERENTIAL_TARGET").as_deref() == Ok("direct");
+    let proxy = (!direct).then(|| start_proxy(postgres, mode, &held, &stages));
     let failures = Mutex::new(Vec::new());
-    in_parallel(&held, |held| {
-        let failure = catch_unwind(AssertUnwindSafe(|| compare(postgres, port, mode, held)));
-        let failure = failure.unwrap_or_else(|_| Some("    the conversation panicked, see above\n".to_owned()));
-        if let Some(difference) = failure {
-            let title = format!("{file}: {}", held.script.name);
-            failures.lock().unwrap_or_else(PoisonError::into_inner).push((title, difference));
-        }
-    });
-    // The proxy first: its connections would have to be thrown out of the databases.
-    drop(proxy);
-    let mut failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
-    drop(held);
-    failures.sort();
-    let titles: String = failures.iter().map(|(title, _)| format!("  {title}\n")).collect();
-    let details: String = failures.iter().map(|(title, difference)| format!("\n{title}\n{difference}")).collect();
-    assert!(
-        failures.is_empty(),
-        "{} of {} scripts differ ({mode:?}; left Postgres, right the proxy)\n{details}\n{} differ:\n{titles}",
-        failures.len(),
-        scripts.len(),
-        failures.len(),
-    );
-}
-
-fn in_parallel<T: Sync>(items: &[T], work: impl Fn(&T) + Sync) {
-    let next = AtomicUsize::new(0);
     scope(|scope| {
-        for _ in 0..TALKERS.min(items.len()) {
-            scope.spawn(|| {
-                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    work(item);
+        for (number, stage) in stages.iter().enumerate() {
+            let (held, failures, proxy) = (&held, &failures, proxy.as_ref());
+            scope.spawn(move || {
+                for held in held.iter().skip(number).step_by(TALKERS) {
+                    let result = catch_unwind(AssertUnwindSafe(|| compare(postgres, stage, proxy, mode, held)));
+                    let result = result.unwrap_or_else(|_| Some("    (panicked, see above)\n".to_owned()));
+                    if let Some(difference) = result {
+                        let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+                        failures.push((held.title.clone(), difference));
+                    }
                 }
             });
         }
     });
+    drop(proxy);
+    report(mode, held.len(), failures.into_inner().unwrap_or_else(PoisonError::into_inner));
+}
+
+fn report(mode: Mode, scripts: usize, mut failures: Vec<(String, String)>) {
+    failures.sort();
+    let count = failures.len();
+    let titles: String = failures.iter().map(|(title, _)| format!("  {title}\n")).collect();
+    let details: String = failures.iter().map(|(title, difference)| format!("\n{title}\n{difference}")).collect();
+    assert!(
+        failures.is_empty(),
+        "{count} of {scripts} scripts differ ({mode:?}; left Postgres, right the proxy)\n{details}\n{count} differ:\n{titles}",
+    );
 }
 
 /// The cluster all scripts share, with the roles they use.
@@ -105,22 +102,21 @@ fn postgres() -> &'static Postgres {
     static ROLES: OnceLock<()> = OnceLock::new();
     let postgres = Postgres::shared();
     ROLES.get_or_init(|| {
-        postgres.run("postgres", "create role stranger superuser; create role alice login; create role bob; grant bob to alice");
+        let roles = "create role stranger superuser; create role alice login; create role bob; grant bob to alice";
+        postgres.run("postgres", roles);
     });
     postgres
 }
 
-/// Postgres' own answers, asked for once per script and test process.
-fn oracle(file: &str, script: &Script) -> Arc<OnceLock<Vec<Answer>>> {
-    static ORACLE: OnceLock<Mutex<HashMap<String, Arc<OnceLock<Vec<Answer>>>>>> = OnceLock::new();
-    let all = ORACLE.get_or_init(Mutex::default);
-    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
-    all.entry(format!("{file}: {}", script.name)).or_default().clone()
+fn oracle(title: &str) -> Oracle {
+    static ORACLE: OnceLock<Mutex<HashMap<String, Oracle>>> = OnceLock::new();
+    let mut all = ORACLE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    all.entry(title.to_owned()).or_default().clone()
 }
 
-fn ask_postgres(postgres: &Postgres, script: &Script) -> Vec<Answer> {
-    let database = prepared_database(postgres, script);
-    let place = Place { port: postgres.port(), database: database.name(), postgres };
+fn ask_postgres(postgres: &Postgres, stage: &Stage, script: &Script) -> Vec<Answer> {
+    stage.set(postgres, script);
+    let place = Place { port: postgres.port(), database: stage.name(), postgres, behind: stage.name() };
     let answers = hold(script, place, None, None);
     if env::var_os("DIFFERENTIAL_PRINT").is_some() {
         eprintln!("{}", transcript(script, &answers));
@@ -128,43 +124,39 @@ fn ask_postgres(postgres: &Postgres, script: &Script) -> Vec<Answer> {
     answers
 }
 
-fn prepared_database<'a>(postgres: &'a Postgres, script: &Script) -> Database<'a> {
-    let database = postgres.fresh_database();
-    if !script.setup.is_empty() {
-        let mut client = database.client();
-        script.setup.iter().for_each(|sql| client.run(sql));
-        client.goodbye();
-    }
-    database
-}
-
-fn start_proxy(postgres: &Postgres, mode: Mode, held: &[Held<'_>]) -> Proxy {
+/// A proxy with a database, and so a pool, for each script; the databases behind are fewer.
+fn start_proxy(postgres: &Postgres, mode: Mode, held: &[Held<'_>], stages: &[Stage]) -> Proxy {
     let mut config = mode.config(postgres);
-    for held in held {
+    for (index, held) in held.iter().enumerate() {
         let pool_size = format!("pool_size = {}", mode.servers(held.script.clients()));
-        config = config.database_with(held.database.name(), &[&pool_size]);
+        let behind = format!("database_name = \"{}\"", stages[index % TALKERS].name());
+        config = config.database_with(&held.database, &[&pool_size, &behind]);
     }
     Proxy::start(&config.user("pgdog", "pgdog").user("alice", "alice"))
 }
 
-/// Holds the conversation through the proxy; the difference, when there is one that is not listed.
-fn compare(postgres: &Postgres, port: u16, mode: Mode, held: &Held<'_>) -> Option<String> {
+/// Holds the conversation through the proxy (or, without one, with Postgres once more); the difference, when there
+/// is one that is not listed.
+fn compare(postgres: &Postgres, stage: &Stage, proxy: Option<&Proxy>, mode: Mode, held: &Held<'_>) -> Option<String> {
     let script = held.script;
-    let oracle = held.oracle.get().expect("Postgres was asked before");
-    let place = Place { port, database: held.database.name(), postgres };
+    let oracle = oracle(&held.title);
+    let expected = oracle.get_or_init(|| ask_postgres(postgres, stage, script));
+    stage.set(postgres, script);
+    let (port, database) = match proxy {
+        Some(proxy) => (proxy.port(), held.database.as_str()),
+        None => (postgres.port(), stage.name()),
+    };
+    let place = Place { port, database, postgres, behind: stage.name() };
     let mut stranger = None;
     if mode == Mode::Stirred {
-        match Stranger::new(port, place.database) {
+        match Stranger::new(port, database) {
             Ok(client) => stranger = Some(client),
             Err(problem) => return Some(format!("    the stranger cannot log in: {problem}\n")),
         }
     }
-    let answers = hold(script, place, stranger.as_mut(), Some(oracle));
-    let difference = difference(script, oracle, &answers);
-    match (script.known_difference(mode), difference) {
-        (Some(_), _) => None,
-        (None, difference) => difference,
-    }
+    let answers = hold(script, place, stranger.as_mut(), Some(expected));
+    let difference = difference(script, expected, &answers);
+    difference.filter(|_| script.known_difference(mode).is_none())
 }
 
 /// A test for each file and mode.
@@ -199,5 +191,5 @@ macro_rules! files {
 }
 
 files! {
-    simple
+    copy errors notify pipelines portals prepared session_state settings simple startup
 }

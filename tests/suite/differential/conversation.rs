@@ -32,6 +32,8 @@ pub(super) struct Place<'a> {
     pub(super) database: &'a str,
     /// The Postgres behind it, for what a script does there directly.
     pub(super) postgres: &'a Postgres,
+    /// The name of the database there.
+    pub(super) behind: &'a str,
 }
 
 /// A client and where it stands in the protocol.
@@ -152,13 +154,13 @@ impl Conversation<'_> {
             }
             Action::Eof => while self.read_one(&step.client, PATIENCE, answer) {},
             Action::Sleep(milliseconds) => sleep(Duration::from_millis(*milliseconds)),
-            Action::Run(sql) => postgres.run(self.place.database, sql),
+            Action::Run(sql) => postgres.run(self.place.behind, sql),
             Action::Check(sql) => {
-                let rows = postgres.client(self.place.database).query_rows(sql);
+                let rows = postgres.client(self.place.behind).query_rows(sql);
                 answer.lines.extend(rows.iter().map(|row| format!("= {}", row.join(", "))));
             }
             Action::Until(sql) => {
-                let mut client = postgres.client(self.place.database);
+                let mut client = postgres.client(self.place.behind);
                 if !wait::until(PATIENCE, || client.query_value(sql) == "t") {
                     answer.lines.push("(it does not become true)".to_owned());
                 }
@@ -241,10 +243,16 @@ impl Conversation<'_> {
         let data_follows = messages.iter().any(|message| matches!(message, Message::CopyDone | Message::CopyFail(_)));
         match reading {
             Reading::Nothing => {}
-            Reading::UntilSilence => self.read_until_silence(name, expected, data_follows, answer),
+            Reading::UntilSilence => {
+                self.read_until_silence(name, expected, data_follows, answer);
+                self.settle(name, messages);
+            }
             Reading::Answers if client.copying => {}
             Reading::Answers if client.owed > 0 => self.read_owed(name, data_follows, answer),
-            Reading::Answers if flushes => self.read_until_silence(name, expected, data_follows, answer),
+            Reading::Answers if flushes => {
+                self.read_until_silence(name, expected, data_follows, answer);
+                self.settle(name, messages);
+            }
             Reading::Answers => {}
         }
     }
@@ -257,13 +265,6 @@ impl Conversation<'_> {
             if !self.read_one(name, PATIENCE, answer) {
                 return;
             }
-        }
-        self.set_copying(name, !data_follows);
-    }
-
-    fn set_copying(&mut self, name: &str, possible: bool) {
-        if let Some(client) = self.clients.get_mut(name) {
-            client.copying = client.copying && possible;
         }
     }
 
@@ -290,9 +291,14 @@ impl Conversation<'_> {
                 break;
             }
         }
-        self.set_copying(name, !data_follows);
+    }
+
+    /// After silence nothing is owed, unless a COPY of a simple query waits for data. (A Sync behind the Execute of
+    /// a COPY is never answered.)
+    fn settle(&mut self, name: &str, messages: &[Message]) {
         if let Some(client) = self.clients.get_mut(name) {
-            client.owed = 0;
+            let syncs = messages.iter().filter(|message| matches!(message, Message::Sync)).count();
+            client.owed = if client.copying { client.owed.saturating_sub(syncs) } else { 0 };
         }
     }
 
@@ -308,9 +314,10 @@ impl Conversation<'_> {
                     b'Z' => {
                         client.owed = client.owed.saturating_sub(1);
                         client.status = frame.status().unwrap_or('?');
+                        client.copying = false;
                     }
                     b'G' | b'W' => client.copying = true,
-                    b'E' => client.copying = false,
+                    b'C' | b'E' => client.copying = false,
                     _ => {}
                 }
                 answer.messages += 1;
