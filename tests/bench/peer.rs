@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::host::{self, Unprivileged};
-use crate::postgres::{DATABASE, Postgres, USER};
+use crate::postgres::{DATABASE, PASSWORD, Postgres, USER};
 use crate::tls::Tls;
 
 /// Server connections of every pool.
@@ -53,6 +53,18 @@ pub(crate) struct Surroundings<'a> {
 }
 
 impl Peer {
+    /// What the program says it is.
+    pub(crate) fn version(&self) -> String {
+        let output = Command::new(&self.program).arg("--version").output();
+        let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        text.unwrap_or_default()
+            .lines()
+            .next()
+            .unwrap_or("unknown")
+            .trim()
+            .to_owned()
+    }
+
     /// Starts the peer below `wrapper` (valgrind and its arguments, or nothing) and waits until it listens.
     pub(crate) fn start(
         &self,
@@ -124,6 +136,8 @@ impl Peer {
             ("@CERT@", at.tls.certificate.display().to_string()),
             ("@KEY@", at.tls.key.display().to_string()),
             ("@VERIFIER@", verifier.clone()),
+            // Odyssey takes no verifier of so few iterations, so it has to derive its own.
+            ("@PASSWORD@", PASSWORD.to_owned()),
             ("@FOLDER@", at.folder.display().to_string()),
         ];
         let fill = |template: &str| {
@@ -142,10 +156,14 @@ impl Peer {
                 } else {
                     "scram-sha-256"
                 };
-                let ini = write(
-                    "pgbouncer.ini",
-                    fill(include_str!("pgbouncer.ini")).replace("@AUTH@", auth),
-                )?;
+                let mut ini = fill(include_str!("pgbouncer.ini")).replace("@AUTH@", auth);
+                if manages_statements(&self.version()) {
+                    ini.push_str(
+                        "max_prepared_statements = 200
+",
+                    );
+                }
+                let ini = write("pgbouncer.ini", ini)?;
                 // It refuses to run as root, and changes user itself: so it may lie where only root can read.
                 let user = at.user.map(|user| ["-u".into(), user.name.clone().into()]);
                 Ok(user.into_iter().flatten().chain([ini]).collect())
@@ -154,7 +172,7 @@ impl Peer {
                 let auth = if login == Login::Trust {
                     "authentication \"none\"".to_owned()
                 } else {
-                    fill("authentication \"scram-sha-256\"\n    password \"@VERIFIER@\"")
+                    fill("authentication \"scram-sha-256\"\n    password \"@PASSWORD@\"")
                 };
                 Ok(vec![write(
                     "odyssey.conf",
@@ -190,6 +208,14 @@ impl Peer {
             }
         }
     }
+}
+
+/// pgbouncer does so since 1.21, and refuses to start when an older one finds the key. Debian 12 still has 1.18.
+fn manages_statements(version: &str) -> bool {
+    let minor = version
+        .split_once(" 1.")
+        .and_then(|(_, rest)| rest.split('.').next()?.parse::<u32>().ok());
+    minor.is_none_or(|minor| minor >= 21)
 }
 
 /// A started peer; it ends with its value.
@@ -244,5 +270,17 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_pgbouncer_does_not_manage_prepared_statements() {
+        assert!(!manages_statements("PgBouncer 1.18.0"));
+        assert!(manages_statements("PgBouncer 1.26.1"));
+        assert!(manages_statements("PgBouncer 2.0.0"));
     }
 }

@@ -170,7 +170,7 @@ impl Bench {
             peers
                 .iter()
                 .filter(|peer| peer.kind != Kind::Direct)
-                .map(|peer| (peer.name, version(peer))),
+                .map(|peer| (peer.name, peer.version())),
         );
         Ok(Self {
             peers,
@@ -274,16 +274,6 @@ fn find_peers(args: &Args) -> Vec<Peer> {
     add("pgdog", Kind::PgDog { workers: 1 }, Some(args.pgdog()));
     add("pgdog-2w", Kind::PgDog { workers: 2 }, Some(args.pgdog()));
     peers
-}
-
-fn version(peer: &Peer) -> String {
-    let output = std::process::Command::new(&peer.program)
-        .arg("--version")
-        .output();
-    let text = output
-        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
-        .unwrap_or_default();
-    text.lines().next().unwrap_or("unknown").trim().to_owned()
 }
 
 fn cpus() -> usize {
