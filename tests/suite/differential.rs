@@ -21,7 +21,7 @@ use std::thread::scope;
 
 use pgdog_tests::{Postgres, Proxy};
 
-use conversation::{Answer, Place, hold};
+use conversation::{Answer, Place, SILENCE, hold};
 use difference::{difference, transcript};
 use mode::Mode;
 use script::{Script, parse};
@@ -141,6 +141,9 @@ fn compare(postgres: &Postgres, stage: &Stage, proxy: Option<&Proxy>, mode: Mode
     let script = held.script;
     let oracle = oracle(&held.title);
     let expected = oracle.get_or_init(|| ask_postgres(postgres, stage, script));
+    if expected.iter().flat_map(|answer| &answer.lines).any(|line| line == SILENCE) {
+        return Some(format!("    the script waits for what Postgres does not say\n{}", transcript(script, expected)));
+    }
     stage.set(postgres, script);
     let (port, database) = match proxy {
         Some(proxy) => (proxy.port(), held.database.as_str()),
@@ -148,7 +151,7 @@ fn compare(postgres: &Postgres, stage: &Stage, proxy: Option<&Proxy>, mode: Mode
     };
     let place = Place { port, database, postgres, behind: stage.name() };
     let mut stranger = None;
-    if mode == Mode::Stirred {
+    if mode.has_stranger() {
         match Stranger::new(port, database) {
             Ok(client) => stranger = Some(client),
             Err(problem) => return Some(format!("    the stranger cannot log in: {problem}\n")),
@@ -165,7 +168,7 @@ macro_rules! files {
         $(mod $name {
             use super::{same_as_postgres, Mode};
 
-            const TEXT: &str = include_str!(concat!("differential/scripts/", stringify!($name), ".script"));
+            pub(super) const TEXT: &str = include_str!(concat!("differential/scripts/", stringify!($name), ".script"));
 
             #[test]
             fn is_the_same_with_as_many_servers_as_clients() {
@@ -192,4 +195,14 @@ macro_rules! files {
 
 files! {
     copy errors notify pipelines portals prepared session_state settings simple startup
+}
+
+#[test]
+fn prepared_statements_are_the_same_when_servers_keep_two_of_them() {
+    same_as_postgres("prepared", prepared::TEXT, Mode::FewStatements);
+}
+
+#[test]
+fn pipelines_are_the_same_when_servers_keep_two_statements() {
+    same_as_postgres("pipelines", pipelines::TEXT, Mode::FewStatements);
 }

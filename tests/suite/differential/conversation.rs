@@ -340,7 +340,8 @@ impl Conversation<'_> {
     }
 }
 
-const SILENCE: &str = "(silence)";
+/// Stands where an answer is missing.
+pub(super) const SILENCE: &str = "(silence)";
 
 impl Place<'_> {
     /// Puts the names of this place into startup packets.

@@ -9,6 +9,8 @@ pub(super) enum Mode {
     OneServer,
     /// Transaction mode with servers to spare and a stranger who leaves them in disorder between the steps.
     Stirred,
+    /// As [`Mode::Stirred`], and servers keep no more than two prepared statements.
+    FewStatements,
     /// Session mode.
     Session,
     /// Statement mode.
@@ -19,7 +21,7 @@ impl Mode {
     /// The proxy's name of the mode, which scripts use too.
     pub(super) fn pooler_mode(self) -> &'static str {
         match self {
-            Self::OneServer | Self::Stirred => "transaction",
+            Self::OneServer | Self::Stirred | Self::FewStatements => "transaction",
             Self::Session => "session",
             Self::Statement => "statement",
         }
@@ -29,14 +31,20 @@ impl Mode {
     pub(super) fn servers(self, clients: usize) -> usize {
         match self {
             Self::OneServer | Self::Session | Self::Statement => clients,
-            Self::Stirred => clients + 2,
+            Self::Stirred | Self::FewStatements => clients + 2,
         }
+    }
+
+    /// Whether somebody else uses the servers between the steps.
+    pub(super) fn has_stranger(self) -> bool {
+        matches!(self, Self::Stirred | Self::FewStatements)
     }
 
     /// The configuration without databases.
     pub(super) fn config(self, postgres: &Postgres) -> ProxyConfig {
         match self {
             Self::OneServer | Self::Stirred => ProxyConfig::transaction(postgres),
+            Self::FewStatements => ProxyConfig::transaction(postgres).general("prepared_statements_limit", "2"),
             Self::Session => ProxyConfig::session(postgres),
             Self::Statement => ProxyConfig::statement(postgres),
         }
