@@ -1,1 +1,11 @@
-//! The proxy.
+//! The proxy: reads the configuration, listens, and hands each connection to a worker.
+//!
+//! [`app::run`] is the whole life of the process: start, serve, reload, drain.
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod args;
+pub mod build;
+pub mod logging;
+mod rlimit;
+mod worker;

@@ -1,2 +1,61 @@
 //! The `pgdog` command.
-fn main() {}
+
+use std::io::{BufRead, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use pgdog::app;
+use pgdog::args::{Cli, Command, Files};
+use pgdog_config::{Config, Settings, Source};
+use pgdog_wire::saslprep;
+use pgdog_wire::scram::{Params, Verifier};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command.unwrap_or(Command::Run(cli.files)) {
+        Command::Run(files) => app::run(&Source::from(&files)),
+        Command::Configcheck(files) => return configcheck(&files),
+        Command::Hash { password } => hash(password),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("pgdog: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn configcheck(files: &Files) -> ExitCode {
+    let checked = Config::load(&files.into()).and_then(|config| Settings::build(&config));
+    match checked {
+        Ok((_, warnings)) => {
+            warnings.iter().for_each(|w| say(&w.to_string()));
+            say("configuration is valid");
+            ExitCode::SUCCESS
+        }
+        Err(problems) => {
+            say(&problems.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn hash(password: Option<String>) -> anyhow::Result<()> {
+    let password = match password {
+        Some(password) => password,
+        None => {
+            let mut line = String::new();
+            std::io::stdin().lock().read_line(&mut line).context("read the password from standard input")?;
+            line.trim_end_matches(['\r', '\n']).to_owned()
+        }
+    };
+    anyhow::ensure!(!password.is_empty(), "the password is empty");
+    let verifier = Verifier::from_password(&saslprep::prepare(&password), &Params::random()).context("derive the verifier")?;
+    writeln!(std::io::stdout(), "{verifier}").context("write the verifier")
+}

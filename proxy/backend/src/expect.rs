@@ -19,8 +19,8 @@ pub enum Expect {
     Query,
     /// Parse: ParseComplete. The id is set when the statement is one of the store's.
     Parse(Option<StatementId>),
-    /// Bind: BindComplete.
-    Bind,
+    /// Bind: BindComplete. The id is set when the statement is one of the store's.
+    Bind(Option<StatementId>),
     /// Describe: a RowDescription or NoData ends it.
     Describe,
     /// Execute: CommandComplete, EmptyQueryResponse or PortalSuspended ends it.
@@ -29,10 +29,10 @@ pub enum Expect {
     Close,
     /// Sync: ReadyForQuery.
     Sync,
-    /// A Parse that the proxy put in: its ParseComplete is not for the client.
-    OwnParse(StatementId),
-    /// A Close that the proxy put in.
-    OwnClose,
+    /// A Parse that the proxy put in: its ParseComplete is not for the client. No id: the unnamed statement.
+    OwnParse(Option<StatementId>),
+    /// A Close that the proxy put in. No id: the unnamed statement.
+    OwnClose(Option<StatementId>),
     /// Nothing was sent; the client gets this ParseComplete or CloseComplete (`b'1'`, `b'3'`) when its turn comes.
     Fake(u8),
     /// A message that is bound to fail was sent; the client gets this error instead of the server's.
@@ -75,6 +75,14 @@ pub struct Owed {
     fakes: u32,
     /// Statements whose Parse did not take place after all, to be forgotten by whoever keeps track.
     pub lost: Vec<StatementId>,
+    /// Statements whose Close did not take place after all.
+    pub kept: Vec<StatementId>,
+    /// The statement whose Bind failed last.
+    pub failed_bind: Option<StatementId>,
+    /// The last ParseComplete was for a Parse of a stored statement that the client itself sent.
+    pub confirmed: bool,
+    /// How many of the client's own Parses of stored statements and faked answers an error has undone.
+    pub undone: usize,
 }
 
 impl Default for Owed {
@@ -87,6 +95,10 @@ impl Default for Owed {
             copy_in: false,
             fakes: 0,
             lost: Vec::new(),
+            kept: Vec::new(),
+            failed_bind: None,
+            confirmed: false,
+            undone: 0,
         }
     }
 }
@@ -173,17 +185,20 @@ impl Owed {
                 _ => Err(bad),
             },
             b'1' => match self.queue.pop_front() {
-                Some(Expect::Parse(_)) => Ok(Verdict::Forward),
+                Some(Expect::Parse(id)) => {
+                    self.confirmed |= id.is_some();
+                    Ok(Verdict::Forward)
+                }
                 Some(Expect::OwnParse(_)) => Ok(Verdict::Swallow),
                 _ => Err(bad),
             },
             b'2' => match self.queue.pop_front() {
-                Some(Expect::Bind) => Ok(Verdict::Forward),
+                Some(Expect::Bind(_)) => Ok(Verdict::Forward),
                 _ => Err(bad),
             },
             b'3' => match self.queue.pop_front() {
                 Some(Expect::Close) => Ok(Verdict::Forward),
-                Some(Expect::OwnClose) => Ok(Verdict::Swallow),
+                Some(Expect::OwnClose(_)) => Ok(Verdict::Swallow),
                 _ => Err(bad),
             },
             b'G' => {
@@ -233,6 +248,10 @@ impl Owed {
         let instead = match self.queue.front() {
             None | Some(Expect::Query | Expect::Sync) => return Verdict::Forward,
             Some(Expect::Instead(error)) => Some(error.clone()),
+            Some(Expect::Bind(id)) => {
+                self.failed_bind = *id;
+                None
+            }
             Some(_) => None,
         };
         loop {
@@ -245,8 +264,16 @@ impl Owed {
                 Some(_) => {}
             }
             match self.queue.pop_front() {
-                Some(Expect::Parse(Some(id)) | Expect::OwnParse(id)) => self.lost.push(id),
-                Some(Expect::Fake(_)) => self.fakes -= 1,
+                Some(Expect::Parse(Some(id))) => {
+                    self.lost.push(id);
+                    self.undone += 1;
+                }
+                Some(Expect::OwnParse(Some(id))) => self.lost.push(id),
+                Some(Expect::OwnClose(Some(id))) => self.kept.push(id),
+                Some(Expect::Fake(_)) => {
+                    self.fakes -= 1;
+                    self.undone += 1;
+                }
                 _ => {}
             }
         }

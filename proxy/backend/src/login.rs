@@ -58,6 +58,22 @@ impl Target {
         Err(last.unwrap_or(ServerError::Authentication("a password, and none is configured")))
     }
 
+    /// The same with other startup parameters.
+    #[must_use]
+    pub fn with_parameters(&self, parameters: Vec<(String, String)>) -> Self {
+        Self {
+            address: self.address.clone(),
+            tls: self.tls.clone(),
+            user: self.user.clone(),
+            passwords: self.passwords.clone(),
+            database: self.database.clone(),
+            parameters,
+            tcp: self.tcp,
+            timeout: self.timeout,
+            keys: self.keys.clone(),
+        }
+    }
+
     /// Opens the socket, with TLS where that is wanted. Not cancel safe.
     ///
     /// # Errors

@@ -75,6 +75,11 @@ impl Reasons {
         self.0 & which.0 != 0
     }
 
+    /// Their names.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        Self::NAMES.into_iter().enumerate().filter(move |(bit, _)| self.0 >> bit & 1 == 1).map(|(_, name)| name)
+    }
+
     /// `self` with those that the server was asked about as it answered.
     #[must_use]
     pub fn learn(self, knowable: Self) -> Self {

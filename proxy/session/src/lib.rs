@@ -1,1 +1,23 @@
-//! Layer crate `pgdog-session`.
+//! A client's session: login, the loop, transactions, settings, prepared statements, pinning.
+//!
+//! The only place where the text of statements (`sql`) and server connections (`backend`) meet. This crate knows nothing
+//! of listeners, signals and the admin console.
+#![forbid(unsafe_code)]
+
+mod active;
+pub mod client;
+pub mod handle;
+pub mod login;
+pub mod metrics;
+mod named;
+mod recover;
+mod relay;
+mod requests;
+pub mod runtime;
+mod settle;
+mod statements;
+
+pub use client::{Client, Ended};
+pub use handle::{Doing, Registry, Signal};
+pub use login::{Login, login};
+pub use runtime::{Account, Live, Runtime};

@@ -53,6 +53,12 @@ impl Effects {
         Self(self.0 & !other.0)
     }
 
+    /// From stored bits.
+    #[must_use]
+    pub const fn from_bits(bits: u16) -> Self {
+        Self(bits)
+    }
+
     /// The bits, for storing.
     #[must_use]
     pub const fn bits(self) -> u16 {

@@ -1,0 +1,459 @@
+//! A client that is being served: both sockets, the bytes between them, and what is known of the session on the way.
+//!
+//! [`Active::poll`] moves bytes both ways until it must wait, or until something needs more than moving bytes: an
+//! [`Event`], which `settle.rs` handles. `requests.rs` looks at what the client says, `relay.rs` at what the server answers.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use pgdog_backend::{CheckoutError, Server, StatementId, Waiting};
+use pgdog_config::PoolerMode;
+use pgdog_sql::Effects;
+use pgdog_wire::ErrorResponse;
+use pgdog_wire::buffer::{self, Buffer};
+use pgdog_wire::backend::TransactionStatus;
+use tokio_util::io::poll_read_buf;
+
+use crate::client::Client;
+use crate::handle::{Doing, Signal};
+
+/// A side is not read while this much waits to be written to the other.
+const HIGH: usize = 64 * 1024;
+
+/// A connection used within this time, ms, needs no check.
+const FRESH: u64 = 500;
+
+/// Something that moving bytes cannot do.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// All is answered: the client is idle again.
+    Idle,
+    /// A connection came that must be moved to this worker or checked first.
+    Prepare(Box<Server>),
+    /// The server's settings are not the client's.
+    Params,
+    /// No connection could be had.
+    CheckoutFailed(CheckoutError),
+    /// The server is at rest, and its session may have changed.
+    Settle,
+    /// The client has closed its socket or said goodbye.
+    ClientLeft,
+    /// The client's socket broke.
+    ClientBroke(io::Error),
+    /// The server has closed, or its socket broke.
+    ServerLost(Option<io::Error>),
+    /// The server broke the protocol.
+    OutOfSync(pgdog_backend::expect::OutOfSync),
+    /// The client broke the protocol or a rule: it is told and closed.
+    Refuse(ErrorResponse),
+    /// Somebody has something to tell.
+    Signal(Signal),
+}
+
+/// The message that is passing by in parts: how much of it is still to come, and whether it goes on to the other side.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Passing {
+    pub(crate) left: usize,
+    pub(crate) kept: bool,
+}
+
+/// What to do when a statement that was passed on has succeeded.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    /// One SET or RESET, whose text is known.
+    Setting(Box<str>),
+    /// One prepared statement is gone: the client's name for it, and what the server has.
+    Forget(Box<[u8]>, StatementId),
+}
+
+/// Whether the client is going. What it has asked for is finished first, as PostgreSQL does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    /// It stays.
+    No,
+    /// It said goodbye.
+    Goodbye,
+    /// It closed its side.
+    Closed,
+}
+
+/// A client being served.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) server: Option<Box<Server>>,
+    pub(crate) waiting: Option<Waiting>,
+    /// From the client, not looked at yet.
+    pub(crate) cin: Buffer,
+    /// To the server.
+    pub(crate) sout: Buffer,
+    /// From the server, not looked at yet.
+    pub(crate) sin: Buffer,
+    /// To the client.
+    pub(crate) cout: Buffer,
+    pub(crate) from_client: Passing,
+    pub(crate) from_server: Passing,
+    /// What the statements since the last rest may have changed.
+    pub(crate) effects: Effects,
+    pub(crate) pending: Option<Pending>,
+    /// The client's messages wait until the server has answered all.
+    pub(crate) barrier: bool,
+    /// An error was told without a server: the client's messages are dropped up to its Sync.
+    pub(crate) skipping: bool,
+    /// An error came since the last rest.
+    pub(crate) failed: bool,
+    /// Settings that the server reported and that are not what they were before; name and old value.
+    pub(crate) reverts: Vec<(Box<[u8]>, Box<[u8]>)>,
+    /// The cancel request under way to the server.
+    pub(crate) cancelling: Option<tokio::task::JoinHandle<()>>,
+    pub(crate) leaving: Leaving,
+    /// How long the answer to a client that has closed is worked on.
+    pub(crate) grace: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// The mode of the pool.
+    pub(crate) mode: PoolerMode,
+    pub(crate) doing: Doing,
+    /// The client is to leave when it is outside of a transaction.
+    pub(crate) draining: bool,
+    /// TLS holds bytes for the client that its socket did not take.
+    pub(crate) unflushed: bool,
+    /// TLS holds bytes for the server that its socket did not take.
+    pub(crate) unflushed_server: bool,
+    /// The client is counted among those with a pinned server.
+    pub(crate) counted: bool,
+}
+
+thread_local! {
+    /// Those that nobody uses now, with their buffers: as many as were ever needed at once on this worker.
+    static SPARE: RefCell<Vec<Box<Active>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// No more spare ones than this are kept on a worker.
+const SPARE_MAX: usize = 64;
+
+impl Active {
+    fn new() -> Self {
+        Self {
+            server: None,
+            waiting: None,
+            cin: Buffer::new(),
+            sout: Buffer::new(),
+            sin: Buffer::new(),
+            cout: Buffer::new(),
+            from_client: Passing::default(),
+            from_server: Passing::default(),
+            effects: Effects::NONE,
+            pending: None,
+            barrier: false,
+            skipping: false,
+            failed: false,
+            reverts: Vec::new(),
+            cancelling: None,
+            leaving: Leaving::No,
+            grace: None,
+            mode: PoolerMode::Transaction,
+            doing: Doing::Idle,
+            draining: false,
+            unflushed: false,
+            unflushed_server: false,
+            counted: false,
+        }
+    }
+
+    /// One for this client, with its pinned server.
+    pub(crate) fn take(client: &mut Client) -> Box<Self> {
+        let mut active = SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Box::new(Self::new()));
+        active.server = client.pinned.take();
+        active.counted = client.counted;
+        active.mode = client.pool().mode();
+        active
+    }
+
+    /// The client is idle: what it keeps goes to the client, the rest back to the stack.
+    pub(crate) fn put_back(mut self: Box<Self>, client: &mut Client) {
+        client.pinned = self.server.take();
+        client.counted = std::mem::take(&mut self.counted);
+        self.waiting = None;
+        debug_assert!(self.cin.is_empty() && self.cout.is_empty() && self.sin.is_empty() && self.sout.is_empty());
+        for buffer in [&mut self.cin, &mut self.sout, &mut self.sin, &mut self.cout] {
+            buffer.clear();
+            buffer.shrink();
+        }
+        SPARE.with_borrow_mut(|spare| {
+            if spare.len() < SPARE_MAX {
+                spare.push(self);
+            }
+        });
+    }
+
+    /// Moves bytes until there is nothing to move or something to do. Cancel safe.
+    pub(crate) fn poll(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Poll<Event> {
+        let signals = client.registered.handle.take_signals();
+        if signals.0 != 0 {
+            return Poll::Ready(Event::Signal(signals));
+        }
+        match self.poll_bytes(client, cx) {
+            Poll::Pending => match &mut self.grace {
+                Some(grace) => grace.as_mut().poll(cx).map(|()| Event::ClientLeft),
+                None => Poll::Pending,
+            },
+            Poll::Ready(Ok(event) | Err(event)) => Poll::Ready(event),
+        }
+    }
+
+    fn poll_bytes(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Poll<Result<Event, Event>> {
+        if self.waiting.is_some() {
+            let server = ready!(self.poll_waiting(client, cx))?;
+            self.attach(client, server)?;
+        }
+        loop {
+            let mut moved = self.poll_server(client, cx)?;
+            moved |= self.poll_write_client(client, cx)?;
+            moved |= self.poll_client(client, cx)?;
+            moved |= self.poll_write_server(cx)?;
+            if let Some(event) = self.rest(client, cx) {
+                return Poll::Ready(Ok(event));
+            }
+            if self.waiting.is_some() {
+                let server = ready!(self.poll_waiting(client, cx))?;
+                self.attach(client, server)?;
+                moved = true;
+            }
+            if !moved {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Reads from the server while the client keeps up, and looks at what came.
+    fn poll_server(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Result<bool, Event> {
+        let Some(server) = &mut self.server else { return Ok(false) };
+        if self.cout.len() >= HIGH {
+            return Ok(false);
+        }
+        match server.poll_fill(cx, &mut self.sin) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(0)) => Err(Event::ServerLost(None)),
+            Poll::Ready(Ok(_)) => {
+                self.relay(client)?;
+                Ok(true)
+            }
+            Poll::Ready(Err(error)) => Err(Event::ServerLost(Some(error))),
+        }
+    }
+
+    fn poll_write_client(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Result<bool, Event> {
+        if self.cout.is_empty() && !self.unflushed {
+            return Ok(false);
+        }
+        let (moved, flushed) = poll_out(&mut client.stream, &mut self.cout, cx).map_err(Event::ClientBroke)?;
+        self.unflushed = !flushed;
+        Ok(moved)
+    }
+
+    fn poll_write_server(&mut self, cx: &mut Context<'_>) -> Result<bool, Event> {
+        let Some(server) = &mut self.server else { return Ok(false) };
+        if self.sout.is_empty() && !self.unflushed_server {
+            return Ok(false);
+        }
+        match poll_out(&mut server.stream, &mut self.sout, cx) {
+            Ok((moved, flushed)) => {
+                self.unflushed_server = !flushed;
+                Ok(moved)
+            }
+            // A server that closes says why before: reading comes to the end of it.
+            Err(_) => {
+                self.sout.clear();
+                self.unflushed_server = false;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Reads from the client while the server keeps up, and looks at what came.
+    fn poll_client(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Result<bool, Event> {
+        if self.barrier {
+            if !self.server.as_ref().is_none_or(|s| s.owed.is_empty()) {
+                return Ok(false);
+            }
+            self.barrier = false;
+        }
+        if self.waiting.is_some() || self.sout.len() >= HIGH || self.cout.len() >= HIGH {
+            return Ok(false);
+        }
+        // What is there is looked at first: a wait for a connection may have come in between.
+        if !self.cin.is_empty() && self.requests(client, cx)? {
+            return Ok(true);
+        }
+        if self.waiting.is_some() || self.barrier || self.leaving != Leaving::No {
+            return Ok(false);
+        }
+        self.cin.reserve(buffer::SIZE / 4);
+        match poll_read_buf(Pin::new(&mut client.stream), cx, &mut self.cin.bytes) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(0)) => {
+                // What it said before still counts; but an answer that nobody waits for is not worked on forever.
+                self.leaving = Leaving::Closed;
+                self.grace = Some(Box::pin(tokio::time::sleep(client.live.settings.rollback_timeout)));
+                cx.waker().wake_by_ref();
+                Ok(false)
+            }
+            Poll::Ready(Ok(_)) => {
+                self.requests(client, cx)?;
+                Ok(true)
+            }
+            Poll::Ready(Err(error)) => Err(Event::ClientBroke(error)),
+        }
+    }
+
+    /// The connection that was waited for. A client that leaves meanwhile is noticed.
+    fn poll_waiting(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Poll<Result<Box<Server>, Event>> {
+        let Some(waiting) = &mut self.waiting else { return Poll::Pending };
+        match waiting.poll(cx) {
+            Poll::Ready(result) => {
+                self.waiting = None;
+                Poll::Ready(match result {
+                    Ok(mut server) => {
+                        // Fresh from another client of this worker: nothing to move and nothing to check.
+                        let fresh = client.runtime.clock.now().saturating_sub(server.used) < FRESH;
+                        if fresh && server.worker == client.worker && server.still_idle(cx) { Ok(server) } else { Err(Event::Prepare(server)) }
+                    }
+                    Err(error) => Err(Event::CheckoutFailed(error)),
+                })
+            }
+            Poll::Pending => {
+                self.poll_write_client(client, cx)?;
+                if self.cin.len() < HIGH {
+                    self.cin.reserve(buffer::SIZE / 4);
+                    match poll_read_buf(Pin::new(&mut client.stream), cx, &mut self.cin.bytes) {
+                        Poll::Ready(Ok(0)) => return Poll::Ready(Err(Event::ClientLeft)),
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(Event::ClientBroke(error))),
+                        Poll::Ready(Ok(_)) => cx.waker().wake_by_ref(),
+                        Poll::Pending => {}
+                    }
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The connection is the client's from now on. Its settings may have to be brought in line first.
+    pub(crate) fn attach(&mut self, client: &mut Client, mut server: Box<Server>) -> Result<(), Event> {
+        let same = Arc::ptr_eq(&server.params, &client.params) || server.params == client.params;
+        if same {
+            server.params = client.params.clone();
+        }
+        self.server = Some(server);
+        if same { Ok(()) } else { Err(Event::Params) }
+    }
+
+    /// Asks for a connection; `false` when it must be waited for.
+    pub(crate) fn checkout(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Result<bool, Event> {
+        if client.refresh().is_none() {
+            return Err(Event::Refuse(ErrorResponse::fatal(
+                pgdog_wire::sqlstate::ADMIN_SHUTDOWN,
+                format!("user \"{}\" of database \"{}\" was taken out of the configuration", client.account.user.name, client.account.user.database),
+            )));
+        }
+        self.mode = client.pool().mode();
+        match client.pool().take(client.worker, cx) {
+            Some(server) => {
+                self.attach(client, server)?;
+                Ok(true)
+            }
+            None => {
+                self.waiting = Some(client.pool().wait(client.worker));
+                self.note(client, Doing::Waiting);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Whether all that the client said has been answered, and what is to be done then.
+    fn rest(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Option<Event> {
+        if let Some(server) = &mut self.server {
+            if !server.owed.settled() || !self.sout.is_empty() || self.unflushed_server || self.from_client.left > 0 {
+                return None;
+            }
+            if server.owed.status != TransactionStatus::Idle {
+                self.note(client, Doing::IdleInTransaction);
+                return (self.leaving != Leaving::No && !self.unread(client)).then_some(Event::ClientLeft);
+            }
+            if !self.sin.is_empty() || self.from_server.left > 0 {
+                return None;
+            }
+            if let Some(cancelling) = &mut self.cancelling {
+                // Until the server has closed the request's connection, the request may still hit whoever runs next.
+                if Pin::new(cancelling).poll(cx).is_pending() {
+                    return None;
+                }
+                self.cancelling = None;
+            }
+            if self.needs_settling(client) {
+                return Some(Event::Settle);
+            }
+            self.effects = Effects::NONE;
+            self.failed = false;
+            let keep = client.reasons.any() || self.mode == PoolerMode::Session;
+            if !keep && let Some(server) = self.server.take() {
+                client.pool().release(server);
+            }
+        }
+        if self.leaving != Leaving::No && self.waiting.is_none() && !self.unread(client) && self.cout.is_empty() {
+            return Some(Event::ClientLeft);
+        }
+        if self.waiting.is_some() || !self.cin.is_empty() || !self.cout.is_empty() || self.unflushed || self.skipping || self.from_client.left > 0 {
+            // An unfinished message or answer: the client is not idle yet, but has no server either.
+            return None;
+        }
+        if self.draining {
+            return Some(Event::Refuse(crate::client::shutting_down()));
+        }
+        self.note(client, Doing::Idle);
+        Some(Event::Idle)
+    }
+
+    /// Whether a whole message of the client is still to be looked at.
+    fn unread(&self, _client: &Client) -> bool {
+        self.cin.len() >= 5 && matches!(pgdog_wire::Header::peek(self.cin.data()), Ok(Some(h)) if self.cin.len() >= h.len) && self.leaving != Leaving::Goodbye
+    }
+
+    /// Notes what the client does, for timeouts and views.
+    #[inline]
+    pub(crate) fn note(&mut self, client: &Client, doing: Doing) {
+        if self.doing == doing {
+            return;
+        }
+        let now = client.runtime.clock.now();
+        client.registered.handle.does(doing, now);
+        if doing == Doing::Idle {
+            client.registered.handle.in_transaction(None);
+        } else if self.doing == Doing::Idle {
+            client.registered.handle.in_transaction(Some(now));
+        }
+        self.doing = doing;
+    }
+}
+
+/// Writes what the socket takes.
+/// Says whether something moved, and whether nothing is held back (TLS may keep what the socket did not take).
+fn poll_out(stream: &mut pgdog_net::Stream, out: &mut Buffer, cx: &mut Context<'_>) -> io::Result<(bool, bool)> {
+    let mut moved = false;
+    while !out.is_empty() {
+        match stream.poll_write_slice(cx, out.data()) {
+            Poll::Pending => break,
+            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(Ok(n)) => {
+                out.consume(n);
+                moved = true;
+            }
+            Poll::Ready(Err(error)) => return Err(error),
+        }
+    }
+    let flushed = match stream.poll_flush_all(cx) {
+        Poll::Ready(result) => result.map(|()| true)?,
+        Poll::Pending => false,
+    };
+    Ok((moved, flushed))
+}

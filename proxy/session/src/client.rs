@@ -1,0 +1,169 @@
+//! A logged-in client: idle until it says something, then [`Active`] until all is answered.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use pgdog_backend::probe::Reasons;
+use pgdog_backend::{Params, Pool, Server};
+use pgdog_net::Stream;
+use pgdog_wire::{ErrorResponse, sqlstate};
+
+use crate::active::{Active, Event};
+use crate::handle::{Doing, Registered, Signal};
+use crate::runtime::{Account, Live, Runtime};
+use crate::statements::Statements;
+
+/// What a client keeps while it is idle. Ten thousand of them lie in memory: everything that is not always there is boxed.
+#[derive(Debug)]
+pub struct Client {
+    pub(crate) stream: Stream,
+    pub(crate) runtime: Arc<Runtime>,
+    /// The configuration that it was last served under.
+    pub(crate) live: Arc<Live>,
+    pub(crate) account: Arc<Account>,
+    pub(crate) registered: Registered,
+    /// A number that no other client has had.
+    pub(crate) id: u64,
+    pub(crate) worker: usize,
+    /// The settings that its session has.
+    pub(crate) params: Arc<Params>,
+    /// Those that it gave at login: what RESET goes back to.
+    pub(crate) startup: Arc<Params>,
+    pub(crate) statements: Option<Box<Statements>>,
+    /// The server that it keeps outside of transactions, and why.
+    pub(crate) pinned: Option<Box<Server>>,
+    pub(crate) reasons: Reasons,
+    /// It is counted among those with a pinned server.
+    pub(crate) counted: bool,
+    pub(crate) generation: u64,
+}
+
+/// How a client's session ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// It said goodbye, or closed its socket.
+    Left,
+    /// Its socket broke.
+    Broke(std::io::Error),
+    /// The proxy ended it, and told it so.
+    Refused(ErrorResponse),
+    /// Its server was lost, as the server itself has said.
+    ServerLost,
+}
+
+impl Client {
+    /// The user that it logged in as.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.account.user.name
+    }
+
+    /// The database that it asked for.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        &self.account.user.database
+    }
+
+    /// Who it is, for the log at its end; `None` when that is not wanted.
+    #[must_use]
+    pub fn log_line(&self, peer: pgdog_net::Peer) -> Option<Box<str>> {
+        self.live.settings.log.disconnections.then(|| format!("{peer} {}/{}", self.user(), self.database()).into())
+    }
+
+    /// Its pool.
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.account.pool
+    }
+
+    /// Its prepared statements, made when there are none.
+    pub(crate) fn statements(&mut self) -> &mut Statements {
+        self.statements.get_or_insert_default()
+    }
+
+    /// Ready when the client has said something, was told something, or its pinned server has.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Signal> {
+        let signals = self.registered.handle.take_signals();
+        if signals.0 != 0 {
+            return Poll::Ready(signals);
+        }
+        if let Some(server) = &mut self.pinned
+            && server.stream.poll_read_ready(cx).is_ready()
+        {
+            return Poll::Ready(Signal(0));
+        }
+        self.stream.poll_read_ready(cx).map(|_| Signal(0))
+    }
+
+    /// Serves the client to its end, and tells how it ended.
+    pub async fn run(mut self) -> Ended {
+        poll_fn(|cx| {
+            self.registered.handle.listen(cx.waker());
+            Poll::Ready(())
+        })
+        .await;
+        loop {
+            let signals = poll_fn(|cx| self.poll_idle(cx)).await;
+            let mut event = self.heed_idle(signals).map(Event::Refuse);
+            if signals.0 != 0 && event.is_none() {
+                continue;
+            }
+            let mut active = Active::take(&mut self);
+            loop {
+                let next = match event.take() {
+                    Some(event) => event,
+                    None => poll_fn(|cx| active.poll(&mut self, cx)).await,
+                };
+                if matches!(next, Event::Idle) {
+                    break;
+                }
+                if let Err(ended) = Box::pin(active.handle(&mut self, next)).await {
+                    return ended;
+                }
+            }
+            active.put_back(&mut self);
+        }
+    }
+
+    /// What the client was told while idle: the reason to end it, when there is one.
+    fn heed_idle(&mut self, signals: Signal) -> Option<ErrorResponse> {
+        if signals.has(Signal::DRAIN) || signals.has(Signal::TERMINATE) {
+            return Some(shutting_down());
+        }
+        if signals.has(Signal::IDLE_TIMEOUT) && self.registered.handle.doing().0 == Doing::Idle {
+            return Some(ErrorResponse::fatal(sqlstate::IDLE_SESSION_TIMEOUT, "terminating connection due to client_idle_timeout"));
+        }
+        // Nothing runs: a cancel request came too late, as PostgreSQL would see it.
+        None
+    }
+
+    /// The account as it is configured now; `None` when it was taken out.
+    pub(crate) fn refresh(&mut self) -> Option<()> {
+        let generation = self.runtime.generation();
+        if generation == self.generation {
+            return Some(());
+        }
+        let live = self.runtime.live();
+        self.account = live.account(&self.account.user.name, &self.account.user.database)?.clone();
+        self.live = live;
+        self.generation = generation;
+        Some(())
+    }
+}
+
+/// What clients are told at shutdown.
+pub(crate) fn shutting_down() -> ErrorResponse {
+    ErrorResponse::fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+}
+
+/// Writes and flushes all of `bytes`. Not cancel safe.
+pub(crate) async fn write_all(stream: &mut Stream, bytes: &[u8]) -> std::io::Result<()> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match poll_fn(|cx| stream.poll_write_slice(cx, &bytes[sent..])).await? {
+            0 => return Err(std::io::ErrorKind::WriteZero.into()),
+            n => sent += n,
+        }
+    }
+    poll_fn(|cx| stream.poll_flush_all(cx)).await
+}

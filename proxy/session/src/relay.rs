@@ -1,0 +1,213 @@
+//! What the server answers: forwarded by header, looked into only where its state or the client's depends on it.
+
+use pgdog_backend::Verdict;
+use pgdog_sql::Effects;
+use pgdog_wire::backend::{self, read_parameter_status};
+use pgdog_wire::{ErrorResponse, Header, error, frame};
+
+use crate::active::{Active, Event, Passing, Pending};
+use crate::client::Client;
+use pgdog_config::PoolerMode;
+
+/// Largest message that must be looked at whole; servers' errors and settings are far below it.
+const WHOLE_MAX: usize = 64 * 1024 * 1024;
+
+impl Active {
+    /// Deals with the server's messages as far as they are there.
+    pub(crate) fn relay(&mut self, client: &mut Client) -> Result<(), Event> {
+        // Bytes before `done` are dealt with; of these, those from `kept` on go to the client unchanged.
+        let (mut kept, mut done) = (0, 0);
+        loop {
+            let data = self.sin.data();
+            if self.from_server.left > 0 {
+                let count = self.from_server.left.min(data.len() - done);
+                if count == 0 {
+                    break;
+                }
+                self.from_server.left -= count;
+                done += count;
+                continue;
+            }
+            let Some(header) = Header::peek(&data[done..]).map_err(|_| broken(data[done]))? else { break };
+            let available = data.len() - done;
+            if matches!(header.kind, b'D' | b'd' | b'V') {
+                // Rows are the bulk: they pass whatever their size.
+                let count = header.len.min(available);
+                self.from_server = Passing { left: header.len - count, kept: true };
+                done += count;
+                continue;
+            }
+            if available < header.len {
+                if header.len > WHOLE_MAX {
+                    return Err(broken(header.kind));
+                }
+                break;
+            }
+            let Some(server) = &mut self.server else { break };
+            let body = &data[done + frame::HEADER..done + header.len];
+            let verdict = server.owed.answer(header.kind, body).map_err(Event::OutOfSync)?;
+            let special = matches!(header.kind, b'E' | b'S' | b'C' | b'N') || verdict != Verdict::Forward;
+            if special {
+                let body_start = self.sin.start + done + frame::HEADER;
+                let forward = self.special(client, header.kind, body_start..self.sin.start + done + header.len, verdict)?;
+                if let Some(instead) = forward {
+                    let from = self.sin.start + kept;
+                    self.cout.bytes.extend_from_slice(&self.sin.bytes[from..self.sin.start + done]);
+                    self.cout.bytes.extend_from_slice(&instead);
+                    kept = done + header.len;
+                }
+            }
+            done += header.len;
+            kept = self.due(client, header.kind, kept, done);
+        }
+        self.hand_over(kept, done);
+        Ok(())
+    }
+
+    /// Gives the client the bytes from `kept` to `done`, and spends those before `done`.
+    fn hand_over(&mut self, kept: usize, done: usize) {
+        if done == 0 {
+            return;
+        }
+        if kept < done {
+            if kept == 0 && done == self.sin.len() {
+                self.sin.move_to(&mut self.cout);
+                return;
+            }
+            self.cout.bytes.extend_from_slice(&self.sin.data()[kept..done]);
+        }
+        self.sin.consume(done);
+        if !self.sin.is_empty()
+            && let Ok(Some(header)) = Header::peek(self.sin.data())
+        {
+            // The rest of a message that must be whole needs room.
+            self.sin.reserve(header.len.saturating_sub(self.sin.len()).min(WHOLE_MAX));
+        }
+    }
+
+    /// Emits the answers that are due without the server, and keeps the client's names in step.
+    #[inline]
+    fn due(&mut self, client: &mut Client, kind: u8, mut kept: usize, done: usize) -> usize {
+        let Some(server) = &mut self.server else { return kept };
+        if kind == b'1' && std::mem::take(&mut server.owed.confirmed) {
+            client.statements().confirm();
+        }
+        let (sin, cout, names) = (&self.sin, &mut self.cout, &mut client.statements);
+        server.owed.due(|answer| {
+            if kept < done {
+                cout.bytes.extend_from_slice(&sin.data()[kept..done]);
+                kept = done;
+            }
+            backend::bare(&mut cout.bytes, answer);
+            if let Some(names) = names {
+                names.confirm();
+            }
+        });
+        kept
+    }
+
+    /// A message that must be understood. `Some`: what the client gets instead of it.
+    fn special(&mut self, client: &mut Client, kind: u8, body: std::ops::Range<usize>, verdict: Verdict) -> Result<Option<Vec<u8>>, Event> {
+        let body = &self.sin.bytes[body];
+        let instead = match (kind, verdict) {
+            (b'E', verdict) => return Ok(self.error(client, &body.to_vec(), verdict)),
+            (_, Verdict::Swallow | Verdict::Instead(_)) => Some(Vec::new()),
+            (b'S', Verdict::Forward) => {
+                let body = body.to_vec();
+                self.parameter(&body);
+                None
+            }
+            (b'C', Verdict::Forward) if body.first() == Some(&b'D') => {
+                let tag = body.strip_suffix(b"\0").unwrap_or(body).to_vec();
+                self.completed(client, &tag);
+                None
+            }
+            (b'N', Verdict::Forward) => client.statements.as_ref().and_then(|s| s.unmask(body)).map(|text| framed(b'N', &text)),
+            _ => None,
+        };
+        Ok(instead)
+    }
+
+    /// The server reports a setting. One that ends up other than it began was changed by something that no text showed.
+    fn parameter(&mut self, body: &[u8]) {
+        let (Some(server), Some((name, value))) = (&mut self.server, read_parameter_status(body)) else { return };
+        let old = server.reported.iter().find(|(n, _)| &**n == name).map(|(_, v)| v.clone()).unwrap_or_default();
+        match self.reverts.iter().position(|(n, _)| &**n == name) {
+            Some(at) if &*self.reverts[at].1 == value => {
+                self.reverts.swap_remove(at);
+            }
+            Some(_) => {}
+            None => self.reverts.push((name.into(), old)),
+        }
+        server.note_parameter(body);
+    }
+
+    /// A command whose name begins with D is done: is it one that ends prepared statements?
+    fn completed(&mut self, client: &mut Client, tag: &[u8]) {
+        match tag {
+            b"DEALLOCATE ALL" | b"DISCARD ALL" if self.mode != PoolerMode::Session => {
+                if let Some(server) = &mut self.server {
+                    server.prepared.clear();
+                    server.unnamed = 0;
+                }
+                if let Some(statements) = &mut client.statements {
+                    statements.forget_all();
+                }
+            }
+            b"DEALLOCATE" => {
+                if let Some(Pending::Forget(name, id)) = self.pending.take() {
+                    client.statements().remove(&name);
+                    if let Some(server) = &mut self.server {
+                        server.prepared.remove(id);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// An error: what it undoes, and how the client sees it. `None`: as it is.
+    fn error(&mut self, client: &mut Client, body: &[u8], verdict: Verdict) -> Option<Vec<u8>> {
+        self.failed = true;
+        let Some(server) = &mut self.server else { return None };
+        for id in server.owed.lost.drain(..) {
+            server.prepared.remove(id);
+        }
+        for id in server.owed.kept.drain(..) {
+            server.prepared.insert(id);
+        }
+        let undone = std::mem::take(&mut server.owed.undone);
+        if undone > 0 {
+            client.statements().undo(undone);
+        }
+        if let Some(id) = server.owed.failed_bind.take()
+            && error::field(body, b'C') == Some(b"0A000")
+            && error::field(body, b'R') == Some(b"RevalidateCachedQuery")
+        {
+            client.runtime.store.retire(id);
+        }
+        if let Verdict::Instead(error) = verdict {
+            let mut out = Vec::new();
+            let mut error = *error;
+            if server.owed.status == backend::TransactionStatus::Failed {
+                error = ErrorResponse::read(body);
+            }
+            error.write(&mut out);
+            return Some(out);
+        }
+        client.statements.as_ref()?.unmask(body).map(|text| framed(b'E', &text))
+    }
+}
+
+fn framed(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(body.len() + frame::HEADER);
+    pgdog_wire::write::message(&mut out, kind, |b| b.extend_from_slice(body));
+    out
+}
+
+fn broken(kind: u8) -> Event {
+    Event::OutOfSync(pgdog_backend::expect::OutOfSync { kind })
+}
+
+/// Effects that only show at rest.
+pub(crate) const ASKS: Effects = Effects::SETTINGS.with(Effects::HOLDS);

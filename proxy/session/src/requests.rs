@@ -1,0 +1,589 @@
+//! What the client says: each message is looked at by its header, and by as much of its body as a decision needs.
+
+use std::task::Context;
+
+use pgdog_backend::Expect;
+use pgdog_backend::probe::Reasons;
+use pgdog_backend::statements::Statement;
+use pgdog_config::{PoolerMode, PreparedLevel, QuerySizeAction};
+use pgdog_sql::{Effects, effects};
+use pgdog_wire::backend::{self, TransactionStatus};
+use pgdog_wire::frontend::{BindNames, Parse, Target, query_text};
+use pgdog_wire::{ErrorResponse, Header, frame, frontend, sqlstate};
+
+use crate::active::{Active, Event, Leaving, Passing, Pending};
+use crate::client::Client;
+use crate::handle::Doing;
+
+/// A Query or Parse up to this size is looked at whole; a larger one passes by unread, and counts as one that may do anything.
+const READ_MAX: usize = 256 * 1024;
+/// The names at the start of a Bind must lie within this much of it.
+const NAMES_MAX: usize = 8 * 1024;
+/// Largest message of the kinds that are always small (PostgreSQL's `PQ_SMALL_MESSAGE_LIMIT`).
+const SMALL_MAX: usize = 10_000;
+/// Largest message at all (`PQ_LARGE_MESSAGE_LIMIT`).
+const LARGE_MAX: usize = 0x3fff_ffff;
+/// A statement name that no statement has: a Bind to it fails, whatever the session holds.
+const NO_STATEMENT: &[u8] = b"__pgdog_none";
+
+/// What became of one message.
+enum Step {
+    /// It is dealt with; the next.
+    Next,
+    /// More of it must come first.
+    More,
+    /// It waits for a connection, or for answers.
+    Wait,
+}
+
+impl Active {
+    /// Deals with the client's messages as far as they are there. Says whether any was.
+    pub(crate) fn requests(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Result<bool, Event> {
+        let mut moved = false;
+        while !self.cin.is_empty() && !self.barrier && self.waiting.is_none() {
+            if self.from_client.left > 0 {
+                self.pass_on();
+                moved = true;
+                continue;
+            }
+            let header = Header::peek(self.cin.data()).map_err(|e| violation(e.to_string()))?;
+            let Some(header) = header else { break };
+            match self.request(client, header, cx)? {
+                Step::Next => moved = true,
+                Step::More => {
+                    let missing = header.len.saturating_sub(self.cin.len());
+                    self.cin.reserve(missing.min(READ_MAX));
+                    break;
+                }
+                Step::Wait => {
+                    moved |= self.waiting.is_none();
+                    break;
+                }
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Passes on, or drops, what is there of the message that is passing by.
+    fn pass_on(&mut self) {
+        let count = self.from_client.left.min(self.cin.len());
+        self.from_client.left -= count;
+        if !self.from_client.kept {
+            self.cin.consume(count);
+        } else if count == self.cin.len() {
+            self.cin.move_to(&mut self.sout);
+        } else {
+            self.sout.bytes.extend_from_slice(&self.cin.data()[..count]);
+            self.cin.consume(count);
+        }
+    }
+
+    /// Lets a message pass: what is there of it now, the rest as it comes.
+    fn pass(&mut self, len: usize, kept: bool) {
+        self.from_client = Passing { left: len, kept };
+        self.pass_on();
+    }
+
+    fn request(&mut self, client: &mut Client, header: Header, cx: &mut Context<'_>) -> Result<Step, Event> {
+        let Header { kind, len } = header;
+        let small = matches!(kind, b'E' | b'D' | b'C' | b'S' | b'H' | b'X' | b'c' | b'f' | b'p');
+        if len > if small { SMALL_MAX } else { LARGE_MAX } {
+            return Err(violation(format!("invalid message length {} of message type {:?}", len - 1, kind as char)));
+        }
+        let whole = self.cin.len() >= len;
+        if !whole && small {
+            return Ok(Step::More);
+        }
+        match kind {
+            b'X' => {
+                self.leaving = Leaving::Goodbye;
+                self.cin.clear();
+                return Ok(Step::Next);
+            }
+            b'd' | b'c' | b'f' => return Ok(self.copy_data(kind, len)),
+            b'Q' | b'P' | b'B' | b'E' | b'D' | b'C' | b'S' | b'H' | b'F' => {}
+            _ => return Err(violation(format!("invalid frontend message type {kind}"))),
+        }
+        if self.ignored(kind, len) {
+            return Ok(Step::Next);
+        }
+        // Sync and Flush without anything before them need no server.
+        if self.server.is_none() {
+            match kind {
+                b'S' => {
+                    self.cin.consume(len);
+                    backend::ready(&mut self.cout.bytes, TransactionStatus::Idle);
+                    return Ok(Step::Next);
+                }
+                b'H' => {
+                    self.cin.consume(len);
+                    return Ok(Step::Next);
+                }
+                _ if !self.checkout(client, cx)? => return Ok(Step::Wait),
+                _ => {}
+            }
+        }
+        self.note(client, Doing::Active);
+        if self.mode == PoolerMode::Session && kind != b'P' && kind != b'B' {
+            return Ok(self.as_it_is(kind, len));
+        }
+        match kind {
+            b'Q' => self.query(client, len, whole),
+            b'P' => self.parse(client, len, whole),
+            b'B' => self.bind(client, len, whole),
+            b'D' | b'C' => Ok(self.describe_or_close(client, kind, len)),
+            b'E' if self.effects.any(Effects::FORGETS) => {
+                // What follows in the batch must see that the statements are gone: wait for the answer.
+                let step = self.as_it_is(kind, len);
+                frontend::bare(&mut self.sout.bytes, b'H');
+                self.barrier = true;
+                Ok(step)
+            }
+            _ => Ok(self.as_it_is(kind, len)),
+        }
+    }
+
+    /// Whether a message is dropped because an error came before it in its batch.
+    fn ignored(&mut self, kind: u8, len: usize) -> bool {
+        let by_server = self.server.as_ref().is_some_and(|s| s.owed.ignoring);
+        if !self.skipping && !by_server {
+            return false;
+        }
+        if kind == b'S' {
+            if !self.skipping {
+                return false;
+            }
+            self.skipping = false;
+            self.cin.consume(len);
+            backend::ready(&mut self.cout.bytes, TransactionStatus::Idle);
+            return true;
+        }
+        self.pass(len, false);
+        true
+    }
+
+    /// COPY data goes where a copy may be going on, and nowhere else: PostgreSQL ignores strays.
+    fn copy_data(&mut self, kind: u8, len: usize) -> Step {
+        let wanted = match &mut self.server {
+            Some(server) if !self.skipping && (server.owed.copy_in || !server.owed.is_empty()) => {
+                if kind != b'd' {
+                    server.owed.push_copy_end();
+                }
+                true
+            }
+            _ => false,
+        };
+        self.pass(len, wanted);
+        Step::Next
+    }
+
+    /// Passes a message on unchanged.
+    fn as_it_is(&mut self, kind: u8, len: usize) -> Step {
+        if let Some(server) = &mut self.server {
+            match kind {
+                b'Q' | b'F' => {
+                    server.owed.push(Expect::Query);
+                    server.unnamed = 0;
+                }
+                b'P' => server.owed.push(Expect::Parse(None)),
+                b'B' => server.owed.push(Expect::Bind(None)),
+                b'D' => server.owed.push(Expect::Describe),
+                b'E' => server.owed.push(Expect::Execute),
+                b'C' => server.owed.push(Expect::Close),
+                b'S' => server.owed.push_sync(),
+                _ => {}
+            }
+        }
+        self.pass(len, true);
+        Step::Next
+    }
+
+    fn body(&self, len: usize) -> &[u8] {
+        &self.cin.data()[frame::HEADER..len]
+    }
+
+    fn query(&mut self, client: &mut Client, len: usize, whole: bool) -> Result<Step, Event> {
+        if let Some(limit) = self.query_limit(client, len) {
+            return limit;
+        }
+        if let Some(statements) = &mut client.statements {
+            statements.clear_unnamed();
+        }
+        if !whole {
+            if len <= READ_MAX {
+                return Ok(Step::More);
+            }
+            self.effects = self.effects.with(Effects::UNKNOWN);
+            return Ok(self.as_it_is(b'Q', len));
+        }
+        let found = query_text(self.body(len)).map_or(Effects::NONE, effects);
+        if found == Effects::NONE {
+            return Ok(self.as_it_is(b'Q', len));
+        }
+        self.special_query(client, len, found)
+    }
+
+    /// A Query that changes more than the transaction.
+    fn special_query(&mut self, client: &mut Client, len: usize, found: Effects) -> Result<Step, Event> {
+        if found.any(Effects::BEGINS) && self.mode == PoolerMode::Statement {
+            return Err(Event::Refuse(no_transactions()));
+        }
+        let alone = self.server.as_ref().is_some_and(|s| s.owed.at_rest());
+        let text = String::from_utf8_lossy(query_text(self.body(len)).unwrap_or_default()).into_owned();
+        self.effects = self.effects.with(found);
+        self.pin_now(client, found);
+        if found.any(Effects::ONE_SETTING) {
+            self.note_pin_request(client, &text);
+            if alone && self.pending.is_none() {
+                self.pending = Some(Pending::Setting(text.into()));
+                self.barrier = true;
+            } else {
+                self.effects = self.effects.with(Effects::SETTINGS);
+            }
+            return Ok(self.as_it_is(b'Q', len));
+        }
+        if found.any(Effects::FORGETS) {
+            self.barrier = true;
+            return Ok(self.as_it_is(b'Q', len));
+        }
+        if found.any(Effects::NAMES_STATEMENT)
+            && let Some((rewritten, statement, forget)) = crate::named::rewrite(client, text.as_bytes())
+        {
+            self.ensure(client, &statement);
+            self.cin.consume(len);
+            frontend::query(&mut self.sout.bytes, &rewritten);
+            if let Some(server) = &mut self.server {
+                server.owed.push(Expect::Query);
+                server.unnamed = 0;
+            }
+            self.pending = forget.map(|name| Pending::Forget(name, statement.id));
+            self.barrier = true;
+            return Ok(Step::Next);
+        }
+        Ok(self.as_it_is(b'Q', len))
+    }
+
+    /// Effects that pin from now on, without asking.
+    fn pin_now(&mut self, client: &mut Client, found: Effects) {
+        if found.any(Effects::SEQUENCES) {
+            client.reasons.put(Reasons::SEQUENCE, true);
+        }
+        if found.any(Effects::FOREVER) {
+            client.reasons.put(Reasons::FOREVER, true);
+        }
+    }
+
+    /// `SET pgdog.pin = on`.
+    fn note_pin_request(&mut self, client: &mut Client, text: &str) {
+        let lower = text.to_ascii_lowercase();
+        if !lower.contains("pgdog.pin") {
+            return;
+        }
+        let value = lower.trim_end_matches([';', ' ', '\n']).rsplit([' ', '=']).next().unwrap_or_default().trim_matches('\'');
+        client.reasons.put(Reasons::ASKED, matches!(value, "on" | "true" | "t" | "yes" | "1"));
+    }
+
+    /// The answer to a query above `query_size_limit`, when it is to be blocked.
+    fn query_limit(&mut self, client: &Client, len: usize) -> Option<Result<Step, Event>> {
+        let (limit, action) = client.live.settings.query_size_limit?;
+        if len <= limit + frame::HEADER {
+            return None;
+        }
+        tracing::warn!(user = %client.account.user.name, database = %client.account.user.database, bytes = len, "query is larger than query_size_limit");
+        if action == QuerySizeAction::Warn {
+            return None;
+        }
+        let error = ErrorResponse::error(sqlstate::PROGRAM_LIMIT_EXCEEDED, format!("query of {len} bytes is larger than query_size_limit ({limit} bytes)"));
+        Some(Ok(self.fail_here(error, len, true)))
+    }
+
+    /// Fails a message in its place: the server is made to fail too, so that its transaction and its skipping agree.
+    fn fail_here(&mut self, error: ErrorResponse, len: usize, is_query: bool) -> Step {
+        self.pass(len, false);
+        if let Some(server) = &mut self.server {
+            frontend::bind_plain(&mut self.sout.bytes, NO_STATEMENT);
+            server.owed.push(Expect::Instead(Box::new(error)));
+            if is_query {
+                frontend::bare(&mut self.sout.bytes, b'S');
+                server.owed.push_sync();
+            }
+        }
+        Step::Next
+    }
+
+    fn parse(&mut self, client: &mut Client, len: usize, whole: bool) -> Result<Step, Event> {
+        if self.mode == PoolerMode::Session {
+            return Ok(self.as_it_is(b'P', len));
+        }
+        if let Some(limit) = self.query_limit(client, len) {
+            return limit;
+        }
+        if !whole {
+            if len <= READ_MAX {
+                return Ok(Step::More);
+            }
+            // Too large to keep: it stays on this server, and so does the client.
+            client.reasons.put(Reasons::FOREVER, true);
+            self.effects = self.effects.with(Effects::UNKNOWN);
+            return Ok(self.as_it_is(b'P', len));
+        }
+        let level = client.live.settings.prepared;
+        let Some(parse) = Parse::read(&self.cin.data()[frame::HEADER..len]) else {
+            return Ok(self.as_it_is(b'P', len));
+        };
+        let named = !parse.name.is_empty();
+        match level {
+            PreparedLevel::Disabled if named => {
+                client.reasons.put(Reasons::FOREVER, true);
+                self.note_effects(client, effects(parse.query))?;
+                Ok(self.as_it_is(b'P', len))
+            }
+            PreparedLevel::Extended | PreparedLevel::Full if !named => self.parse_unnamed(client, len),
+            PreparedLevel::Disabled => self.parse_unnamed(client, len),
+            _ => self.parse_stored(client, len),
+        }
+    }
+
+    fn note_effects(&mut self, client: &mut Client, found: Effects) -> Result<(), Event> {
+        if found == Effects::NONE {
+            return Ok(());
+        }
+        if found.any(Effects::BEGINS) && self.mode == PoolerMode::Statement {
+            return Err(Event::Refuse(no_transactions()));
+        }
+        self.pin_now(client, found);
+        let found = if found.any(Effects::ONE_SETTING) { found.with(Effects::SETTINGS) } else { found };
+        self.effects = self.effects.with(found);
+        Ok(())
+    }
+
+    /// An unnamed Parse is passed on, and remembered in case it is used again on another server.
+    fn parse_unnamed(&mut self, client: &mut Client, len: usize) -> Result<Step, Event> {
+        let message = &self.cin.data()[..len];
+        let found = Parse::read(&message[frame::HEADER..]).map_or(Effects::NONE, |p| effects(p.query));
+        client.statements().set_unnamed(message, found.bits());
+        if let Some(server) = &mut self.server {
+            server.unnamed = client.id;
+        }
+        if found != Effects::NONE {
+            self.note_effects(client, found)?;
+            if found.any(Effects::NAMES_STATEMENT)
+                && let Some(step) = self.parse_naming(client, len)
+            {
+                return Ok(step);
+            }
+        }
+        Ok(self.as_it_is(b'P', len))
+    }
+
+    /// An unnamed Parse of `EXECUTE name` or `DEALLOCATE name`, where the name is one of the protocol's statements.
+    fn parse_naming(&mut self, client: &mut Client, len: usize) -> Option<Step> {
+        let parse = Parse::read(&self.cin.data()[frame::HEADER..len])?;
+        let (rewritten, statement, forget) = crate::named::rewrite(client, parse.query)?;
+        let types = parse.types.to_vec();
+        self.ensure(client, &statement);
+        self.cin.consume(len);
+        frontend::parse(&mut self.sout.bytes, b"", &rewritten, &types);
+        self.server.as_mut()?.owed.push(Expect::Parse(None));
+        if let Some(name) = forget {
+            client.statements().remove(&name);
+            self.server.as_mut()?.prepared.remove(statement.id);
+        }
+        Some(Step::Next)
+    }
+
+    /// A Parse that becomes one of the store's statements.
+    fn parse_stored(&mut self, client: &mut Client, len: usize) -> Result<Step, Event> {
+        let Some(parse) = Parse::read(&self.cin.data()[frame::HEADER..len]) else {
+            return Ok(self.as_it_is(b'P', len));
+        };
+        let Some(server) = &mut self.server else { return Ok(Step::Wait) };
+        let named = !parse.name.is_empty();
+        if named && let Some(existing) = client.statements.as_ref().and_then(|s| s.get(parse.name)).cloned() {
+            // PostgreSQL refuses to replace a statement: let the server say so.
+            let (text, types) = (parse.query.to_vec(), parse.types.to_vec());
+            self.ensure(client, &existing);
+            self.cin.consume(len);
+            frontend::parse(&mut self.sout.bytes, &existing.name, &text, &types);
+            if let Some(server) = &mut self.server {
+                server.owed.push(Expect::Parse(None));
+            }
+            return Ok(Step::Next);
+        }
+        let statement = client.runtime.store.get(parse.query, parse.types, client.params.scope(), || effects(parse.query).bits());
+        let known = server.prepared.touch(statement.id);
+        if known && server.owed.status == TransactionStatus::Failed && !ends_transaction(parse.query) {
+            // The server refuses it in a failed transaction, under any name.
+            frontend::parse(&mut self.sout.bytes, b"", parse.query, parse.types);
+            server.owed.push(Expect::Parse(None));
+        } else if known {
+            server.owed.push(Expect::Fake(b'1'));
+            client.statements().add_or_set_unnamed(named, parse.name, statement);
+        } else {
+            evict(server, client, &mut self.sout.bytes);
+            frontend::parse(&mut self.sout.bytes, &statement.name, parse.query, parse.types);
+            server.owed.push(Expect::Parse(Some(statement.id)));
+            server.prepared.insert(statement.id);
+            client.statements().add_or_set_unnamed(named, parse.name, statement);
+        }
+        self.cin.consume(len);
+        Ok(Step::Next)
+    }
+
+    /// Makes sure that the server has the statement before what is written next.
+    fn ensure(&mut self, client: &Client, statement: &Statement) {
+        let Some(server) = &mut self.server else { return };
+        if server.prepared.touch(statement.id) {
+            return;
+        }
+        evict(server, client, &mut self.sout.bytes);
+        frontend::parse(&mut self.sout.bytes, &statement.name, &statement.text, &statement.types);
+        server.owed.push(Expect::OwnParse(Some(statement.id)));
+        server.prepared.insert(statement.id);
+    }
+
+    /// Makes sure that the server's unnamed statement is the client's.
+    fn ensure_unnamed(&mut self, client: &mut Client) {
+        let Some(server) = &mut self.server else { return };
+        if server.unnamed == client.id {
+            return;
+        }
+        match client.statements.as_ref().and_then(|s| s.unnamed()) {
+            Some(message) => {
+                self.sout.bytes.extend_from_slice(message);
+                server.owed.push(Expect::OwnParse(None));
+            }
+            None => {
+                // It has none, and must not get another client's.
+                frontend::of_statement(&mut self.sout.bytes, b'C', b"");
+                server.owed.push(Expect::OwnClose(None));
+            }
+        }
+        server.unnamed = client.id;
+    }
+
+    fn bind(&mut self, client: &mut Client, len: usize, whole: bool) -> Result<Step, Event> {
+        if self.mode == PoolerMode::Session {
+            return Ok(self.as_it_is(b'B', len));
+        }
+        let there = self.cin.len().min(len);
+        let Some(names) = BindNames::read(&self.cin.data()[frame::HEADER..there]) else {
+            if !whole && there < NAMES_MAX {
+                return Ok(Step::More);
+            }
+            return Ok(self.as_it_is(b'B', len));
+        };
+        let statement = if names.statement.is_empty() {
+            match client.statements.as_ref().and_then(|s| s.unnamed_stored.clone()) {
+                Some(stored) => stored,
+                None => {
+                    self.ensure_unnamed(client);
+                    let found = client.statements.as_ref().map_or(0, |s| s.unnamed_effects);
+                    self.note_effects(client, Effects::from_bits(found))?;
+                    return Ok(self.as_it_is(b'B', len));
+                }
+            }
+        } else {
+            match client.statements.as_ref().and_then(|s| s.get(names.statement)).cloned() {
+                Some(stored) => stored,
+                // Unknown here: one that SQL's PREPARE made, or none, as the server will say.
+                None => return Ok(self.as_it_is(b'B', len)),
+            }
+        };
+        if statement.stale.load(std::sync::atomic::Ordering::Relaxed) {
+            let error = ErrorResponse::error(sqlstate::FEATURE_NOT_SUPPORTED, "cached plan must not change result type");
+            return Ok(self.fail_here(error, len, false));
+        }
+        if statement.effects != 0 {
+            let found = Effects::from_bits(statement.effects);
+            self.note_effects(client, found)?;
+        }
+        self.ensure(client, &statement);
+        self.write_bind(len, &statement);
+        Ok(Step::Next)
+    }
+
+    /// Writes the Bind with our name for the statement; parameters pass as they come.
+    fn write_bind(&mut self, len: usize, statement: &Statement) {
+        let data = self.cin.data();
+        let there = data.len().min(len);
+        let Some(names) = BindNames::read(&data[frame::HEADER..there]) else { return };
+        let spent = frame::HEADER + names.len;
+        let length = (len - 1 - names.statement.len() + statement.name.len()) as u32;
+        let out = &mut self.sout.bytes;
+        out.push(b'B');
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(names.portal);
+        out.push(0);
+        out.extend_from_slice(&statement.name);
+        out.push(0);
+        self.cin.consume(spent);
+        if let Some(server) = &mut self.server {
+            server.owed.push(Expect::Bind(Some(statement.id)));
+        }
+        self.pass(len - spent, true);
+    }
+
+    fn describe_or_close(&mut self, client: &mut Client, kind: u8, len: usize) -> Step {
+        let Some(Target::Statement(name)) = Target::read(&self.cin.data()[frame::HEADER..len]) else {
+            return self.as_it_is(kind, len);
+        };
+        let (unnamed, name) = (name.is_empty(), name.to_vec());
+        let stored = client.statements.as_ref().and_then(|s| if unnamed { s.unnamed_stored.as_ref() } else { s.get(&name) }).cloned();
+        match (kind, stored) {
+            (b'D', Some(statement)) => {
+                self.ensure(client, &statement);
+                self.cin.consume(len);
+                frontend::of_statement(&mut self.sout.bytes, b'D', &statement.name);
+                if let Some(server) = &mut self.server {
+                    server.owed.push(Expect::Describe);
+                }
+                Step::Next
+            }
+            (b'D', None) => {
+                if unnamed {
+                    self.ensure_unnamed(client);
+                }
+                self.as_it_is(kind, len)
+            }
+            (_, Some(_)) => {
+                client.statements().close_or_unset_unnamed(unnamed, &name);
+                self.cin.consume(len);
+                if let Some(server) = &mut self.server {
+                    server.owed.push(Expect::Fake(b'3'));
+                }
+                Step::Next
+            }
+            (_, None) => {
+                if unnamed {
+                    client.statements().clear_unnamed();
+                }
+                self.as_it_is(kind, len)
+            }
+        }
+    }
+}
+
+/// Closes the server's oldest statement when it has too many.
+fn evict(server: &mut pgdog_backend::Server, client: &Client, out: &mut Vec<u8>) {
+    let Some(limit) = client.live.settings.prepared_limit else { return };
+    if let Some(id) = server.prepared.oldest_above(limit.saturating_sub(1), 1) {
+        frontend::of_statement(out, b'C', format!("{}{}", pgdog_backend::statements::PREFIX, id.number()).as_bytes());
+        server.owed.push(Expect::OwnClose(Some(id)));
+        server.prepared.remove(id);
+    }
+}
+
+/// Whether a failed transaction still takes this statement.
+fn ends_transaction(text: &[u8]) -> bool {
+    pgdog_sql::lexer::Lexer::new(text).next().is_some_and(|t| ["rollback", "commit", "end", "abort", "prepare"].iter().any(|k| t.is(k)))
+}
+
+fn violation(message: String) -> Event {
+    Event::Refuse(ErrorResponse::fatal(sqlstate::PROTOCOL_VIOLATION, message))
+}
+
+fn no_transactions() -> ErrorResponse {
+    ErrorResponse::fatal(sqlstate::FEATURE_NOT_SUPPORTED, "transaction blocks are not allowed in statement pooling mode")
+        .hint("Connect to a database whose pooler_mode is transaction or session.")
+}

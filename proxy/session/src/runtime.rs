@@ -1,0 +1,184 @@
+//! What all clients of the process share: the configuration in force, the pools, statements, the registry.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+use pgdog_backend::{Clock, Interner, Params, Pool, Store};
+use pgdog_config::{Settings, User};
+use pgdog_net::{ServerTls, TcpOptions};
+use pgdog_wire::scram::{Params as ScramParams, Verifier, Verifiers};
+use pgdog_wire::startup::CancelKey;
+
+use crate::handle::Registry;
+use crate::metrics::Metrics;
+
+/// A user in one database, ready to be logged in.
+#[derive(Debug)]
+pub struct Account {
+    /// As configured.
+    pub user: User,
+    /// Its server connections.
+    pub pool: Arc<Pool>,
+    verifiers: OnceLock<Option<Arc<Verifiers>>>,
+}
+
+impl Account {
+    /// An account whose secrets are derived when they are first needed.
+    #[must_use]
+    pub fn new(user: User, pool: Arc<Pool>) -> Self {
+        Self { user, pool, verifiers: OnceLock::new() }
+    }
+
+    /// What its SCRAM proofs are checked against; `None` when it has no password. Slow at the first call (PBKDF2).
+    pub fn verifiers(&self, secret: &[u8; 32]) -> Option<Arc<Verifiers>> {
+        let make = || {
+            let stored = self.user.credentials.verifier.as_deref().and_then(|v| Verifier::parse(v).ok());
+            Verifiers::new(&self.user.credentials.passwords, stored.as_ref(), &ScramParams::for_user(secret, &self.user.name)).ok().map(Arc::new)
+        };
+        self.verifiers.get_or_init(make).clone()
+    }
+
+    /// Takes over what another of the same user has derived, when their secrets are the same.
+    pub fn adopt(&self, other: &Self) {
+        if self.user.credentials == other.user.credentials
+            && let Some(verifiers) = other.verifiers.get()
+        {
+            let _ = self.verifiers.set(verifiers.clone());
+        }
+    }
+}
+
+/// One configuration in force.
+#[derive(Debug)]
+pub struct Live {
+    /// The settings.
+    pub settings: Settings,
+    /// Accounts by user and database.
+    pub accounts: HashMap<String, HashMap<String, Arc<Account>>>,
+    /// TLS towards clients.
+    pub tls: Option<ServerTls>,
+    /// Socket options.
+    pub tcp: TcpOptions,
+}
+
+impl Live {
+    /// The account of a user in a database.
+    #[must_use]
+    pub fn account(&self, user: &str, database: &str) -> Option<&Arc<Account>> {
+        self.accounts.get(user)?.get(database)
+    }
+}
+
+/// What a server tells a client with given settings at login: ParameterStatus messages, ready to be sent.
+#[derive(Debug)]
+struct Welcome {
+    messages: Arc<[u8]>,
+    at: u64,
+}
+
+/// Shared by everything that serves clients.
+#[derive(Debug)]
+pub struct Runtime {
+    live: RwLock<Arc<Live>>,
+    /// Counts configurations, so that clients notice a new one by one load.
+    generation: AtomicU64,
+    /// Coarse time.
+    pub clock: Arc<Clock>,
+    /// Prepared statements.
+    pub store: Store,
+    /// Settings of sessions.
+    pub interner: Interner,
+    /// Clients.
+    pub registry: Arc<Registry>,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Makes salts of unknown users stable, and cancel keys unguessable.
+    pub secret: [u8; 32],
+    welcomes: Mutex<HashMap<(usize, Arc<Params>), Welcome>>,
+    next_client: AtomicU64,
+}
+
+/// Above this many remembered greetings, all are forgotten.
+const WELCOMES: usize = 1024;
+/// How long a greeting is remembered, ms: a server may have been upgraded since.
+const WELCOME_AGE: u64 = 60_000;
+
+impl Runtime {
+    /// The runtime of one process.
+    #[must_use]
+    pub fn new(live: Arc<Live>, clock: Arc<Clock>) -> Self {
+        Self {
+            live: RwLock::new(live),
+            generation: AtomicU64::new(1),
+            clock,
+            store: Store::new(10_000),
+            interner: Interner::default(),
+            registry: Arc::default(),
+            metrics: Metrics::default(),
+            secret: rand::random(),
+            welcomes: Mutex::default(),
+            next_client: AtomicU64::new(0),
+        }
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn live(&self) -> Arc<Live> {
+        self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Which configuration is in force.
+    #[inline]
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Puts another configuration in force.
+    pub fn replace(&self, live: Arc<Live>) {
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = live;
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.lock_welcomes().clear();
+    }
+
+    /// A number that no other client of this process has had.
+    pub fn next_client(&self) -> u64 {
+        self.next_client.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A cancel key: this process' number among its peers in the upper bits of the process id, the rest random.
+    #[must_use]
+    pub fn cancel_key(&self, peer_id: u16, long: bool) -> CancelKey {
+        let pid = (u32::from(peer_id) << 17 | rand::random::<u32>() & 0x1_ffff) & 0x7fff_ffff;
+        let secret = if long { rand::random::<[u8; 32]>().to_vec() } else { rand::random::<[u8; 4]>().to_vec() };
+        CancelKey { pid, secret }
+    }
+
+    /// Which of the peers gave a key with this process id.
+    #[must_use]
+    pub fn peer_of(pid: u32) -> u16 {
+        (pid >> 17) as u16
+    }
+
+    fn lock_welcomes(&self) -> std::sync::MutexGuard<'_, HashMap<(usize, Arc<Params>), Welcome>> {
+        self.welcomes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was last said to a client of this pool with these settings.
+    pub(crate) fn welcome(&self, pool: &Arc<Pool>, params: &Arc<Params>) -> Option<Arc<[u8]>> {
+        let key = (Arc::as_ptr(pool) as usize, params.clone());
+        let welcomes = self.lock_welcomes();
+        let welcome = welcomes.get(&key)?;
+        (self.clock.now().saturating_sub(welcome.at) < WELCOME_AGE).then(|| welcome.messages.clone())
+    }
+
+    /// Remembers what to say.
+    pub(crate) fn remember_welcome(&self, pool: &Arc<Pool>, params: Arc<Params>, messages: Arc<[u8]>) {
+        let mut welcomes = self.lock_welcomes();
+        if welcomes.len() >= WELCOMES {
+            welcomes.clear();
+        }
+        welcomes.insert((Arc::as_ptr(pool) as usize, params), Welcome { messages, at: self.clock.now() });
+    }
+}

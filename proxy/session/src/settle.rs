@@ -1,0 +1,342 @@
+//! What moving bytes cannot do: waiting for a connection to be fit, asking a server what its session holds, telling a
+//! client that it must go, and putting an abandoned server back into order.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use pgdog_backend::probe::Reasons;
+use pgdog_backend::{CheckoutError, Params, Server, ServerError, Value};
+use pgdog_config::{ClientRecovery, PoolerMode};
+use pgdog_sql::Effects;
+use pgdog_sql::set::{self, Setting};
+use pgdog_wire::backend::{self, TransactionStatus};
+use pgdog_wire::{ClientError, ErrorResponse, Header, Severity, frontend, sqlstate};
+
+use crate::active::{Active, Event, Passing, Pending};
+use crate::client::{Client, Ended, shutting_down, write_all};
+use crate::handle::{Doing, Signal};
+use crate::recover;
+use crate::relay::ASKS;
+
+/// Limit for the proxy's own questions to a server.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that does not take its last words within this time does not get them.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+impl Active {
+    /// Whether the server must be asked, or told, something before it is given back.
+    pub(crate) fn needs_settling(&mut self, client: &mut Client) -> bool {
+        if self.mode == PoolerMode::Session {
+            self.pending = None;
+            self.reverts.clear();
+            return false;
+        }
+        if let Some(Pending::Setting(text)) = self.pending.take()
+            && !self.failed
+        {
+            self.track(client, &text);
+        }
+        self.pending = None;
+        let changed = !std::mem::take(&mut self.reverts).is_empty();
+        if changed && !self.effects.any(Effects::SETTINGS.with(Effects::ONE_SETTING)) {
+            self.effects = self.effects.with(Effects::SETTINGS);
+        }
+        let released = self.effects.any(Effects::RELEASES) && client.reasons.has(Reasons::KNOWABLE);
+        let keeps = client.reasons.any();
+        let pins = keeps && !self.counted;
+        let unlike = keeps && self.server.as_ref().is_some_and(|s| !Arc::ptr_eq(&s.params, &client.params));
+        self.effects.any(ASKS) || released || pins || unlike || self.counted && !keeps
+    }
+
+    /// One SET or RESET has succeeded: the client and its server have it now.
+    fn track(&mut self, client: &mut Client, text: &str) {
+        let Some(server) = &mut self.server else { return };
+        let statement = pgdog_sql::lexer::statements(text.as_bytes()).next().unwrap_or_default();
+        let (mut of_client, mut of_server) = ((*client.params).clone(), (*server.params).clone());
+        match set::read(statement) {
+            Some(Setting::Set { name }) => {
+                let value = Value::Statement(String::from_utf8_lossy(statement).trim_end().into());
+                of_client.set(&name, value.clone());
+                of_server.set(&name, value);
+            }
+            Some(Setting::Reset { name }) => {
+                of_server.remove(&name);
+                match client.startup.get(&name) {
+                    Some(value) => of_client.set(&name, value.clone()),
+                    None => of_client.remove(&name),
+                }
+            }
+            Some(Setting::ResetAll) => {
+                let identity = ["role", "session_authorization"].map(|n| (n, of_server.get(n).cloned()));
+                of_server = Params::default();
+                of_client = (*client.startup).clone();
+                for (name, value) in identity {
+                    if let Some(value) = value {
+                        of_server.set(name, value.clone());
+                        of_client.set(name, value);
+                    }
+                }
+            }
+            Some(Setting::Local) | None => return,
+        }
+        client.params = client.runtime.interner.intern(of_client);
+        server.params = client.runtime.interner.intern(of_server);
+    }
+
+    /// Deals with an event. Not cancel safe.
+    pub(crate) async fn handle(&mut self, client: &mut Client, event: Event) -> Result<(), Ended> {
+        match event {
+            Event::Idle => Ok(()),
+            Event::Prepare(server) => self.prepare(client, server).await,
+            Event::Params => self.sync_params(client).await,
+            Event::CheckoutFailed(error) => self.checkout_failed(client, &error).await,
+            Event::Settle => self.settle(client).await,
+            Event::ClientLeft => {
+                self.abandon(client);
+                Err(Ended::Left)
+            }
+            Event::ClientBroke(error) => {
+                self.abandon(client);
+                Err(Ended::Broke(error))
+            }
+            Event::ServerLost(cause) => self.server_lost(client, cause).await,
+            Event::OutOfSync(error) => {
+                tracing::error!(user = %client.account.user.name, database = %client.account.user.database, "{error}");
+                self.drop_server(client);
+                self.refuse(client, ErrorResponse::fatal(sqlstate::PROTOCOL_VIOLATION, error.to_string())).await
+            }
+            Event::Refuse(error) => self.refuse(client, error).await,
+            Event::Signal(signal) => self.signal(client, signal).await,
+        }
+    }
+
+    async fn prepare(&mut self, client: &mut Client, server: Box<Server>) -> Result<(), Ended> {
+        let pool = client.pool().clone();
+        let Some(server) = pool.prepare(server, client.worker).await else {
+            // It was no good; in line again.
+            self.waiting = Some(pool.wait(client.worker));
+            return Ok(());
+        };
+        match self.attach(client, server) {
+            Ok(()) => Ok(()),
+            Err(_) => self.sync_params(client).await,
+        }
+    }
+
+    /// Brings the server's settings to the client's.
+    async fn sync_params(&mut self, client: &mut Client) -> Result<(), Ended> {
+        let Some(server) = &mut self.server else { return Ok(()) };
+        client.runtime.metrics.count(|m| &m.param_syncs);
+        match server.set_params(&client.params.clone(), ASK_TIMEOUT).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                // Not even a new connection of this pool would take them: the session cannot go on as it was.
+                self.drop_server(client);
+                let mut response = error.response();
+                response.severity = Severity::Fatal;
+                self.refuse(client, response.hint("The settings of this session could not be given to a server connection.")).await
+            }
+        }
+    }
+
+    async fn checkout_failed(&mut self, client: &mut Client, error: &CheckoutError) -> Result<(), Ended> {
+        let mut response = error.response();
+        let drop = client.live.settings.client_recovery == ClientRecovery::Drop || response.severity == Severity::Fatal;
+        if drop {
+            response.severity = Severity::Fatal;
+            return self.refuse(client, response).await;
+        }
+        self.fail_unserved(client, &response);
+        Ok(())
+    }
+
+    /// Answers the message that waits for a server with an error, as a server would: once, and ReadyForQuery at its place.
+    fn fail_unserved(&mut self, client: &Client, error: &ErrorResponse) {
+        error.write(&mut self.cout.bytes);
+        self.note(client, Doing::Idle);
+        let Ok(Some(header)) = Header::peek(self.cin.data()) else { return };
+        if matches!(header.kind, b'Q' | b'F') {
+            backend::ready(&mut self.cout.bytes, TransactionStatus::Idle);
+        } else {
+            self.skipping = true;
+        }
+        self.from_client = Passing { left: header.len, kept: false };
+    }
+
+    /// Asks the server what its session holds now, and decides whether the client keeps it.
+    async fn settle(&mut self, client: &mut Client) -> Result<(), Ended> {
+        let Some(server) = &mut self.server else { return Ok(()) };
+        let effects = std::mem::take(&mut self.effects);
+        let login = client.pool().settings().server_user.clone();
+        let asked = async {
+            if effects.any(Effects::SETTINGS) {
+                let found = server.settings(&login, ASK_TIMEOUT).await?;
+                let mut wanted = found.clone();
+                for (name, value) in client.startup.iter().filter(|(n, _)| found.get(n).is_none()) {
+                    wanted.set(name, value.clone());
+                }
+                server.params = client.runtime.interner.intern(found);
+                client.params = client.runtime.interner.intern(wanted);
+            }
+            if effects.any(Effects::HOLDS.with(Effects::RELEASES)) {
+                client.reasons = client.reasons.learn(server.holds(ASK_TIMEOUT).await?);
+            }
+            if client.reasons.any() && !Arc::ptr_eq(&server.params, &client.params) {
+                server.set_params(&client.params.clone(), ASK_TIMEOUT).await?;
+            }
+            Ok::<_, ServerError>(())
+        };
+        let result = asked.await;
+        client.runtime.metrics.count(|m| &m.probes);
+        if let Err(error) = result {
+            self.drop_server(client);
+            let mut response = error.response();
+            response.severity = Severity::Fatal;
+            return self.refuse(client, response).await;
+        }
+        self.count_pin(client).await
+    }
+
+    /// Keeps the pool's count of pinned servers, and its limit.
+    async fn count_pin(&mut self, client: &mut Client) -> Result<(), Ended> {
+        let pins = client.reasons.any();
+        let pool = client.pool().clone();
+        if pins && !self.counted {
+            let limit = pool.settings().max_pinned;
+            if limit.is_some_and(|limit| pool.pinned.load(Ordering::Relaxed) >= limit) {
+                self.drop_server(client);
+                let error = ErrorResponse::fatal(sqlstate::TOO_MANY_CONNECTIONS, "too many pinned server connections")
+                    .detail(format!("This session needs a server of its own outside of transactions ({}).", describe(client.reasons)))
+                    .hint("Raise max_pinned_connections, or use pooler_mode = \"session\" for such clients.");
+                return self.refuse(client, error).await;
+            }
+            client.runtime.metrics.count(|m| &m.pins);
+            pool.pinned.fetch_add(1, Ordering::Relaxed);
+            self.counted = true;
+            if let Some(server) = &mut self.server {
+                server.tainted = true;
+            }
+        } else if !pins && self.counted {
+            pool.pinned.fetch_sub(1, Ordering::Relaxed);
+            self.counted = false;
+            if let Some(server) = &mut self.server {
+                server.tainted = false;
+            }
+        }
+        Ok(())
+    }
+
+    async fn signal(&mut self, client: &mut Client, signal: Signal) -> Result<(), Ended> {
+        if signal.has(Signal::TERMINATE) {
+            self.cancel_server(client);
+            return self.refuse(client, shutting_down()).await;
+        }
+        let too_long = [
+            (Signal::QUERY_TIMEOUT, sqlstate::QUERY_CANCELED, "query_timeout"),
+            (Signal::TRANSACTION_TIMEOUT, sqlstate::TRANSACTION_TIMEOUT, "transaction_timeout"),
+            (Signal::IDLE_IN_TRANSACTION_TIMEOUT, sqlstate::IDLE_IN_TRANSACTION_TIMEOUT, "client_idle_in_transaction_timeout"),
+        ];
+        for (which, code, key) in too_long {
+            if signal.has(which) {
+                self.cancel_server(client);
+                return self.refuse(client, ErrorResponse::fatal(code, format!("terminating connection due to {key}"))).await;
+            }
+        }
+        self.draining |= signal.has(Signal::DRAIN);
+        if signal.has(Signal::CANCEL) {
+            if self.waiting.take().is_some() {
+                let error = ErrorResponse::error(sqlstate::QUERY_CANCELED, "canceling statement due to user request");
+                self.fail_unserved(client, &error);
+            } else {
+                self.cancel_server(client);
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the server to cancel what it runs, if it runs something.
+    pub(crate) fn cancel_server(&mut self, client: &Client) {
+        let Some(server) = &self.server else { return };
+        let Some(key) = server.key.clone() else { return };
+        if server.owed.settled() || self.cancelling.is_some() {
+            return;
+        }
+        let target = client.pool().target();
+        self.cancelling = Some(tokio::spawn(async move {
+            if let Err(error) = pgdog_backend::cancel::cancel(&target, &key).await {
+                tracing::warn!("failed to cancel a query: {error}");
+            }
+        }));
+    }
+
+    /// The server has gone. What it said before has been passed on; a client that was told nothing is told now.
+    async fn server_lost(&mut self, client: &mut Client, cause: Option<std::io::Error>) -> Result<(), Ended> {
+        let error = cause.map_or(ServerError::Closed, ServerError::from);
+        tracing::warn!(user = %client.account.user.name, database = %client.account.user.database, "{error}");
+        let told = self.failed && self.server.as_ref().is_some_and(|s| s.owed.is_empty() || s.owed.ignoring);
+        self.drop_server(client);
+        if told {
+            let words = std::mem::take(&mut self.cout.bytes);
+            let _ = tokio::time::timeout(LAST_WORDS, write_all(&mut client.stream, &words[self.cout.start..])).await;
+            return Err(Ended::ServerLost);
+        }
+        self.refuse(client, error.response()).await
+    }
+
+    /// Tells the client why it must go. What was to be written before goes first, as long as it is whole messages.
+    async fn refuse(&mut self, client: &mut Client, error: ErrorResponse) -> Result<(), Ended> {
+        let torn = self.from_server.left > 0;
+        self.abandon(client);
+        let mut words = std::mem::take(&mut self.cout.bytes).split_off(self.cout.start);
+        self.cout.start = 0;
+        if !torn {
+            error.write(&mut words);
+        }
+        let _ = tokio::time::timeout(LAST_WORDS, write_all(&mut client.stream, &words)).await;
+        Err(Ended::Refused(error))
+    }
+
+    /// Closes the server's connection: its state is not known.
+    fn drop_server(&mut self, client: &Client) {
+        if self.server.take().is_some() && std::mem::take(&mut self.counted) {
+            client.pool().pinned.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The client has gone: its server is put into order behind its back.
+    fn abandon(&mut self, client: &mut Client) {
+        self.waiting = None;
+        if std::mem::take(&mut self.counted) {
+            client.pool().pinned.fetch_sub(1, Ordering::Relaxed);
+        }
+        let Some(mut server) = self.server.take() else { return };
+        let partial_request = self.from_client.left > 0 || !self.sout.is_empty();
+        server.tainted |= client.reasons.any() || self.mode == PoolerMode::Session || self.effects != Effects::NONE;
+        let left = recover::Abandoned {
+            server,
+            partial_request,
+            answer_left: std::mem::take(&mut self.from_server.left),
+            input: std::mem::take(&mut self.sin),
+            cancelling: self.cancelling.take(),
+        };
+        recover::spawn(left, client);
+    }
+}
+
+/// The names of the reasons, for people.
+fn describe(reasons: Reasons) -> String {
+    reasons.names().collect::<Vec<_>>().join(", ")
+}
+
+/// Appends what ends an abandoned request: for a copy its failure, for a batch its Sync.
+pub(crate) fn finish_request(server: &mut Server, out: &mut Vec<u8>) {
+    if server.owed.copy_in {
+        frontend::copy_fail(out, "the client has gone");
+        server.owed.push_copy_end();
+    }
+    if server.owed.unsynced || server.owed.ignoring {
+        frontend::bare(out, b'S');
+        server.owed.push_sync();
+    }
+}

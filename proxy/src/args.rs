@@ -1,0 +1,52 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use pgdog_config::Source;
+
+/// A pooler, load balancer and sharding router for PostgreSQL.
+#[derive(Debug, Parser)]
+#[command(name = "pgdog", version, about, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; `run` when nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// For `run` without its name.
+    #[command(flatten)]
+    pub files: Files,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve clients until SIGTERM or SIGINT, which let them finish; a second one ends at once. SIGHUP reloads.
+    Run(Files),
+    /// Check the configuration, print everything that is wrong with it, and exit 1 if it would not start.
+    Configcheck(Files),
+    /// Print the SCRAM-SHA-256 verifier of a password, for `password_hash`; asks for it on standard input when it is not given.
+    Hash {
+        /// The password.
+        password: Option<String>,
+    },
+}
+
+/// Where the configuration is.
+#[derive(Debug, Clone, Args)]
+pub struct Files {
+    /// The configuration: a TOML file, or one YAML file that also holds the users.
+    #[arg(short, long, env = "PGDOG_CONFIG", default_value = "pgdog.toml")]
+    pub config: PathBuf,
+    /// The users: a TOML file; `users.toml` beside the configuration when it is there.
+    #[arg(short, long, env = "PGDOG_USERS")]
+    pub users: Option<PathBuf>,
+    /// A database as a URL, instead of or besides the files; may be repeated.
+    #[arg(long = "database-url", alias = "database_url", value_name = "URL")]
+    pub database_urls: Vec<String>,
+}
+
+impl From<&Files> for Source {
+    fn from(files: &Files) -> Self {
+        Self { config: files.config.clone(), users: files.users.clone(), database_urls: files.database_urls.clone() }
+    }
+}

@@ -1,0 +1,176 @@
+//! A worker: one thread, one single-threaded runtime, and the clients that were handed to it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use pgdog_net::{Accepted, Peer};
+use pgdog_session::{Doing, Ended, Login, Runtime, Signal, login};
+use pgdog_wire::startup::CancelKey;
+use tokio::sync::mpsc;
+
+/// How often pools are looked after and timeouts are looked for.
+const TICK: Duration = Duration::from_millis(100);
+/// Length of secrets as this proxy makes them; a forwarded cancel request has one byte more.
+const SECRETS: [usize; 2] = [4, 32];
+
+/// The way to a worker.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) send: mpsc::UnboundedSender<Accepted>,
+    /// Connections that it serves now.
+    pub(crate) load: Arc<AtomicUsize>,
+}
+
+impl Worker {
+    /// Starts one. It ends when its sender is dropped and the process does.
+    pub(crate) fn start(index: usize, runtime: Arc<Runtime>) -> std::io::Result<Self> {
+        let (send, receive) = mpsc::unbounded_channel();
+        let load = Arc::new(AtomicUsize::new(0));
+        let counted = load.clone();
+        std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            match tokio {
+                Ok(tokio) => tokio.block_on(serve(index, runtime, receive, counted)),
+                Err(error) => tracing::error!("failed to start worker {index}: {error}"),
+            }
+        })?;
+        Ok(Self { send, load })
+    }
+}
+
+/// One connection's place in a worker's load.
+struct Loaded(Arc<AtomicUsize>);
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+async fn serve(index: usize, runtime: Arc<Runtime>, mut accepted: mpsc::UnboundedReceiver<Accepted>, load: Arc<AtomicUsize>) {
+    tokio::spawn(tick(index, runtime.clone()));
+    while let Some(connection) = accepted.recv().await {
+        let loaded = Loaded(load.clone());
+        let runtime = runtime.clone();
+        tokio::spawn(async move {
+            // The phases after one another, each boxed: an idle client's task stays as small as the last one needs.
+            let client = Box::pin(admit(connection, index, runtime)).await;
+            if let Some((client, peer)) = client {
+                let log = client.log_line(peer);
+                let ended = client.run().await;
+                report(log.as_deref(), &ended);
+            }
+            drop(loaded);
+        });
+    }
+}
+
+/// From a socket to a client; anything else that comes by a socket is dealt with here.
+async fn admit(connection: Accepted, index: usize, runtime: Arc<Runtime>) -> Option<(Box<pgdog_session::Client>, Peer)> {
+    let peer = connection.peer;
+    let stream = match connection.stream.attach() {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::warn!(%peer, "failed to take over a connection: {error}");
+            return None;
+        }
+    };
+    match login(stream, peer, &runtime, index).await {
+        Login::Client(client) => {
+            if runtime.live().settings.log.connections {
+                tracing::info!(%peer, user = client.user(), database = client.database(), "client connected");
+            }
+            Some((client, peer))
+        }
+        Login::Cancel(key) => {
+            cancel(&runtime, key).await;
+            None
+        }
+        Login::Refused(error) => {
+            tracing::info!(%peer, code = error.code, "client refused: {}", error.message);
+            None
+        }
+        Login::Replication | Login::Gone => None,
+    }
+}
+
+fn report(log: Option<&str>, ended: &Ended) {
+    match ended {
+        Ended::Refused(error) => tracing::info!("client {} disconnected: {} ({})", log.unwrap_or_default(), error.message, error.code),
+        _ if log.is_none() => {}
+        Ended::Left => tracing::info!("client {} disconnected", log.unwrap_or_default()),
+        Ended::Broke(error) => tracing::info!("client {} lost: {error}", log.unwrap_or_default()),
+        Ended::ServerLost => tracing::info!("client {} disconnected: its server closed the connection", log.unwrap_or_default()),
+    }
+}
+
+/// Cancels here, or passes the request on to the peer that gave the key: one hop at most.
+async fn cancel(runtime: &Runtime, mut key: CancelKey) {
+    let live = runtime.live();
+    let own = live.settings.peer_id;
+    let forwarded = SECRETS.contains(&(key.secret.len() - 1));
+    if forwarded {
+        key.secret.pop();
+    }
+    let of = Runtime::peer_of(key.pid);
+    if of == own || forwarded {
+        runtime.registry.cancel(&key);
+        return;
+    }
+    let Some(peer) = live.settings.peers.iter().find(|p| p.id == of) else { return };
+    key.secret.push(0);
+    let address = pgdog_net::Address::new(&peer.host, peer.port);
+    let mut request = Vec::new();
+    pgdog_wire::startup::write_cancel(&mut request, &key);
+    let sent = async {
+        let mut stream = pgdog_net::dial(&address, Duration::from_secs(2), &live.tcp).await.map_err(|e| e.to_string())?;
+        tokio::io::AsyncWriteExt::write_all(&mut stream, &request).await.map_err(|e| e.to_string())?;
+        let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 1]).await;
+        Ok::<_, String>(())
+    };
+    match tokio::time::timeout(Duration::from_secs(5), sent).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(peer = of, "failed to forward a cancel request: {error}"),
+        Err(_) => tracing::warn!(peer = of, "failed to forward a cancel request: no answer"),
+    }
+}
+
+/// The worker's rhythm.
+async fn tick(index: usize, runtime: Arc<Runtime>) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        runtime.clock.tick();
+        let live = runtime.live();
+        for account in live.accounts.values().flat_map(|a| a.values()) {
+            account.pool.tick(index);
+        }
+        if index == 0 {
+            time_out(&runtime, &live.settings.timeouts);
+        }
+    }
+}
+
+/// Tells clients that are past a limit. Nobody is looked at when there is no limit.
+fn time_out(runtime: &Runtime, limits: &pgdog_config::ClientTimeouts) {
+    if limits.idle.is_none() && limits.idle_in_transaction.is_none() && limits.query.is_none() && limits.transaction.is_none() {
+        return;
+    }
+    let now = runtime.clock.now();
+    let past = |since: u64, limit: Option<Duration>| limit.is_some_and(|l| u128::from(now.saturating_sub(since)) >= l.as_millis());
+    for client in runtime.registry.all() {
+        let (doing, since) = client.doing();
+        let late = match doing {
+            Doing::Idle if past(since, limits.idle) => Some(Signal::IDLE_TIMEOUT),
+            Doing::IdleInTransaction if past(since, limits.idle_in_transaction) => Some(Signal::IDLE_IN_TRANSACTION_TIMEOUT),
+            Doing::Active if past(since, limits.query) => Some(Signal::QUERY_TIMEOUT),
+            _ => None,
+        };
+        let long = client.transaction_since().is_some_and(|since| past(since, limits.transaction)).then_some(Signal::TRANSACTION_TIMEOUT);
+        if let Some(signal) = late.or(long) {
+            client.signal(signal);
+        }
+    }
+}
