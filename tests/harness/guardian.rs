@@ -8,7 +8,7 @@
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 const SCRIPT: &str = r#"
@@ -33,9 +33,9 @@ for dir in $dirs; do rm -rf "$dir"; done
 "#;
 
 fn tell(verb: &str, what: &str) {
-    static SHELL: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
+    static SHELL: OnceLock<Mutex<Child>> = OnceLock::new();
     let shell = SHELL.get_or_init(|| {
-        let mut child = Command::new("sh")
+        let child = Command::new("sh")
             .args(["-c", SCRIPT])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -43,11 +43,13 @@ fn tell(verb: &str, what: &str) {
             .process_group(0)
             .spawn()
             .expect("sh is there");
-        Mutex::new(child.stdin.take().expect("stdin is piped"))
+        Mutex::new(child)
     });
     let mut shell = shell.lock().unwrap_or_else(PoisonError::into_inner);
     // A guardian that is gone only means that leftovers stay; the tests themselves are not wrong.
-    writeln!(shell, "{verb} {what}").ok();
+    if let Some(pipe) = shell.stdin.as_mut() {
+        writeln!(pipe, "{verb} {what}").ok();
+    }
 }
 
 /// Has the process killed when the test process ends before [`forget_process`].

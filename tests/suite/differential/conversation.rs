@@ -36,6 +36,15 @@ pub(super) struct Place<'a> {
     pub(super) behind: &'a str,
 }
 
+/// How Postgres ended its answer to a line that is read until silence.
+#[derive(Clone, Copy, Debug)]
+enum Expected {
+    /// It said so many things, then nothing.
+    Messages(usize),
+    /// It hung up.
+    Close,
+}
+
 /// A client and where it stands in the protocol.
 struct Client {
     raw: RawClient,
@@ -79,9 +88,11 @@ pub(super) fn hold(
     let mut conversation = Conversation { script, place, clients: BTreeMap::new(), stranger, lost: false };
     let mut answers = Vec::new();
     for (index, step) in script.steps.iter().enumerate() {
-        let expected = oracle.and_then(|answers| answers.get(index)).map(|answer| answer.messages);
-        let answer = conversation.step(step, expected.filter(|_| oracle.is_some()));
-        answers.push(answer);
+        let expected = oracle.and_then(|answers| answers.get(index)).map(|answer| match answer.lines.last() {
+            Some(line) if line == CLOSED => Expected::Close,
+            _ => Expected::Messages(answer.messages),
+        });
+        answers.push(conversation.step(step, expected));
         if conversation.lost {
             break;
         }
@@ -99,7 +110,7 @@ struct Conversation<'a> {
 }
 
 impl Conversation<'_> {
-    fn step(&mut self, step: &Step, expected: Option<usize>) -> Answer {
+    fn step(&mut self, step: &Step, expected: Option<Expected>) -> Answer {
         let mut answer = Answer::default();
         let stirs = matches!(step.action, Action::Send { .. })
             && !self.clients.is_empty()
@@ -118,31 +129,25 @@ impl Conversation<'_> {
         answer
     }
 
-    fn act(&mut self, step: &Step, expected: Option<usize>, answer: &mut Answer) {
+    fn act(&mut self, step: &Step, expected: Option<Expected>, answer: &mut Answer) {
         let postgres = self.place.postgres;
         match &step.action {
             Action::Send { messages, pieces, reading } => {
-                if !self.clients.contains_key(&step.client) && !self.log_in(&step.client, &[], None, answer) {
+                if !self.clients.contains_key(&step.client) && !self.log_in(&step.client, &[], false, answer) {
                     return;
                 }
                 self.send(&step.client, messages, *pieces);
                 self.read_answers(&step.client, messages, *reading, expected, answer);
+                if messages.iter().any(|message| matches!(message, Message::Startup { .. })) {
+                    sort_parameters(&mut answer.lines);
+                }
             }
             Action::Open => match RawClient::open(self.place.port) {
                 Ok(raw) => self.add(&step.client, raw, true),
                 Err(e) => answer.lines.push(format!("(cannot connect: {e})")),
             },
             Action::Connect(parameters) => {
-                let mut frames = Vec::new();
-                self.log_in(&step.client, parameters, Some(&mut frames), answer);
-                // The order in which parameters are reported means nothing.
-                let mut lines: Vec<String> = frames.iter().map(Frame::line).collect();
-                let is_parameter = |line: &String| line.starts_with("S ");
-                if let Some(first) = lines.iter().position(is_parameter) {
-                    let count = lines[first..].iter().take_while(|line| is_parameter(line)).count();
-                    lines[first..first + count].sort();
-                }
-                answer.lines.extend(lines);
+                self.log_in(&step.client, parameters, true, answer);
             }
             Action::Close => drop(self.clients.remove(&step.client)),
             Action::Wait(count) => {
@@ -173,12 +178,12 @@ impl Conversation<'_> {
         self.clients.insert(name.to_owned(), client);
     }
 
-    /// Logs a client in; a refusal is part of the transcript. Without `frames`, a good login is not.
+    /// Logs a client in; a refusal is part of the transcript, a good login only when it is `compared`.
     fn log_in(
         &mut self,
         name: &str,
         parameters: &[(String, String)],
-        frames: Option<&mut Vec<Frame>>,
+        compared: bool,
         answer: &mut Answer,
     ) -> bool {
         let mut all = vec![("user", self.script.user.as_str()), ("database", self.place.database)];
@@ -190,10 +195,9 @@ impl Conversation<'_> {
             Ok((raw, received)) => {
                 let refused = received.last().is_none_or(|frame| frame.tag != b'Z');
                 self.add(name, raw, false);
-                match frames {
-                    Some(frames) => *frames = received,
-                    None if refused => answer.lines.extend(received.iter().map(Frame::line)),
-                    None => {}
+                if compared || refused {
+                    answer.lines.extend(received.iter().map(Frame::line));
+                    sort_parameters(&mut answer.lines);
                 }
                 if refused {
                     answer.lines.push("(login refused)".to_owned());
@@ -225,7 +229,7 @@ impl Conversation<'_> {
         name: &str,
         messages: &[Message],
         reading: Reading,
-        expected: Option<usize>,
+        expected: Option<Expected>,
         answer: &mut Answer,
     ) {
         if messages.iter().any(|message| matches!(message, Message::Terminate)) {
@@ -260,7 +264,7 @@ impl Conversation<'_> {
     fn read_owed(&mut self, name: &str, data_follows: bool, answer: &mut Answer) {
         while let Some(client) = self.clients.get(name)
             && client.owed > 0
-            && !(client.copying && !data_follows)
+            && (!client.copying || data_follows)
         {
             if !self.read_one(name, PATIENCE, answer) {
                 return;
@@ -269,12 +273,12 @@ impl Conversation<'_> {
     }
 
     /// Postgres is read until it is silent, whoever else until it has said as much.
-    fn read_until_silence(&mut self, name: &str, expected: Option<usize>, data_follows: bool, answer: &mut Answer) {
+    fn read_until_silence(&mut self, name: &str, expected: Option<Expected>, data_follows: bool, answer: &mut Answer) {
         let start = answer.messages;
         loop {
             let said = answer.messages - start;
             let limit = match expected {
-                Some(count) if said >= count => break,
+                Some(Expected::Messages(count)) if said >= count => break,
                 Some(_) => PATIENCE,
                 None if said == 0 => FIRST_WORD,
                 None => NEXT_WORD,
@@ -328,7 +332,7 @@ impl Conversation<'_> {
                 client.gone = true;
                 client.owed = 0;
                 answer.messages += 1;
-                answer.lines.push("(closed)".to_owned());
+                answer.lines.push(CLOSED.to_owned());
                 false
             }
             Received::Silence => {
@@ -340,8 +344,19 @@ impl Conversation<'_> {
     }
 }
 
+/// The order in which a login reports parameters means nothing.
+fn sort_parameters(lines: &mut [String]) {
+    let is_parameter = |line: &String| line.starts_with("S ");
+    if let Some(first) = lines.iter().position(is_parameter) {
+        let count = lines[first..].iter().take_while(|line| is_parameter(line)).count();
+        lines[first..first + count].sort();
+    }
+}
+
 /// Stands where an answer is missing.
 pub(super) const SILENCE: &str = "(silence)";
+
+const CLOSED: &str = "(closed)";
 
 impl Place<'_> {
     /// Puts the names of this place into startup packets.

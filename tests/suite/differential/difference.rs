@@ -46,11 +46,8 @@ pub(super) fn transcript(script: &Script, answers: &[Answer]) -> String {
 
 fn masked(script: &Script, answer: Option<&Answer>) -> Vec<String> {
     let lines = answer.map(|answer| answer.lines.as_slice()).unwrap_or_default();
-    let mask = |line: &String| match script.masks.iter().find(|mask| line.contains(mask.as_str())) {
-        Some(mask) => format!("(masked: {mask})"),
-        None => line.clone(),
-    };
-    lines.iter().map(mask).collect()
+    let is_masked = |line: &String| script.masks.iter().any(|mask| line.contains(mask.as_str()));
+    lines.iter().filter(|line| !is_masked(line)).cloned().collect()
 }
 
 fn cut(line: &str) -> String {

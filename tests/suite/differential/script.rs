@@ -7,7 +7,7 @@
 //! user: alice                                         the user to log in as (pgdog, a superuser)
 //! modes: transaction session statement                where it applies (transaction session)
 //! differs transaction: why                            a known difference in a mode, or in `all`
-//! mask "text": why                                    transcript lines with this text are not compared
+//! mask "text": why                                    transcript lines with this text are left out
 //!
 //! P s=s1 "select $1::int + 1"; S                      one line, one write; then what it asks for is read
 //! B s=s1 "41"; E; S
@@ -140,7 +140,10 @@ fn add_line(script: &mut Script, line: &str) -> Result<(), String> {
         match key.split_once(' ').unwrap_or((key, "")) {
             ("setup", "") => return add(&mut script.setup, value.to_owned()),
             ("startup", "") => return pairs(&tokens(value)?).map(|pairs| script.startup = pairs),
-            ("user", "") => return Ok(value.clone_into(&mut script.user)),
+            ("user", "") => {
+                value.clone_into(&mut script.user);
+                return Ok(());
+            }
             ("modes", "") => {
                 script.modes = value.split_whitespace().map(str::to_owned).collect();
                 return Ok(());
