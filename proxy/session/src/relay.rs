@@ -87,7 +87,7 @@ impl Active {
 
     /// Emits the answers that are due without the server, and keeps the client's names in step.
     #[inline]
-    fn due(&mut self, client: &mut Client, kind: u8, mut kept: usize, done: usize) -> usize {
+    pub(crate) fn due(&mut self, client: &mut Client, kind: u8, mut kept: usize, done: usize) -> usize {
         let Some(server) = &mut self.server else { return kept };
         if kind == b'1' && std::mem::take(&mut server.owed.confirmed) {
             client.statements().confirm();

@@ -61,6 +61,8 @@ impl Active {
                 }
             }
         }
+        // Answers that need nothing of the server are due now, if all before them were given.
+        self.due(client, 0, 0, 0);
         Ok(moved)
     }
 
