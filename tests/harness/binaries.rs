@@ -21,7 +21,12 @@ fn find_postgres() -> Option<PathBuf> {
         .into_iter()
         .flatten()
         .flatten()
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .filter_map(|entry| {
+            Some((
+                entry.file_name().to_str()?.parse().ok()?,
+                entry.path().join("bin"),
+            ))
+        })
         .filter(|(_, dir)| usable(dir))
         .collect();
     versions.sort();
@@ -46,12 +51,27 @@ fn find_pgdog() -> PathBuf {
     }
     let test = env::current_exe().expect("a running program has a path");
     // target/<profile>/deps/suite-<hash>
-    let profile = test.ancestors().nth(2).expect("a test is built into target/<profile>/deps");
+    let profile = test
+        .ancestors()
+        .nth(2)
+        .expect("a test is built into target/<profile>/deps");
     if let Some(cargo) = env::var_os("CARGO") {
         let name = profile.file_name().unwrap_or(OsStr::new("debug"));
-        let name = if name == "debug" { OsStr::new("dev") } else { name };
+        let name = if name == "debug" {
+            OsStr::new("dev")
+        } else {
+            name
+        };
         let status = Command::new(cargo)
-            .args(["build", "--quiet", "--package", "pgdog", "--bin", "pgdog", "--profile"])
+            .args([
+                "build",
+                "--quiet",
+                "--package",
+                "pgdog",
+                "--bin",
+                "pgdog",
+                "--profile",
+            ])
             .arg(name)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status()
@@ -59,6 +79,10 @@ fn find_pgdog() -> PathBuf {
         assert!(status.success(), "the proxy does not build");
     }
     let path = profile.join("pgdog");
-    assert!(path.is_file(), "no {}: build it, or set PGDOG_BIN", path.display());
+    assert!(
+        path.is_file(),
+        "no {}: build it, or set PGDOG_BIN",
+        path.display()
+    );
     path
 }

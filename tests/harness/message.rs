@@ -100,7 +100,11 @@ impl Message {
 
     /// `P` from text, parameter types left to the server.
     pub fn parse(name: &str, sql: &str) -> Self {
-        Self::Parse { name: name.into(), sql: sql.into(), types: Vec::new() }
+        Self::Parse {
+            name: name.into(),
+            sql: sql.into(),
+            types: Vec::new(),
+        }
     }
 
     /// `B` of a statement to the unnamed portal, with text parameters.
@@ -116,13 +120,22 @@ impl Message {
 
     /// `E` of the unnamed portal, without limit.
     pub fn execute() -> Self {
-        Self::Execute { portal: Vec::new(), limit: 0 }
+        Self::Execute {
+            portal: Vec::new(),
+            limit: 0,
+        }
     }
 
     /// A startup packet of protocol 3.0.
     pub fn startup(parameters: &[(&str, &str)]) -> Self {
-        let parameters = parameters.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
-        Self::Startup { version: PROTOCOL_3_0, parameters }
+        let parameters = parameters
+            .iter()
+            .map(|&(k, v)| (k.to_owned(), v.to_owned()))
+            .collect();
+        Self::Startup {
+            version: PROTOCOL_3_0,
+            parameters,
+        }
     }
 
     /// Appends the encoded message.
@@ -135,7 +148,13 @@ impl Message {
                 count(out, types.len());
                 types.iter().for_each(|oid| out.extend(oid.to_be_bytes()));
             }),
-            Self::Bind { portal, statement, formats, values, results } => frame(out, b'B', |out| {
+            Self::Bind {
+                portal,
+                statement,
+                formats,
+                values,
+                results,
+            } => frame(out, b'B', |out| {
                 text(out, portal);
                 text(out, statement);
                 codes(out, formats);
@@ -155,7 +174,12 @@ impl Message {
             Self::CopyData(data) => frame(out, b'd', |out| out.extend(data)),
             Self::CopyDone => frame(out, b'c', |_| {}),
             Self::CopyFail(reason) => frame(out, b'f', |out| text(out, reason)),
-            Self::FunctionCall { function, formats, values, result } => frame(out, b'F', |out| {
+            Self::FunctionCall {
+                function,
+                formats,
+                values,
+                result,
+            } => frame(out, b'F', |out| {
                 out.extend(function.to_be_bytes());
                 codes(out, formats);
                 optional_values(out, values);
@@ -163,7 +187,10 @@ impl Message {
             }),
             Self::Password(data) => frame(out, b'p', |out| out.extend(data)),
             Self::Terminate => frame(out, b'X', |_| {}),
-            Self::Startup { version: (major, minor), parameters } => sized(out, |out| {
+            Self::Startup {
+                version: (major, minor),
+                parameters,
+            } => sized(out, |out| {
                 out.extend(major.to_be_bytes());
                 out.extend(minor.to_be_bytes());
                 for (name, value) in parameters {
@@ -184,7 +211,10 @@ impl Message {
 
     /// How many ReadyForQuery (or, for `X`, none) this message asks for.
     pub fn asks_ready(&self) -> bool {
-        matches!(self, Self::Query(_) | Self::Sync | Self::FunctionCall { .. } | Self::Startup { .. })
+        matches!(
+            self,
+            Self::Query(_) | Self::Sync | Self::FunctionCall { .. } | Self::Startup { .. }
+        )
     }
 }
 
@@ -223,7 +253,11 @@ fn text(out: &mut Vec<u8>, value: &[u8]) {
 }
 
 fn count(out: &mut Vec<u8>, len: usize) {
-    out.extend(u16::try_from(len).expect("counts are 16 bits on the wire").to_be_bytes());
+    out.extend(
+        u16::try_from(len)
+            .expect("counts are 16 bits on the wire")
+            .to_be_bytes(),
+    );
 }
 
 fn codes(out: &mut Vec<u8>, codes: &[i16]) {
@@ -237,7 +271,11 @@ fn optional_values(out: &mut Vec<u8>, values: &[Option<Vec<u8>>]) {
         match value {
             None => out.extend((-1_i32).to_be_bytes()),
             Some(bytes) => {
-                out.extend(u32::try_from(bytes.len()).expect("test values are below 4 GB").to_be_bytes());
+                out.extend(
+                    u32::try_from(bytes.len())
+                        .expect("test values are below 4 GB")
+                        .to_be_bytes(),
+                );
                 out.extend(bytes);
             }
         }

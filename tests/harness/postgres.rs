@@ -93,7 +93,11 @@ impl Postgres {
         }
         use std::io::Write;
         // Past libtest's capture, which swallows what a passing test prints.
-        writeln!(std::io::stderr(), "SKIPPED: PostgreSQL is not installed (or set PGDOG_TEST_PG_BIN)").ok();
+        writeln!(
+            std::io::stderr(),
+            "SKIPPED: PostgreSQL is not installed (or set PGDOG_TEST_PG_BIN)"
+        )
+        .ok();
         false
     }
 
@@ -107,8 +111,13 @@ impl Postgres {
             configure(scratch.path(), port, options);
             match launch(scratch.path(), port) {
                 Ok(child) => {
-                    let this = Self { scratch, port, process: Mutex::new(Some(child)) };
-                    this.client("postgres").run("create role pgdog superuser login password 'pgdog'");
+                    let this = Self {
+                        scratch,
+                        port,
+                        process: Mutex::new(Some(child)),
+                    };
+                    this.client("postgres")
+                        .run("create role pgdog superuser login password 'pgdog'");
                     return this;
                 }
                 Err(log) if attempt < 5 && log.contains("Address already in use") => {}
@@ -173,13 +182,21 @@ impl Postgres {
 
     /// Makes an empty database of this name, dropped with the returned value.
     pub fn database(&self, name: &str) -> Database<'_> {
-        self.run("postgres", &format!("create database \"{name}\" template template0"));
-        Database { postgres: self, name: name.to_owned() }
+        self.run(
+            "postgres",
+            &format!("create database \"{name}\" template template0"),
+        );
+        Database {
+            postgres: self,
+            name: name.to_owned(),
+        }
     }
 
     /// Shuts it down and waits for the end. It can be started again.
     pub fn stop(&self, mode: StopMode) {
-        let Some(mut child) = self.lock().take() else { return };
+        let Some(mut child) = self.lock().take() else {
+            return;
+        };
         match mode {
             StopMode::Smart => signal(child.id(), "TERM"),
             StopMode::Fast => signal(child.id(), "INT"),
@@ -201,7 +218,9 @@ impl Postgres {
                     return;
                 }
                 // After a kill -9 the children need a moment to notice and to let go of shared memory and port.
-                Err(_) if start.elapsed() < START_LIMIT => std::thread::sleep(Duration::from_millis(100)),
+                Err(_) if start.elapsed() < START_LIMIT => {
+                    std::thread::sleep(Duration::from_millis(100))
+                }
                 Err(log) => panic!("Postgres does not start again:\n{log}"),
             }
         }
@@ -267,7 +286,10 @@ impl Drop for Database<'_> {
 
 fn configure(root: &Path, port: u16, options: &PostgresOptions) {
     let data = root.join("data");
-    let mut conf = format!("port = {port}\nunix_socket_directories = '{}'\n", root.display());
+    let mut conf = format!(
+        "port = {port}\nunix_socket_directories = '{}'\n",
+        root.display()
+    );
     let quoted = |value: &str| value.replace('\'', "''");
     for (name, value) in SETTINGS {
         conf.push_str(&format!("{name} = '{value}'\n"));

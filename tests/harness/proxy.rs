@@ -42,7 +42,10 @@ impl Proxy {
                 return proxy;
             }
             let log = proxy.log();
-            assert!(attempt < 5 && log.contains("in use"), "the proxy does not start:\n{log}");
+            assert!(
+                attempt < 5 && log.contains("in use"),
+                "the proxy does not start:\n{log}"
+            );
         }
         unreachable!("the loop returns or panics")
     }
@@ -50,7 +53,11 @@ impl Proxy {
     /// Starts the proxy without waiting for anything, for configurations that it shall refuse.
     pub fn launch(config: &ProxyConfig, port: u16, arguments: &[&str]) -> Self {
         let scratch = Scratch::new("proxy");
-        let mut proxy = Self { scratch, port, process: None };
+        let mut proxy = Self {
+            scratch,
+            port,
+            process: None,
+        };
         proxy.write_config(config);
         let log = fs::File::create(proxy.path("log")).expect("the scratch directory is writable");
         let log_too = log.try_clone().expect("a file handle can be cloned");
@@ -79,7 +86,10 @@ impl Proxy {
 
     /// The process id.
     pub fn pid(&self) -> u32 {
-        self.process.as_ref().expect("it has not been waited for").id()
+        self.process
+            .as_ref()
+            .expect("it has not been waited for")
+            .id()
     }
 
     /// A file in its own directory: `pgdog.toml`, `users.toml`, `log`.
@@ -94,8 +104,10 @@ impl Proxy {
 
     /// Writes another configuration; it counts after [`Proxy::reload`].
     pub fn write_config(&self, config: &ProxyConfig) {
-        fs::write(self.path("pgdog.toml"), config.pgdog_toml(self.port)).expect("the scratch directory is writable");
-        fs::write(self.path("users.toml"), config.users_toml()).expect("the scratch directory is writable");
+        fs::write(self.path("pgdog.toml"), config.pgdog_toml(self.port))
+            .expect("the scratch directory is writable");
+        fs::write(self.path("users.toml"), config.users_toml())
+            .expect("the scratch directory is writable");
     }
 
     /// Sends SIGHUP.
@@ -115,7 +127,9 @@ impl Proxy {
 
     /// Whether the process is gone.
     pub fn has_ended(&mut self) -> bool {
-        self.process.as_mut().is_none_or(|child| matches!(child.try_wait(), Ok(Some(_))))
+        self.process
+            .as_mut()
+            .is_none_or(|child| matches!(child.try_wait(), Ok(Some(_))))
     }
 
     /// Waits for the end and returns the exit code; none when a signal (or, after `limit`, this call) ended it.

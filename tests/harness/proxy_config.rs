@@ -85,7 +85,11 @@ impl ProxyConfig {
     #[must_use]
     pub fn database_at(mut self, name: &str, port: u16, lines: &[&str]) -> Self {
         let lines = lines.iter().map(|&line| line.to_owned()).collect();
-        self.databases.push(DatabaseEntry { name: name.to_owned(), port, lines });
+        self.databases.push(DatabaseEntry {
+            name: name.to_owned(),
+            port,
+            lines,
+        });
         self
     }
 
@@ -120,8 +124,11 @@ impl ProxyConfig {
         }
         for entry in &self.databases {
             let (name, port) = (&entry.name, entry.port);
-            write!(toml, "\n[[databases]]\nname = \"{name}\"\nhost = \"127.0.0.1\"\nport = {port}\n")
-                .expect("strings take everything");
+            write!(
+                toml,
+                "\n[[databases]]\nname = \"{name}\"\nhost = \"127.0.0.1\"\nport = {port}\n"
+            )
+            .expect("strings take everything");
             for line in &entry.lines {
                 writeln!(toml, "{line}").expect("strings take everything");
             }
@@ -133,7 +140,11 @@ impl ProxyConfig {
 
     /// The text of `users.toml`.
     pub fn users_toml(&self) -> String {
-        let mut names: Vec<&str> = self.databases.iter().map(|entry| entry.name.as_str()).collect();
+        let mut names: Vec<&str> = self
+            .databases
+            .iter()
+            .map(|entry| entry.name.as_str())
+            .collect();
         names.dedup();
         let mut toml = String::new();
         for (user, password) in &self.users {

@@ -38,7 +38,12 @@ impl RawClient {
     pub fn open(port: u16) -> io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::new(), sender: None, key: None })
+        Ok(Self {
+            stream,
+            buffer: Vec::new(),
+            sender: None,
+            key: None,
+        })
     }
 
     /// Connects and logs in without a password; panics when that fails.
@@ -57,7 +62,10 @@ impl RawClient {
     }
 
     /// Connects and sends a startup packet with these parameters; returns the answer, whatever it is.
-    pub fn login_with(port: u16, parameters: &[(&str, &str)]) -> Result<(Self, Vec<Frame>), String> {
+    pub fn login_with(
+        port: u16,
+        parameters: &[(&str, &str)],
+    ) -> Result<(Self, Vec<Frame>), String> {
         let mut client = Self::open(port).map_err(|e| e.to_string())?;
         client.send(&[Message::startup(parameters)]);
         let frames = client.until_ready();
@@ -76,7 +84,10 @@ impl RawClient {
             self.stream.write_all(&bytes).ok();
             return;
         }
-        let mut stream = self.stream.try_clone().expect("a socket handle can be cloned");
+        let mut stream = self
+            .stream
+            .try_clone()
+            .expect("a socket handle can be cloned");
         self.sender = Some(spawn(move || {
             stream.write_all(&bytes).ok();
         }));
@@ -114,7 +125,9 @@ impl RawClient {
                 Ok(0) => return Received::Eof,
                 Ok(_) => {}
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Received::Silence,
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    return Received::Silence;
+                }
                 // A reset tells the client the same thing as a close.
                 Err(_) => return Received::Eof,
             }
@@ -154,7 +167,10 @@ impl RawClient {
         }
         let rest = self.buffer.split_off(end);
         let whole = std::mem::replace(&mut self.buffer, rest);
-        Some(Frame { tag: whole[0], body: whole[5..].to_vec() })
+        Some(Frame {
+            tag: whole[0],
+            body: whole[5..].to_vec(),
+        })
     }
 
     /// Messages up to and with the next ReadyForQuery, or up to the end of the connection, or until nothing
@@ -175,7 +191,9 @@ impl RawClient {
     pub fn take(&mut self, count: usize) -> Vec<Frame> {
         let mut frames = Vec::new();
         while frames.len() < count {
-            let Received::Frame(frame) = self.receive(PATIENCE) else { break };
+            let Received::Frame(frame) = self.receive(PATIENCE) else {
+                break;
+            };
             frames.push(frame);
         }
         frames
@@ -209,25 +227,44 @@ impl RawClient {
     pub fn run(&mut self, sql: &str) {
         let frames = self.query(sql);
         let failed = frames.iter().find(|frame| frame.tag == b'E');
-        assert!(failed.is_none(), "{sql}: {}", failed.map(Frame::line).unwrap_or_default());
-        assert!(frames.last().is_some_and(|frame| frame.tag == b'Z'), "{sql}: no ReadyForQuery");
+        assert!(
+            failed.is_none(),
+            "{sql}: {}",
+            failed.map(Frame::line).unwrap_or_default()
+        );
+        assert!(
+            frames.last().is_some_and(|frame| frame.tag == b'Z'),
+            "{sql}: no ReadyForQuery"
+        );
     }
 
     /// The rows of a query that must succeed, as text; NULL is `NULL`.
     pub fn query_rows(&mut self, sql: &str) -> Vec<Vec<String>> {
         let frames = self.query(sql);
         let failed = frames.iter().find(|frame| frame.tag == b'E');
-        assert!(failed.is_none(), "{sql}: {}", failed.map(Frame::line).unwrap_or_default());
+        assert!(
+            failed.is_none(),
+            "{sql}: {}",
+            failed.map(Frame::line).unwrap_or_default()
+        );
         let text = |value: Option<Vec<u8>>| {
-            value.map_or_else(|| "NULL".to_owned(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+            value.map_or_else(
+                || "NULL".to_owned(),
+                |bytes| String::from_utf8_lossy(&bytes).into_owned(),
+            )
         };
         let rows = frames.iter().filter(|frame| frame.tag == b'D');
-        rows.map(|row| row.columns().into_iter().map(text).collect()).collect()
+        rows.map(|row| row.columns().into_iter().map(text).collect())
+            .collect()
     }
 
     /// The first value of the first row of a query that must return one.
     pub fn query_value(&mut self, sql: &str) -> String {
-        let first = self.query_rows(sql).into_iter().next().and_then(|row| row.into_iter().next());
+        let first = self
+            .query_rows(sql)
+            .into_iter()
+            .next()
+            .and_then(|row| row.into_iter().next());
         first.unwrap_or_else(|| panic!("{sql}: no row"))
     }
 
@@ -235,12 +272,16 @@ impl RawClient {
     pub fn query_error(&mut self, sql: &str) -> String {
         let frames = self.query(sql);
         let failed = frames.iter().find(|frame| frame.tag == b'E');
-        failed.and_then(|frame| frame.field(b'C')).unwrap_or_else(|| panic!("{sql}: succeeded"))
+        failed
+            .and_then(|frame| frame.field(b'C'))
+            .unwrap_or_else(|| panic!("{sql}: succeeded"))
     }
 
     /// The request that cancels what this connection runs; none when the server sent no key.
     pub fn cancel_request(&self) -> Option<Message> {
-        self.key.clone().map(|(pid, secret)| Message::CancelRequest { pid, secret })
+        self.key
+            .clone()
+            .map(|(pid, secret)| Message::CancelRequest { pid, secret })
     }
 
     /// Says goodbye and waits for the server to close.

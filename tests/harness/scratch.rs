@@ -19,7 +19,8 @@ impl Scratch {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = root().join(format!("{purpose}-{}-{number}", id()));
-        fs::create_dir_all(&path).unwrap_or_else(|e| panic!("failed to create {}: {e}", path.display()));
+        fs::create_dir_all(&path)
+            .unwrap_or_else(|e| panic!("failed to create {}: {e}", path.display()));
         guardian::watch_directory(&path);
         Self(path)
     }
@@ -43,8 +44,10 @@ impl Drop for Scratch {
 pub fn root() -> PathBuf {
     let path = env::temp_dir().join(format!("pgdog-tests-{}", current_uid()));
     if !path.is_dir() {
-        fs::create_dir_all(&path).unwrap_or_else(|e| panic!("failed to create {}: {e}", path.display()));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("the directory is ours");
+        fs::create_dir_all(&path)
+            .unwrap_or_else(|e| panic!("failed to create {}: {e}", path.display()));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+            .expect("the directory is ours");
     }
     path
 }
@@ -57,7 +60,9 @@ pub fn current_uid() -> u32 {
     }
     let probe = env::temp_dir().join(format!("pgdog-tests-uid-{}", id()));
     fs::write(&probe, "").expect("the temporary directory is writable");
-    let uid = fs::metadata(&probe).map(|m| m.uid()).expect("the file was just written");
+    let uid = fs::metadata(&probe)
+        .map(|m| m.uid())
+        .expect("the file was just written");
     fs::remove_file(&probe).ok();
     uid
 }
@@ -65,5 +70,8 @@ pub fn current_uid() -> u32 {
 /// A port nobody listens on just now. It may be taken before its use: whoever uses it tries again.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port on the loopback");
-    listener.local_addr().expect("a bound socket has an address").port()
+    listener
+        .local_addr()
+        .expect("a bound socket has an address")
+        .port()
 }

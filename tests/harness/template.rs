@@ -15,7 +15,12 @@ pub fn unprivileged(program: &Path) -> Command {
     if let Some((uid, gid)) = drop_to() {
         command.uid(uid).gid(gid);
     }
-    command.stdin(Stdio::null()).current_dir("/").env_remove("PGHOST").env_remove("PGPORT").env_remove("PGDATA");
+    command
+        .stdin(Stdio::null())
+        .current_dir("/")
+        .env_remove("PGHOST")
+        .env_remove("PGPORT")
+        .env_remove("PGDATA");
     command
 }
 
@@ -45,16 +50,35 @@ pub fn hand_over(path: &Path) {
 /// Copies the template to `target`, which must not exist.
 pub fn copy_to(target: &Path) {
     let template = template();
-    let status = Command::new("cp").arg("-a").arg(&template).arg(target).status().expect("cp runs");
-    assert!(status.success(), "failed to copy {} to {}", template.display(), target.display());
+    let status = Command::new("cp")
+        .arg("-a")
+        .arg(&template)
+        .arg(target)
+        .status()
+        .expect("cp runs");
+    assert!(
+        status.success(),
+        "failed to copy {} to {}",
+        template.display(),
+        target.display()
+    );
 }
 
 fn template() -> PathBuf {
     let bin = binaries::postgres().expect("PostgreSQL is installed");
-    let output = Command::new(bin.join("postgres")).arg("--version").output().expect("postgres runs");
+    let output = Command::new(bin.join("postgres"))
+        .arg("--version")
+        .output()
+        .expect("postgres runs");
     let version: String = String::from_utf8_lossy(&output.stdout)
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '.' {
+                c
+            } else {
+                '-'
+            }
+        })
         .collect();
     let path = root().join(format!("template-{}", version.trim_matches('-')));
     if path.is_dir() {
@@ -64,14 +88,31 @@ fn template() -> PathBuf {
     hand_over(scratch.path());
     let fresh = scratch.path().join("data");
     let output = unprivileged(&bin.join("initdb"))
-        .args(["-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C", "--no-sync", "-D"])
+        .args([
+            "-U",
+            "postgres",
+            "--auth=trust",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "--no-sync",
+            "-D",
+        ])
         .arg(&fresh)
         .output()
         .expect("initdb runs");
-    assert!(output.status.success(), "initdb failed: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "initdb failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     match fs::rename(&fresh, &path) {
         // Another test process was quicker; its template is as good.
-        Err(e) if matches!(e.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {}
+        Err(e)
+            if matches!(
+                e.kind(),
+                ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists
+            ) => {}
         result => result.expect("a directory can be renamed within one file system"),
     }
     path

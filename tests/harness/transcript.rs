@@ -21,7 +21,10 @@ pub struct Frame {
 impl Frame {
     /// The value of an error's or notice's field, such as `C` for the SQLSTATE.
     pub fn field(&self, field: u8) -> Option<String> {
-        self.fields().into_iter().find(|(code, _)| *code == field).map(|(_, value)| value)
+        self.fields()
+            .into_iter()
+            .find(|(code, _)| *code == field)
+            .map(|(_, value)| value)
     }
 
     fn fields(&self) -> Vec<(u8, String)> {
@@ -49,7 +52,11 @@ impl Frame {
     pub fn line(&self) -> String {
         let tag = char::from(self.tag);
         let content = self.content();
-        if content.is_empty() { tag.to_string() } else { format!("{tag} {content}") }
+        if content.is_empty() {
+            tag.to_string()
+        } else {
+            format!("{tag} {content}")
+        }
     }
 
     fn content(&self) -> String {
@@ -60,7 +67,11 @@ impl Frame {
             b'Z' => String::from_utf8_lossy(&self.body).into_owned(),
             b'S' => format!("{}={}", reader.text(), reader.text()),
             b'D' => {
-                let columns: Vec<String> = self.columns().iter().map(|value| show_value(value.as_deref())).collect();
+                let columns: Vec<String> = self
+                    .columns()
+                    .iter()
+                    .map(|value| show_value(value.as_deref()))
+                    .collect();
                 format!("({})", columns.join(", "))
             }
             b'T' => row_description(&mut reader),
@@ -175,8 +186,16 @@ pub fn show_bytes(bytes: &[u8]) -> String {
         return format!("<{} bytes, hash {:016x}>", bytes.len(), hasher.finish());
     }
     match std::str::from_utf8(bytes) {
-        Ok(text) if text.chars().all(|c| !c.is_control() || c == '\n' || c == '\t') => format!("{text:?}"),
-        _ => bytes.iter().fold("x:".to_owned(), |hex, byte| hex + &format!("{byte:02x}")),
+        Ok(text)
+            if text
+                .chars()
+                .all(|c| !c.is_control() || c == '\n' || c == '\t') =>
+        {
+            format!("{text:?}")
+        }
+        _ => bytes
+            .iter()
+            .fold("x:".to_owned(), |hex, byte| hex + &format!("{byte:02x}")),
     }
 }
 
@@ -199,7 +218,8 @@ impl Reader<'_> {
     }
 
     fn int(&mut self) -> Option<u32> {
-        self.take(4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]))
+        self.take(4)
+            .map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]))
     }
 
     fn text(&mut self) -> String {
@@ -220,12 +240,18 @@ mod tests {
     use super::*;
 
     fn frame(tag: u8, body: &[u8]) -> Frame {
-        Frame { tag, body: body.to_vec() }
+        Frame {
+            tag,
+            body: body.to_vec(),
+        }
     }
 
     #[test]
     fn an_error_shows_what_a_driver_sees_and_not_the_source_line() {
-        let error = frame(b'E', b"SERROR\0VERROR\0C22012\0Mdivision by zero\0Fint.c\0L42\0Rint4div\0\0");
+        let error = frame(
+            b'E',
+            b"SERROR\0VERROR\0C22012\0Mdivision by zero\0Fint.c\0L42\0Rint4div\0\0",
+        );
         assert_eq!(error.line(), "E ERROR 22012: division by zero");
         assert_eq!(error.field(b'C').as_deref(), Some("22012"));
     }

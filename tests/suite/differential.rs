@@ -8,6 +8,7 @@ mod conversation;
 mod difference;
 mod messages;
 mod mode;
+mod place;
 mod script;
 mod stage;
 mod stranger;
@@ -21,9 +22,10 @@ use std::thread::scope;
 
 use pgdog_tests::{Postgres, Proxy};
 
-use conversation::{Answer, Place, SILENCE, hold};
+use conversation::{Answer, SILENCE, hold};
 use difference::{difference, transcript};
 use mode::Mode;
+use place::Place;
 use script::{Script, parse};
 use stage::Stage;
 use stranger::Stranger;
@@ -63,7 +65,9 @@ fn same_as_postgres(file: &str, text: &str, mode: Mode) {
         return;
     }
     let postgres = postgres();
-    let stages: Vec<Stage> = (0..TALKERS.min(held.len())).map(|_| Stage::take(postgres)).collect();
+    let stages: Vec<Stage> = (0..TALKERS.min(held.len()))
+        .map(|_| Stage::take(postgres))
+        .collect();
     let direct = env::var("DIFFERENTIAL_TARGET").as_deref() == Ok("direct");
     let proxy = (!direct).then(|| start_proxy(postgres, mode, &held, &stages));
     let failures = Mutex::new(Vec::new());
@@ -72,8 +76,11 @@ fn same_as_postgres(file: &str, text: &str, mode: Mode) {
             let (held, failures, proxy) = (&held, &failures, proxy.as_ref());
             scope.spawn(move || {
                 for held in held.iter().skip(number).step_by(TALKERS) {
-                    let result = catch_unwind(AssertUnwindSafe(|| compare(postgres, stage, proxy, mode, held)));
-                    let result = result.unwrap_or_else(|_| Some("    (panicked, see above)\n".to_owned()));
+                    let result = catch_unwind(AssertUnwindSafe(|| {
+                        compare(postgres, stage, proxy, mode, held)
+                    }));
+                    let result =
+                        result.unwrap_or_else(|_| Some("    (panicked, see above)\n".to_owned()));
                     if let Some(difference) = result {
                         let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
                         failures.push((held.title.clone(), difference));
@@ -83,14 +90,26 @@ fn same_as_postgres(file: &str, text: &str, mode: Mode) {
         }
     });
     drop(proxy);
-    report(mode, held.len(), failures.into_inner().unwrap_or_else(PoisonError::into_inner));
+    report(
+        mode,
+        held.len(),
+        failures
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner),
+    );
 }
 
 fn report(mode: Mode, scripts: usize, mut failures: Vec<(String, String)>) {
     failures.sort();
     let count = failures.len();
-    let titles: String = failures.iter().map(|(title, _)| format!("  {title}\n")).collect();
-    let details: String = failures.iter().map(|(title, difference)| format!("\n{title}\n{difference}")).collect();
+    let titles: String = failures
+        .iter()
+        .map(|(title, _)| format!("  {title}\n"))
+        .collect();
+    let details: String = failures
+        .iter()
+        .map(|(title, difference)| format!("\n{title}\n{difference}"))
+        .collect();
     assert!(
         failures.is_empty(),
         "{count} of {scripts} scripts differ ({mode:?}; left Postgres, right the proxy)\n{details}\n{count} differ:\n{titles}",
@@ -110,13 +129,21 @@ fn postgres() -> &'static Postgres {
 
 fn oracle(title: &str) -> Oracle {
     static ORACLE: OnceLock<Mutex<HashMap<String, Oracle>>> = OnceLock::new();
-    let mut all = ORACLE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all = ORACLE
+        .get_or_init(Mutex::default)
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     all.entry(title.to_owned()).or_default().clone()
 }
 
 fn ask_postgres(postgres: &Postgres, stage: &Stage, script: &Script) -> Vec<Answer> {
     stage.set(postgres, script);
-    let place = Place { port: postgres.port(), database: stage.name(), postgres, behind: stage.name() };
+    let place = Place {
+        port: postgres.port(),
+        database: stage.name(),
+        postgres,
+        behind: stage.name(),
+    };
     let answers = hold(script, place, None, None);
     if env::var_os("DIFFERENTIAL_PRINT").is_some() {
         eprintln!("{}", transcript(script, &answers));
@@ -137,19 +164,37 @@ fn start_proxy(postgres: &Postgres, mode: Mode, held: &[Held<'_>], stages: &[Sta
 
 /// Holds the conversation through the proxy (or, without one, with Postgres once more); the difference, when there
 /// is one that is not listed.
-fn compare(postgres: &Postgres, stage: &Stage, proxy: Option<&Proxy>, mode: Mode, held: &Held<'_>) -> Option<String> {
+fn compare(
+    postgres: &Postgres,
+    stage: &Stage,
+    proxy: Option<&Proxy>,
+    mode: Mode,
+    held: &Held<'_>,
+) -> Option<String> {
     let script = held.script;
     let oracle = oracle(&held.title);
     let expected = oracle.get_or_init(|| ask_postgres(postgres, stage, script));
-    if expected.iter().flat_map(|answer| &answer.lines).any(|line| line == SILENCE) {
-        return Some(format!("    the script waits for what Postgres does not say\n{}", transcript(script, expected)));
+    if expected
+        .iter()
+        .flat_map(|answer| &answer.lines)
+        .any(|line| line == SILENCE)
+    {
+        return Some(format!(
+            "    the script waits for what Postgres does not say\n{}",
+            transcript(script, expected)
+        ));
     }
     stage.set(postgres, script);
     let (port, database) = match proxy {
         Some(proxy) => (proxy.port(), held.database.as_str()),
         None => (postgres.port(), stage.name()),
     };
-    let place = Place { port, database, postgres, behind: stage.name() };
+    let place = Place {
+        port,
+        database,
+        postgres,
+        behind: stage.name(),
+    };
     let mut stranger = None;
     if mode.has_stranger() {
         match Stranger::new(port, database) {

@@ -21,11 +21,21 @@ fn row(package: &str) -> Option<usize> {
 fn metadata() -> Value {
     let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--offline",
+        ])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo runs");
-    assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "cargo metadata: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON")
 }
 
@@ -55,8 +65,16 @@ fn every_crate_of_the_proxy_has_a_row() {
     let metadata = metadata();
     let missing: Vec<&str> = array(&metadata, "packages")
         .iter()
-        .filter(|package| package["manifest_path"].as_str().is_some_and(|path| path.contains("/proxy/")))
-        .filter(|package| !package["manifest_path"].as_str().is_some_and(|path| path.contains("/examples/")))
+        .filter(|package| {
+            package["manifest_path"]
+                .as_str()
+                .is_some_and(|path| path.contains("/proxy/"))
+        })
+        .filter(|package| {
+            !package["manifest_path"]
+                .as_str()
+                .is_some_and(|path| path.contains("/examples/"))
+        })
         .filter_map(|package| package["name"].as_str())
         .filter(|name| row(name).is_none())
         .collect();

@@ -6,7 +6,11 @@ use pgdog_tests::raw::PATIENCE;
 use pgdog_tests::{Message, Postgres, Proxy, ProxyConfig, RawClient, Received};
 
 fn proxy(postgres: &Postgres) -> Proxy {
-    Proxy::start(&ProxyConfig::transaction(postgres).database("postgres").user("pgdog", "pgdog"))
+    Proxy::start(
+        &ProxyConfig::transaction(postgres)
+            .database("postgres")
+            .user("pgdog", "pgdog"),
+    )
 }
 
 fn startup() -> Message {
@@ -31,7 +35,14 @@ fn encryption_is_declined_and_the_login_goes_on() {
             assert_eq!(client.receive_byte(PATIENCE), Some(b'N'), "{order:?}");
         }
         client.send(&[startup()]);
-        assert_eq!(client.until_ready().last().and_then(pgdog_tests::Frame::status), Some('I'), "{order:?}");
+        assert_eq!(
+            client
+                .until_ready()
+                .last()
+                .and_then(pgdog_tests::Frame::status),
+            Some('I'),
+            "{order:?}"
+        );
         assert_eq!(client.query_value("select 1"), "1");
     }
 }
@@ -42,14 +53,21 @@ fn a_login_that_says_nothing_hurts_nobody() {
         return;
     }
     let proxy = proxy(Postgres::shared());
-    let mut silent: Vec<RawClient> =
-        (0..20).map(|_| RawClient::open(proxy.port()).expect("the proxy accepts")).collect();
-    assert_eq!(proxy.client("pgdog", "postgres").query_value("select 1"), "1");
+    let mut silent: Vec<RawClient> = (0..20)
+        .map(|_| RawClient::open(proxy.port()).expect("the proxy accepts"))
+        .collect();
+    assert_eq!(
+        proxy.client("pgdog", "postgres").query_value("select 1"),
+        "1"
+    );
     for client in &mut silent {
         assert_eq!(client.receive(Duration::from_millis(1)), Received::Silence);
     }
     drop(silent);
-    assert_eq!(proxy.client("pgdog", "postgres").query_value("select 2"), "2");
+    assert_eq!(
+        proxy.client("pgdog", "postgres").query_value("select 2"),
+        "2"
+    );
 }
 
 #[test]
@@ -58,6 +76,10 @@ fn an_unknown_database_is_named_in_the_refusal() {
         return;
     }
     let proxy = proxy(Postgres::shared());
-    let refusal = RawClient::try_login(proxy.port(), "pgdog", "nowhere").expect_err("there is no such database");
-    assert!(refusal.starts_with("E FATAL 3D000") || refusal.starts_with("E FATAL 28"), "{refusal}");
+    let refusal = RawClient::try_login(proxy.port(), "pgdog", "nowhere")
+        .expect_err("there is no such database");
+    assert!(
+        refusal.starts_with("E FATAL 3D000") || refusal.starts_with("E FATAL 28"),
+        "{refusal}"
+    );
 }

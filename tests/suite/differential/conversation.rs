@@ -5,8 +5,9 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use pgdog_tests::message::encode_all;
-use pgdog_tests::{Frame, Message, Postgres, RawClient, Received, wait};
+use pgdog_tests::{Frame, Message, RawClient, Received, wait};
 
+use super::place::Place;
 use super::script::{Action, Reading, Script, Step};
 use super::stranger::Stranger;
 
@@ -23,17 +24,6 @@ pub(super) struct Answer {
     pub(super) lines: Vec<String>,
     /// How many messages came; a line that ends in silence is read up to this count elsewhere.
     messages: usize,
-}
-
-/// Where the clients of a conversation connect to.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'a> {
-    pub(super) port: u16,
-    pub(super) database: &'a str,
-    /// The Postgres behind it, for what a script does there directly.
-    pub(super) postgres: &'a Postgres,
-    /// The name of the database there.
-    pub(super) behind: &'a str,
 }
 
 /// How Postgres ended its answer to a line that is read until silence.
@@ -85,13 +75,22 @@ pub(super) fn hold(
     stranger: Option<&mut Stranger>,
     oracle: Option<&[Answer]>,
 ) -> Vec<Answer> {
-    let mut conversation = Conversation { script, place, clients: BTreeMap::new(), stranger, lost: false };
+    let mut conversation = Conversation {
+        script,
+        place,
+        clients: BTreeMap::new(),
+        stranger,
+        lost: false,
+    };
     let mut answers = Vec::new();
     for (index, step) in script.steps.iter().enumerate() {
-        let expected = oracle.and_then(|answers| answers.get(index)).map(|answer| match answer.lines.last() {
-            Some(line) if line == CLOSED => Expected::Close,
-            _ => Expected::Messages(answer.messages),
-        });
+        let expected =
+            oracle
+                .and_then(|answers| answers.get(index))
+                .map(|answer| match answer.lines.last() {
+                    Some(line) if line == CLOSED => Expected::Close,
+                    _ => Expected::Messages(answer.messages),
+                });
         answers.push(conversation.step(step, expected));
         if conversation.lost {
             break;
@@ -115,13 +114,15 @@ impl Conversation<'_> {
         let stirs = matches!(step.action, Action::Send { .. })
             && !self.clients.is_empty()
             && self.clients.values().all(Client::is_idle);
-        if stirs && let Some(stranger) = self.stranger.as_mut()
+        if stirs
+            && let Some(stranger) = self.stranger.as_mut()
             && let Err(problem) = stranger.before_step()
         {
             answer.lines.push(format!("(stranger: {problem})"));
         }
         self.act(step, expected, &mut answer);
-        if stirs && let Some(stranger) = self.stranger.as_mut()
+        if stirs
+            && let Some(stranger) = self.stranger.as_mut()
             && let Err(problem) = stranger.after_step()
         {
             answer.lines.push(format!("(stranger: {problem})"));
@@ -132,13 +133,22 @@ impl Conversation<'_> {
     fn act(&mut self, step: &Step, expected: Option<Expected>, answer: &mut Answer) {
         let postgres = self.place.postgres;
         match &step.action {
-            Action::Send { messages, pieces, reading } => {
-                if !self.clients.contains_key(&step.client) && !self.log_in(&step.client, &[], false, answer) {
+            Action::Send {
+                messages,
+                pieces,
+                reading,
+            } => {
+                if !self.clients.contains_key(&step.client)
+                    && !self.log_in(&step.client, &[], false, answer)
+                {
                     return;
                 }
                 self.send(&step.client, messages, *pieces);
                 self.read_answers(&step.client, messages, *reading, expected, answer);
-                if messages.iter().any(|message| matches!(message, Message::Startup { .. })) {
+                if messages
+                    .iter()
+                    .any(|message| matches!(message, Message::Startup { .. }))
+                {
                     sort_parameters(&mut answer.lines);
                 }
             }
@@ -162,7 +172,9 @@ impl Conversation<'_> {
             Action::Run(sql) => postgres.run(self.place.behind, sql),
             Action::Check(sql) => {
                 let rows = postgres.client(self.place.behind).query_rows(sql);
-                answer.lines.extend(rows.iter().map(|row| format!("= {}", row.join(", "))));
+                answer
+                    .lines
+                    .extend(rows.iter().map(|row| format!("= {}", row.join(", "))));
             }
             Action::Until(sql) => {
                 let mut client = postgres.client(self.place.behind);
@@ -174,7 +186,14 @@ impl Conversation<'_> {
     }
 
     fn add(&mut self, name: &str, raw: RawClient, unsynced: bool) {
-        let client = Client { raw, owed: 0, copying: false, unsynced, status: 'I', gone: false };
+        let client = Client {
+            raw,
+            owed: 0,
+            copying: false,
+            unsynced,
+            status: 'I',
+            gone: false,
+        };
         self.clients.insert(name.to_owned(), client);
     }
 
@@ -186,7 +205,10 @@ impl Conversation<'_> {
         compared: bool,
         answer: &mut Answer,
     ) -> bool {
-        let mut all = vec![("user", self.script.user.as_str()), ("database", self.place.database)];
+        let mut all = vec![
+            ("user", self.script.user.as_str()),
+            ("database", self.place.database),
+        ];
         for (key, value) in self.script.startup.iter().chain(parameters) {
             all.retain(|(other, _)| *other != "user" || key != "user");
             all.push((key, value));
@@ -214,9 +236,14 @@ impl Conversation<'_> {
     }
 
     fn send(&mut self, name: &str, messages: &[Message], pieces: Option<usize>) {
-        let Some(client) = self.clients.get_mut(name) else { return };
+        let Some(client) = self.clients.get_mut(name) else {
+            return;
+        };
         client.has_sent(messages);
-        let messages: Vec<Message> = messages.iter().map(|message| self.place.fill_in(message)).collect();
+        let messages: Vec<Message> = messages
+            .iter()
+            .map(|message| self.place.fill_in(message))
+            .collect();
         match pieces {
             Some(size) => client.raw.send_pieces(&encode_all(&messages), size),
             None => client.raw.send(&messages),
@@ -232,19 +259,32 @@ impl Conversation<'_> {
         expected: Option<Expected>,
         answer: &mut Answer,
     ) {
-        if messages.iter().any(|message| matches!(message, Message::Terminate)) {
+        if messages
+            .iter()
+            .any(|message| matches!(message, Message::Terminate))
+        {
             while self.read_one(name, PATIENCE, answer) {}
             return;
         }
-        let Some(client) = self.clients.get_mut(name) else { return };
+        let Some(client) = self.clients.get_mut(name) else {
+            return;
+        };
         for message in messages {
             if matches!(message, Message::SslRequest | Message::GssRequest) {
                 let byte = client.raw.receive_byte(PATIENCE);
-                answer.lines.push(byte.map_or("(no byte)".to_owned(), |byte| format!("byte {:?}", char::from(byte))));
+                answer
+                    .lines
+                    .push(byte.map_or("(no byte)".to_owned(), |byte| {
+                        format!("byte {:?}", char::from(byte))
+                    }));
             }
         }
-        let flushes = messages.iter().any(|message| matches!(message, Message::Flush));
-        let data_follows = messages.iter().any(|message| matches!(message, Message::CopyDone | Message::CopyFail(_)));
+        let flushes = messages
+            .iter()
+            .any(|message| matches!(message, Message::Flush));
+        let data_follows = messages
+            .iter()
+            .any(|message| matches!(message, Message::CopyDone | Message::CopyFail(_)));
         match reading {
             Reading::Nothing => {}
             Reading::UntilSilence => {
@@ -273,7 +313,13 @@ impl Conversation<'_> {
     }
 
     /// Postgres is read until it is silent, whoever else until it has said as much.
-    fn read_until_silence(&mut self, name: &str, expected: Option<Expected>, data_follows: bool, answer: &mut Answer) {
+    fn read_until_silence(
+        &mut self,
+        name: &str,
+        expected: Option<Expected>,
+        data_follows: bool,
+        answer: &mut Answer,
+    ) {
         let start = answer.messages;
         loop {
             let said = answer.messages - start;
@@ -301,8 +347,15 @@ impl Conversation<'_> {
     /// a COPY is never answered.)
     fn settle(&mut self, name: &str, messages: &[Message]) {
         if let Some(client) = self.clients.get_mut(name) {
-            let syncs = messages.iter().filter(|message| matches!(message, Message::Sync)).count();
-            client.owed = if client.copying { client.owed.saturating_sub(syncs) } else { 0 };
+            let syncs = messages
+                .iter()
+                .filter(|message| matches!(message, Message::Sync))
+                .count();
+            client.owed = if client.copying {
+                client.owed.saturating_sub(syncs)
+            } else {
+                0
+            };
         }
     }
 
@@ -325,7 +378,7 @@ impl Conversation<'_> {
                     _ => {}
                 }
                 answer.messages += 1;
-                answer.lines.push(frame.line());
+                answer.lines.push(self.place.clear(frame.line()));
                 true
             }
             Received::Eof => {
@@ -348,7 +401,10 @@ impl Conversation<'_> {
 fn sort_parameters(lines: &mut [String]) {
     let is_parameter = |line: &String| line.starts_with("S ");
     if let Some(first) = lines.iter().position(is_parameter) {
-        let count = lines[first..].iter().take_while(|line| is_parameter(line)).count();
+        let count = lines[first..]
+            .iter()
+            .take_while(|line| is_parameter(line))
+            .count();
         lines[first..first + count].sort();
     }
 }
@@ -357,15 +413,3 @@ fn sort_parameters(lines: &mut [String]) {
 pub(super) const SILENCE: &str = "(silence)";
 
 const CLOSED: &str = "(closed)";
-
-impl Place<'_> {
-    /// Puts the names of this place into startup packets.
-    fn fill_in(&self, message: &Message) -> Message {
-        let Message::Startup { version, parameters } = message else { return message.clone() };
-        let fill = |(name, value): &(String, String)| {
-            let value = if value == "$database" { self.database } else { value };
-            (name.clone(), value.to_owned())
-        };
-        Message::Startup { version: *version, parameters: parameters.iter().map(fill).collect() }
-    }
-}

@@ -39,17 +39,30 @@ pub(super) fn transcript(script: &Script, answers: &[Answer]) -> String {
     let mut out = format!("# name: {}\n", script.name);
     for (step, answer) in script.steps.iter().zip(answers) {
         out.push_str(&format!("{}\n", step.text));
-        answer.lines.iter().for_each(|line| out.push_str(&format!("        {line}\n")));
+        answer
+            .lines
+            .iter()
+            .for_each(|line| out.push_str(&format!("        {line}\n")));
     }
     out
 }
 
 fn masked(script: &Script, answer: Option<&Answer>) -> Vec<String> {
-    let lines = answer.map(|answer| answer.lines.as_slice()).unwrap_or_default();
+    let lines = answer
+        .map(|answer| answer.lines.as_slice())
+        .unwrap_or_default();
     let is_masked = |line: &String| script.masks.iter().any(|mask| line.contains(mask.as_str()));
-    lines.iter().filter(|line| !is_masked(line)).cloned().collect()
+    lines
+        .iter()
+        .filter(|line| !is_masked(line))
+        .cloned()
+        .collect()
 }
 
 fn cut(line: &str) -> String {
-    if line.chars().count() <= WIDTH { line.to_owned() } else { line.chars().take(WIDTH - 1).chain(['…']).collect() }
+    if line.chars().count() <= WIDTH {
+        line.to_owned()
+    } else {
+        line.chars().take(WIDTH - 1).chain(['…']).collect()
+    }
 }

@@ -18,7 +18,10 @@ pub(super) fn messages(tokens: &[Token]) -> Result<Vec<Message>, String> {
                 rest = after;
             }
             _ => {
-                let end = rest.iter().position(|token| *token == Token::End).unwrap_or(rest.len());
+                let end = rest
+                    .iter()
+                    .position(|token| *token == Token::End)
+                    .unwrap_or(rest.len());
                 out.push(message(&rest[..end])?);
                 rest = &rest[end..];
             }
@@ -32,7 +35,10 @@ fn repetition(tokens: &[Token]) -> Result<(usize, &[Token], &[Token]), String> {
         return Err("repeat N { … } expected".to_owned());
     };
     let count = count.parse().map_err(|_| format!("{count} is no count"))?;
-    let end = rest.iter().position(|token| *token == Token::Close).ok_or("} is missing")?;
+    let end = rest
+        .iter()
+        .position(|token| *token == Token::Close)
+        .ok_or("} is missing")?;
     Ok((count, &rest[..end], &rest[end + 1..]))
 }
 
@@ -81,7 +87,9 @@ fn arguments(tokens: &[Token]) -> Result<Arguments, String> {
                     None => out.plain.push(Plain::Word(word.clone())),
                 },
             },
-            Token::End | Token::Open | Token::Close => return Err("a brace out of place".to_owned()),
+            Token::End | Token::Open | Token::Close => {
+                return Err("a brace out of place".to_owned());
+            }
         }
     }
     Ok(out)
@@ -97,7 +105,11 @@ fn named(out: &mut Arguments, key: &str, value: Vec<u8>) -> Result<(), String> {
         "max" => out.limit = text.parse().map_err(|_| format!("max={text}"))?,
         "protocol" => {
             let (major, minor) = text.split_once('.').ok_or("protocol=major.minor")?;
-            let number = |digits: &str| digits.parse::<u16>().map_err(|_| format!("protocol={text}"));
+            let number = |digits: &str| {
+                digits
+                    .parse::<u16>()
+                    .map_err(|_| format!("protocol={text}"))
+            };
             out.version = Some((number(major)?, number(minor)?));
         }
         _ => out.named.push((key.to_owned(), text)),
@@ -106,7 +118,9 @@ fn named(out: &mut Arguments, key: &str, value: Vec<u8>) -> Result<(), String> {
 }
 
 fn numbers(text: &str) -> Result<Vec<i16>, String> {
-    text.split(',').map(|number| number.parse().map_err(|_| format!("{number} is no number"))).collect()
+    text.split(',')
+        .map(|number| number.parse().map_err(|_| format!("{number} is no number")))
+        .collect()
 }
 
 fn message(tokens: &[Token]) -> Result<Message, String> {
@@ -114,7 +128,9 @@ fn message(tokens: &[Token]) -> Result<Message, String> {
         return Err(format!("a message begins with its letter, not {tokens:?}"));
     };
     let arguments = arguments(rest)?;
-    let target = |arguments: Arguments, statement: fn(Vec<u8>) -> Message, portal: fn(Vec<u8>) -> Message| {
+    let target = |arguments: Arguments,
+                  statement: fn(Vec<u8>) -> Message,
+                  portal: fn(Vec<u8>) -> Message| {
         match arguments.statement {
             Some(name) => statement(name),
             None => portal(arguments.portal.unwrap_or_default()),
@@ -130,9 +146,16 @@ fn message(tokens: &[Token]) -> Result<Message, String> {
             values: arguments.plain.into_iter().map(Plain::into_value).collect(),
             results: arguments.results,
         },
-        "D" => target(arguments, Message::DescribeStatement, Message::DescribePortal),
+        "D" => target(
+            arguments,
+            Message::DescribeStatement,
+            Message::DescribePortal,
+        ),
         "C" => target(arguments, Message::CloseStatement, Message::ClosePortal),
-        "E" => Message::Execute { portal: arguments.portal.unwrap_or_default(), limit: arguments.limit },
+        "E" => Message::Execute {
+            portal: arguments.portal.unwrap_or_default(),
+            limit: arguments.limit,
+        },
         "S" => Message::Sync,
         "H" => Message::Flush,
         "X" => Message::Terminate,
@@ -143,7 +166,10 @@ fn message(tokens: &[Token]) -> Result<Message, String> {
         "raw" => Message::Raw(only_text(arguments)?),
         "ssl" => Message::SslRequest,
         "gss" => Message::GssRequest,
-        "startup" => Message::Startup { version: arguments.version.unwrap_or((3, 0)), parameters: arguments.named },
+        "startup" => Message::Startup {
+            version: arguments.version.unwrap_or((3, 0)),
+            parameters: arguments.named,
+        },
         other => return Err(format!("unknown message {other}")),
     })
 }
@@ -168,13 +194,19 @@ fn parse(arguments: Arguments) -> Result<Message, String> {
         }
     }
     let sql = sql.ok_or("P wants a text")?;
-    Ok(Message::Parse { name: arguments.statement.unwrap_or_default(), sql, types })
+    Ok(Message::Parse {
+        name: arguments.statement.unwrap_or_default(),
+        sql,
+        types,
+    })
 }
 
 /// `F oid value… f=… r=…`
 fn function_call(arguments: Arguments) -> Result<Message, String> {
     let mut plain = arguments.plain.into_iter();
-    let Some(Plain::Word(oid)) = plain.next() else { return Err("F wants an OID".to_owned()) };
+    let Some(Plain::Word(oid)) = plain.next() else {
+        return Err("F wants an OID".to_owned());
+    };
     Ok(Message::FunctionCall {
         function: oid.parse().map_err(|_| format!("{oid} is no OID"))?,
         formats: arguments.formats,

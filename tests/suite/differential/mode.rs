@@ -44,7 +44,9 @@ impl Mode {
     pub(super) fn config(self, postgres: &Postgres) -> ProxyConfig {
         match self {
             Self::OneServer | Self::Stirred => ProxyConfig::transaction(postgres),
-            Self::FewStatements => ProxyConfig::transaction(postgres).general("prepared_statements_limit", "2"),
+            Self::FewStatements => {
+                ProxyConfig::transaction(postgres).general("prepared_statements_limit", "2")
+            }
             Self::Session => ProxyConfig::session(postgres),
             Self::Statement => ProxyConfig::statement(postgres),
         }

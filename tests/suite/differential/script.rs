@@ -6,7 +6,7 @@
 //! startup: application_name=x                         further startup parameters of every client
 //! user: alice                                         the user to log in as (pgdog, a superuser)
 //! modes: transaction session statement                where it applies (transaction session)
-//! differs transaction: why                            a known difference in a mode, or in `all`
+//! differs transaction: why                            a known difference in a mode, in `all`, or when `stirred`
 //! mask "text": why                                    transcript lines with this text are left out
 //!
 //! P s=s1 "select $1::int + 1"; S                      one line, one write; then what it asks for is read
@@ -24,7 +24,8 @@
 //! Lines without messages: `open` (connect, no startup), `connect key=value…` (log in and compare the whole answer),
 //! `close` (vanish), `wait N` (read N messages), `eof` (read to the end), `sleep MS`,
 //! `run "sql"` (straight on Postgres), `check "sql"` (the same, and its answer is compared),
-//! `until "sql"` (the same, until it returns true).
+//! `until "sql"` (the same, until it returns true). `$stage` in a simple query is a name no other script has, for what
+//! lives outside of databases.
 
 use pgdog_tests::Message;
 
@@ -56,7 +57,11 @@ pub(super) struct Step {
 /// What a line does.
 #[derive(Clone, Debug)]
 pub(super) enum Action {
-    Send { messages: Vec<Message>, pieces: Option<usize>, reading: Reading },
+    Send {
+        messages: Vec<Message>,
+        pieces: Option<usize>,
+        reading: Reading,
+    },
     Open,
     Connect(Vec<(String, String)>),
     Close,
@@ -105,7 +110,11 @@ impl Script {
 
     /// Why another answer is right in this mode, when it is.
     pub(super) fn known_difference(&self, mode: Mode) -> Option<&str> {
-        let listed = self.differs.iter().find(|(name, _)| name == "all" || name == mode.pooler_mode());
+        let listed = self.differs.iter().find(|(name, _)| {
+            name == "all"
+                || name == mode.pooler_mode()
+                || (name == "stirred" && mode.has_stranger())
+        });
         listed.map(|(_, reason)| reason.as_str())
     }
 }
@@ -119,7 +128,9 @@ pub(super) fn parse(text: &str) -> Result<Vec<Script>, String> {
         if let Some(name) = line.strip_prefix("# name:") {
             scripts.push(Script::new(name.trim()));
         } else if !line.is_empty() && !line.starts_with('#') {
-            let script = scripts.last_mut().ok_or_else(|| at("no script has begun".to_owned()))?;
+            let script = scripts
+                .last_mut()
+                .ok_or_else(|| at("no script has begun".to_owned()))?;
             add_line(script, line).map_err(at)?;
         }
     }
@@ -127,7 +138,10 @@ pub(super) fn parse(text: &str) -> Result<Vec<Script>, String> {
         if script.steps.is_empty() {
             return Err(format!("{} is empty", script.name));
         }
-        if scripts[..index].iter().any(|other| other.name == script.name) {
+        if scripts[..index]
+            .iter()
+            .any(|other| other.name == script.name)
+        {
             return Err(format!("{} is there twice", script.name));
         }
     }
@@ -168,21 +182,33 @@ fn step(line: &str) -> Result<Step, String> {
         Some((name, rest)) if name.chars().all(char::is_alphanumeric) => (name, rest),
         _ => ("main", line),
     };
-    Ok(Step { client: client.to_owned(), text: shortened(line), action: action(&tokens(rest)?)? })
+    Ok(Step {
+        client: client.to_owned(),
+        text: shortened(line),
+        action: action(&tokens(rest)?)?,
+    })
 }
 
 fn shortened(line: &str) -> String {
-    if line.chars().count() <= 160 { line.to_owned() } else { line.chars().take(160).chain("…".chars()).collect() }
+    if line.chars().count() <= 160 {
+        line.to_owned()
+    } else {
+        line.chars().take(160).chain("…".chars()).collect()
+    }
 }
 
 fn action(tokens: &[Token]) -> Result<Action, String> {
-    let [Token::Word(first), rest @ ..] = tokens else { return Err("a word expected".to_owned()) };
+    let [Token::Word(first), rest @ ..] = tokens else {
+        return Err("a word expected".to_owned());
+    };
     let sql = || match rest {
         [Token::Text(text)] => Ok(String::from_utf8_lossy(text).into_owned()),
         _ => Err(format!("{first} wants a text")),
     };
     let number = || match rest {
-        [Token::Word(digits)] => digits.parse::<u64>().map_err(|_| format!("{digits} is no number")),
+        [Token::Word(digits)] => digits
+            .parse::<u64>()
+            .map_err(|_| format!("{digits} is no number")),
         _ => Err(format!("{first} wants a number")),
     };
     Ok(match first.as_str() {
@@ -216,7 +242,13 @@ fn sending(mut tokens: &[Token]) -> Result<Action, String> {
                 pieces = Some(size.parse().map_err(|_| format!("{size} is no size"))?);
                 tokens = rest;
             }
-            _ => return Ok(Action::Send { messages: messages(tokens)?, pieces, reading }),
+            _ => {
+                return Ok(Action::Send {
+                    messages: messages(tokens)?,
+                    pieces,
+                    reading,
+                });
+            }
         }
     }
 }

@@ -47,7 +47,10 @@ impl Stage {
             return Self { name };
         }
         let name = format!("stage{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        postgres.run("postgres", &format!("create database {name} template template0"));
+        postgres.run(
+            "postgres",
+            &format!("create database {name} template template0"),
+        );
         Self { name }
     }
 
@@ -60,8 +63,13 @@ impl Stage {
     pub(super) fn set(&self, postgres: &Postgres, script: &Script) {
         let mut client = postgres.client(&self.name);
         client.query(THROW_OUT);
-        assert!(wait::until(Duration::from_secs(10), || client.query_value(ALONE) == "t"), "somebody does not leave");
-        for row in client.query_rows("select gid from pg_prepared_xacts where database = current_database()") {
+        assert!(
+            wait::until(Duration::from_secs(10), || client.query_value(ALONE) == "t"),
+            "somebody does not leave"
+        );
+        for row in client
+            .query_rows("select gid from pg_prepared_xacts where database = current_database()")
+        {
             client.run(&format!("rollback prepared '{}'", row[0]));
         }
         client.run("set client_min_messages = error");
@@ -74,6 +82,9 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        free().lock().unwrap_or_else(PoisonError::into_inner).push(std::mem::take(&mut self.name));
+        free()
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(std::mem::take(&mut self.name));
     }
 }

@@ -43,7 +43,12 @@ impl Stranger {
     /// Logs in.
     pub(super) fn new(port: u16, database: &str) -> Result<Self, String> {
         let client = RawClient::try_login(port, "pgdog", database)?;
-        Ok(Self { port, database: database.to_owned(), client, deed: Deed::HoldServer })
+        Ok(Self {
+            port,
+            database: database.to_owned(),
+            client,
+            deed: Deed::HoldServer,
+        })
     }
 
     /// Called when no client of the script is in a transaction.

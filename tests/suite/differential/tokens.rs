@@ -103,7 +103,10 @@ pub(super) fn hex(text: &str) -> Result<Vec<u8>, String> {
     if digits.len() != text.len() || !digits.len().is_multiple_of(2) {
         return Err(format!("{text} is no hex"));
     }
-    Ok(digits.chunks(2).filter_map(|pair| u8::try_from(pair[0] * 16 + pair[1]).ok()).collect())
+    Ok(digits
+        .chunks(2)
+        .filter_map(|pair| u8::try_from(pair[0] * 16 + pair[1]).ok())
+        .collect())
 }
 
 #[test]
