@@ -15,21 +15,28 @@
 //! assert_eq!(client.query_value("select 1"), "1");
 //! ```
 
+pub mod activity;
 pub mod binaries;
+pub mod certificates;
 pub mod guardian;
 pub mod message;
 pub mod postgres;
 pub mod proxy;
 pub mod proxy_config;
+pub mod psql;
 pub mod raw;
 pub mod scratch;
 pub mod template;
+pub mod tls;
 pub mod transcript;
 pub mod wait;
 
+pub use activity::Activity;
+pub use certificates::Authority;
 pub use message::Message;
 pub use postgres::{Database, Postgres, PostgresOptions, StopMode};
 pub use proxy::Proxy;
 pub use proxy_config::ProxyConfig;
+pub use psql::Psql;
 pub use raw::{RawClient, Received};
 pub use transcript::Frame;

@@ -3,4 +3,5 @@
 mod differential;
 mod harness;
 mod layers;
+mod login;
 mod startup;

@@ -192,7 +192,8 @@ impl Session {
         let auth = account.as_ref().and_then(|a| a.user.auth).unwrap_or(self.live.settings.auth);
         let by_certificate = self.certificate_fits(account.as_deref());
         let proven = match (&account, auth) {
-            (Some(account), _) if by_certificate || account.user.certificate_required => by_certificate,
+            _ if by_certificate => true,
+            (Some(account), _) if account.user.certificate_required => return Err(self.certificate_refused(&startup.user)),
             (account, AuthType::Trust) => account.is_some(),
             (account, AuthType::Scram) => self.scram(account.clone(), &startup.user).await?,
             (account, AuthType::Md5) => self.md5(account.as_deref(), &startup.user).await?,
@@ -212,6 +213,13 @@ impl Session {
             (Some(identity), Some(presented)) => presented.name() == Some(identity),
             _ => false,
         }
+    }
+
+    /// What is told to a client that can only get in by a certificate, in PostgreSQL's words.
+    fn certificate_refused(&self, user: &str) -> Fail {
+        let presented = self.stream.as_ref().is_some_and(|s| s.peer_identity().is_some());
+        let text = if presented { format!("certificate authentication failed for user \"{user}\"") } else { "connection requires a valid client certificate".to_owned() };
+        ErrorResponse::fatal(sqlstate::INVALID_AUTHORIZATION, text).into()
     }
 
     async fn ask(&mut self, request: Authentication<'_>) -> Result<(), Fail> {
@@ -293,7 +301,10 @@ impl Session {
         let answer = body.strip_suffix(b"\0").unwrap_or(&body);
         let Ok(answer) = std::str::from_utf8(answer) else { return Ok(false) };
         let (secret, answer) = (self.runtime.secret, answer.to_owned());
-        let credentials = account.map(|a| a.user.credentials.clone()).unwrap_or_default();
+        let known = account.is_some();
+        // An unknown user costs as much as one with one password.
+        let nobody = || pgdog_config::Credentials { passwords: vec!["\u{1}unknown".to_owned()], verifier: None };
+        let credentials = account.map_or_else(nobody, |a| a.user.credentials.clone());
         let user = account.map(|a| a.user.name.clone()).unwrap_or_default();
         // Compared by what is derived from them, so that the time says nothing of the text.
         let check = move || {
@@ -301,7 +312,7 @@ impl Session {
             let given = verifier(&answer).ok();
             let listed = credentials.passwords.iter().fold(false, |right, p| right | (given.is_some() && verifier(p).ok() == given));
             let stored = credentials.verifier.as_deref().and_then(|v| pgdog_wire::scram::Verifier::parse(v).ok());
-            listed | stored.is_some_and(|v| v.matches(&answer))
+            (listed | stored.is_some_and(|v| v.matches(&answer))) && known
         };
         Ok(tokio::task::spawn_blocking(check).await.unwrap_or(false))
     }
