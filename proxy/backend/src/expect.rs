@@ -34,6 +34,7 @@ pub enum Expect {
     /// A Close that the proxy put in. No id: the unnamed statement.
     OwnClose(Option<StatementId>),
     /// Nothing was sent; the client gets this ParseComplete or CloseComplete (`b'1'`, `b'3'`) when its turn comes.
+    /// A Parse only where the transaction cannot have failed by then, see [`Owed::awaits_status`].
     Fake(u8),
     /// A message that is bound to fail was sent; the client gets this error instead of the server's.
     Instead(Box<ErrorResponse>),
@@ -123,6 +124,13 @@ impl Owed {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    /// Whether the transaction status may be another one by the time that the next message is looked at by the server.
+    #[must_use]
+    pub fn awaits_status(&self) -> bool {
+        let failed = self.status == TransactionStatus::Failed;
+        self.queue.iter().any(|e| matches!(e, Expect::Query | Expect::Sync) || failed && matches!(e, Expect::Execute))
     }
 
     /// Notes a message that was sent (or, for [`Expect::Fake`], was not).
@@ -225,22 +233,23 @@ impl Owed {
 
     /// The server reads COPY data now: it ignores the Syncs that were sent before the copy's end.
     fn copy_begins(&mut self) {
+        self.copy_in = true;
         let mut index = 1;
-        while index < self.queue.len() {
+        while index < self.queue.len() && self.copy_in {
             match self.queue[index] {
                 Expect::Sync => {
                     self.queue.remove(index);
                 }
                 Expect::CopyEnd => {
                     self.queue.remove(index);
-                    return;
+                    self.copy_in = false;
                 }
                 _ => index += 1,
             }
         }
-        self.copy_in = true;
-        // The Sync that was sent is lost: what follows the copy is still to be synced.
-        self.unsynced = !matches!(self.queue.front(), Some(Expect::Query));
+        // The Syncs that were sent are lost: without another, what follows the copy is still to be synced.
+        let synced = self.queue.iter().any(|e| matches!(e, Expect::Query | Expect::Sync));
+        self.unsynced |= !synced;
     }
 
     fn fail(&mut self) -> Verdict {
@@ -258,7 +267,9 @@ impl Owed {
             match self.queue.front() {
                 Some(Expect::Sync) => break,
                 None => {
+                    // A Query among what was ignored ended nothing.
                     self.ignoring = true;
+                    self.unsynced = true;
                     break;
                 }
                 Some(_) => {}
@@ -289,10 +300,7 @@ impl Owed {
         loop {
             match self.queue.front() {
                 Some(&Expect::Fake(kind)) => {
-                    // In a failed transaction the server would have refused the Parse; the message after it will be.
-                    if !(kind == b'1' && self.status == TransactionStatus::Failed) {
-                        emit(kind);
-                    }
+                    emit(kind);
                     self.fakes -= 1;
                 }
                 Some(Expect::CopyEnd) if !self.copy_in => {}
@@ -309,5 +317,9 @@ impl Owed {
     }
 }
 
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod random;
 #[cfg(test)]
 mod tests;

@@ -104,7 +104,11 @@ async fn drain(server: &mut Server, mut skip: usize, mut input: Buffer) -> Resul
         input.consume(len);
         server.owed.answer(kind, &body)?;
         match kind {
-            b'S' => server.note_parameter(&body),
+            b'S' => {
+                // A setting that no text showed: only a reset undoes it.
+                server.note_parameter(&body);
+                server.tainted = true;
+            }
             b'G' => {
                 let mut out = Vec::new();
                 finish_request(server, &mut out);
@@ -113,6 +117,9 @@ async fn drain(server: &mut Server, mut skip: usize, mut input: Buffer) -> Resul
             b'E' => {
                 for id in std::mem::take(&mut server.owed.lost) {
                     server.prepared.remove(id);
+                }
+                for id in std::mem::take(&mut server.owed.kept) {
+                    server.prepared.insert(id);
                 }
                 let mut out = Vec::new();
                 finish_request(server, &mut out);
@@ -123,7 +130,6 @@ async fn drain(server: &mut Server, mut skip: usize, mut input: Buffer) -> Resul
         server.owed.due(|_| {});
     }
     server.owed.undone = 0;
-    server.owed.kept.clear();
     Ok(())
 }
 

@@ -402,6 +402,12 @@ impl Active {
         let Some(server) = &mut self.server else { return Ok(Step::Wait) };
         let named = !parse.name.is_empty();
         if named && let Some(existing) = client.statements.as_ref().and_then(|s| s.get(parse.name)).cloned() {
+            if !server.owed.is_empty() {
+                // The name may be free again when all is answered: an error takes back what it skips.
+                frontend::bare(&mut self.sout.bytes, b'H');
+                self.barrier = true;
+                return Ok(Step::Wait);
+            }
             // PostgreSQL refuses to replace a statement: let the server say so.
             let (text, types) = (parse.query.to_vec(), parse.types.to_vec());
             self.ensure(client, &existing);
@@ -414,10 +420,19 @@ impl Active {
         }
         let statement = client.runtime.store.get(parse.query, parse.types, client.params.scope(), || effects(parse.query).bits());
         let known = server.prepared.touch(statement.id);
-        if known && server.owed.status == TransactionStatus::Failed && !ends_transaction(parse.query) {
-            // The server refuses it in a failed transaction, under any name.
+        let in_block = server.owed.status != TransactionStatus::Idle || self.effects.any(Effects::BEGINS);
+        if known && in_block && server.owed.awaits_status() {
+            // Nobody knows yet whether the transaction will have failed by then: the server must say.
+            frontend::of_statement(&mut self.sout.bytes, b'C', &statement.name);
+            server.owed.push(Expect::OwnClose(Some(statement.id)));
+            frontend::parse(&mut self.sout.bytes, &statement.name, parse.query, parse.types);
+            server.owed.push(Expect::Parse(Some(statement.id)));
+            client.statements().add_or_set_unnamed(named, parse.name, statement);
+        } else if known && server.owed.status == TransactionStatus::Failed && !ends_transaction(parse.query) {
+            // The server refuses it in a failed transaction, under any name; the unnamed one is gone with that.
             frontend::parse(&mut self.sout.bytes, b"", parse.query, parse.types);
             server.owed.push(Expect::Parse(None));
+            server.unnamed = 0;
         } else if known {
             server.owed.push(Expect::Fake(b'1'));
             client.statements().add_or_set_unnamed(named, parse.name, statement);

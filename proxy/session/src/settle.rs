@@ -312,7 +312,7 @@ impl Active {
         }
         let Some(mut server) = self.server.take() else { return };
         let partial_request = self.from_client.left > 0 || !self.sout.is_empty();
-        server.tainted |= client.reasons.any() || self.mode == PoolerMode::Session || self.effects != Effects::NONE;
+        server.tainted |= client.reasons.any() || self.mode == PoolerMode::Session || self.effects != Effects::NONE || !self.reverts.is_empty();
         let left = recover::Abandoned {
             server,
             partial_request,
