@@ -282,6 +282,9 @@ impl Active {
         if self.waiting.is_some() || self.sout.len() >= HIGH || self.cout.len() >= HIGH {
             return Ok(false);
         }
+        if self.cancelling.is_some() && self.server.as_ref().is_none_or(|s| s.owed.settled()) && self.cancel_under_way(cx) {
+            return Ok(false);
+        }
         // What is there is looked at first: a wait for a connection may have come in between.
         if !self.cin.is_empty() && self.requests(client, cx)? {
             return Ok(true);
@@ -383,12 +386,8 @@ impl Active {
             if !self.sin.is_empty() || self.from_server.left > 0 {
                 return None;
             }
-            if let Some(cancelling) = &mut self.cancelling {
-                // Until the server has closed the request's connection, the request may still hit whoever runs next.
-                if Pin::new(cancelling).poll(cx).is_pending() {
-                    return None;
-                }
-                self.cancelling = None;
+            if self.cancel_under_way(cx) {
+                return None;
             }
             if self.needs_settling(client) {
                 return Some(Event::Settle);
@@ -412,6 +411,16 @@ impl Active {
         }
         self.note(client, Doing::Idle);
         Some(Event::Idle)
+    }
+
+    /// Whether a cancel request is on its way: until the server has closed its connection, it may hit whatever runs next.
+    fn cancel_under_way(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(cancelling) = &mut self.cancelling else { return false };
+        if Pin::new(cancelling).poll(cx).is_pending() {
+            return true;
+        }
+        self.cancelling = None;
+        false
     }
 
     /// Whether a whole message of the client is still to be looked at.

@@ -259,11 +259,15 @@ impl Active {
     pub(crate) fn cancel_server(&mut self, client: &Client) {
         let Some(server) = &self.server else { return };
         let Some(key) = server.key.clone() else { return };
-        if server.owed.settled() || self.cancelling.is_some() {
+        if server.owed.settled() {
             return;
         }
-        let target = client.pool().target();
+        let (target, before) = (client.pool().target(), self.cancelling.take());
         self.cancelling = Some(tokio::spawn(async move {
+            // One may have hit an earlier statement of the same pipeline; whoever waits for this one waits for both.
+            if let Some(before) = before {
+                let _ = before.await;
+            }
             if let Err(error) = pgdog_backend::cancel::cancel(&target, &key).await {
                 tracing::warn!("failed to cancel a query: {error}");
             }
