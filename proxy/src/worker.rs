@@ -83,8 +83,10 @@ async fn admit(connection: Accepted, index: usize, runtime: Arc<Runtime>) -> Opt
             }
             Some((client, peer))
         }
-        Login::Cancel(key) => {
+        Login::Cancel(key, mut stream) => {
             cancel(&runtime, key).await;
+            // libpq takes a TLS connection that ends without a word for a broken one.
+            let _ = tokio::time::timeout(Duration::from_secs(1), tokio::io::AsyncWriteExt::shutdown(&mut *stream)).await;
             None
         }
         Login::Refused(error) => {

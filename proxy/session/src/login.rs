@@ -28,8 +28,9 @@ const TLS_HANDSHAKE: u8 = 0x16;
 pub enum Login {
     /// A client.
     Client(Box<Client>),
-    /// A cancel request, dealt with by the caller.
-    Cancel(CancelKey),
+    /// A cancel request, dealt with by the caller, who closes the connection after that: drivers take the end of it for
+    /// the sign that their next statement is safe.
+    Cancel(CancelKey, Box<Stream>),
     /// A logical replication connection, served to its end.
     Replication,
     /// It was told why not, and is closed.
@@ -93,7 +94,7 @@ impl Session {
 
     async fn run(&mut self) -> Result<Login, Fail> {
         let startup = match self.first_packets().await? {
-            FirstPacket::Cancel(key) => return Ok(Login::Cancel(key)),
+            FirstPacket::Cancel(key) => return Ok(Login::Cancel(key, Box::new(self.stream.take().ok_or(Fail::Io)?))),
             FirstPacket::Startup(startup) => startup,
             FirstPacket::Ssl | FirstPacket::Gss => return Err(violation("repeated encryption request")),
         };

@@ -12,6 +12,7 @@ use pgdog_sql::Effects;
 use pgdog_sql::set::{self, Setting};
 use pgdog_wire::backend::{self, TransactionStatus};
 use pgdog_wire::{ClientError, ErrorResponse, Header, Severity, frontend, sqlstate};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::active::{Active, Event, Passing, Pending};
 use crate::client::{Client, Ended, shutting_down, write_all};
@@ -282,7 +283,7 @@ impl Active {
         self.drop_server(client);
         if told {
             let words = std::mem::take(&mut self.cout.bytes);
-            let _ = tokio::time::timeout(LAST_WORDS, write_all(&mut client.stream, &words[self.cout.start..])).await;
+            let _ = tokio::time::timeout(LAST_WORDS, say_and_close(&mut client.stream, &words[self.cout.start..])).await;
             return Err(Ended::ServerLost);
         }
         self.refuse(client, error.response()).await
@@ -297,7 +298,7 @@ impl Active {
         if !torn {
             error.write(&mut words);
         }
-        let _ = tokio::time::timeout(LAST_WORDS, write_all(&mut client.stream, &words)).await;
+        let _ = tokio::time::timeout(LAST_WORDS, say_and_close(&mut client.stream, &words)).await;
         Err(Ended::Refused(error))
     }
 
@@ -326,6 +327,12 @@ impl Active {
         };
         recover::spawn(left, client);
     }
+}
+
+/// The last words, and over TLS the word that there are no more.
+async fn say_and_close(stream: &mut pgdog_net::Stream, words: &[u8]) -> std::io::Result<()> {
+    write_all(stream, words).await?;
+    stream.shutdown().await
 }
 
 /// The names of the reasons, for people.
