@@ -116,7 +116,8 @@ fn suspicious(text: &[u8]) -> bool {
     for (i, &b) in text.iter().enumerate() {
         match b {
             b'(' if calls_session_function(&text[..i]) => return true,
-            b';' if skip_blank(text, i + 1) < text.len() => return true,
+            // Looked at closely even when a comment is all that follows: here nobody knows what is quoted.
+            b';' if !text[i + 1..].trim_ascii_start().is_empty() => return true,
             b'p' | b'P' if i >= 3 && text[i - 3..i].eq_ignore_ascii_case(b"tem") => return true,
             _ => {}
         }
@@ -126,7 +127,12 @@ fn suspicious(text: &[u8]) -> bool {
 
 /// `before` ends where an opening parenthesis stands: is the name before it one of a function that touches the session?
 fn calls_session_function(before: &[u8]) -> bool {
-    let before = before.trim_ascii_end();
+    let name_end = before.iter().rposition(|&b| !b.is_ascii_whitespace() && b != 0x0b).map_or(0, |at| at + 1);
+    let (before, blank) = before.split_at(name_end);
+    if before.ends_with(b"*/") || blank.iter().any(|b| matches!(b, b'\n' | b'\r')) && last_line(before).windows(2).any(|w| w == b"--") {
+        // A comment may stand between the name and its parenthesis.
+        return true;
+    }
     let before = before.strip_suffix(b"\"").unwrap_or(before);
     let Some(last) = before.last() else {
         return false;
@@ -142,6 +148,10 @@ fn calls_session_function(before: &[u8]) -> bool {
         }
         _ => false,
     }
+}
+
+fn last_line(text: &[u8]) -> &[u8] {
+    text.rsplit(|b| matches!(b, b'\n' | b'\r')).next().unwrap_or_default()
 }
 
 fn ends_with(text: &[u8], end: &[u8]) -> bool {
@@ -221,7 +231,7 @@ fn words(statement: &[u8]) -> Effects {
         let Some(name) = token.name() else { continue };
         found = found.with(match name.as_slice() {
             b"temp" | b"temporary" => Effects::HOLDS.with(Effects::RELEASES).with(Effects::CREATES_TEMP),
-            b"set_config" if set::is_local_call(tokens.clone()) => Effects::NONE,
+            b"set_config" if !found.any(Effects::SETTINGS) && set::is_local_call(tokens.clone()) => Effects::NONE,
             b"set_config" => Effects::SETTINGS,
             b"currval" | b"lastval" => Effects::SEQUENCES,
             n if n.starts_with(b"pg_temp") => Effects::HOLDS.with(Effects::RELEASES).with(Effects::CREATES_TEMP),

@@ -102,12 +102,15 @@ fn dotted<'a>(first: Token<'a>, tokens: &mut std::iter::Peekable<Lexer<'a>>) -> 
     Some(name.to_ascii_lowercase())
 }
 
+/// Calls longer than this count as not local: calls within calls must not make reading slow.
+const LOCAL_CALL_MAX: usize = 100;
+
 /// `rest` follows the word `set_config`: is its last argument the literal `true`?
 #[must_use]
 pub fn is_local_call(rest: Lexer<'_>) -> bool {
     let mut depth = 0;
     let mut last = None;
-    for token in rest {
+    for token in rest.take(LOCAL_CALL_MAX) {
         match token {
             Token::Symbol(b'(') => depth += 1,
             Token::Symbol(b')') if depth == 1 => return last.is_some_and(|t: Token| t.is("true")),
