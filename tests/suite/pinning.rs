@@ -1,0 +1,244 @@
+//! What keeps a server with its client outside of transactions, and for how long.
+
+use pgdog_tests::transcript::lines;
+use pgdog_tests::{Database, Message, Postgres, Proxy, ProxyConfig, RawClient};
+
+fn config(database: &Database<'_>) -> ProxyConfig {
+    ProxyConfig::transaction(Postgres::shared())
+        .pool_size(1)
+        .general("checkout_timeout", "300")
+        .general("client_connection_recovery", "\"recover\"")
+        .database(database.name())
+        .user("pgdog", "pgdog")
+}
+
+/// One server, a client that may keep it, and another that finds out whether it does.
+struct Stage<'a> {
+    _database: Database<'a>,
+    proxy: Proxy,
+    client: RawClient,
+    other: RawClient,
+}
+
+impl Stage<'_> {
+    fn set() -> Self {
+        let database = Postgres::shared().fresh_database();
+        let proxy = Proxy::start(&config(&database));
+        let (client, other) = (proxy.client("pgdog", database.name()), proxy.client("pgdog", database.name()));
+        Self { _database: database, proxy, client, other }
+    }
+
+    fn is_pinned(&mut self) -> bool {
+        let frames = self.other.query("select 1");
+        match frames.iter().find(|frame| frame.tag == b'E') {
+            Some(error) => {
+                assert_eq!(error.field(b'C').as_deref(), Some("53300"), "{:?}", lines(&frames));
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn client_runs(&mut self, sql: &str) {
+        self.client.run(sql);
+    }
+
+    /// Runs SQL after which the server is kept.
+    fn pins(&mut self, sql: &str) {
+        self.client.run(sql);
+        assert!(self.is_pinned(), "not pinned after: {sql}");
+    }
+
+    /// Runs SQL after which the server is everybody's.
+    fn unpins(&mut self, sql: &str) {
+        self.client.run(sql);
+        assert!(!self.is_pinned(), "pinned after: {sql}");
+    }
+}
+
+#[test]
+fn each_reason_pins_and_unpins_on_its_own() {
+    if !Postgres::installed() {
+        return;
+    }
+    let mut stage = Stage::set();
+    let reasons = [
+        ("create temp table x (a int)", "drop table x"),
+        ("select 1 as a into temporary x", "drop table x"),
+        ("begin; declare c cursor with hold for select 1; commit", "close c"),
+        ("select pg_advisory_lock(1)", "select pg_advisory_unlock(1)"),
+        ("select pg_try_advisory_lock_shared(1, 2)", "select pg_advisory_unlock_all()"),
+        ("prepare p as select 1", "deallocate p"),
+        ("listen x", "unlisten x"),
+        ("do $$ begin create temp table x (a int); end $$", "do $$ begin drop table x; end $$"),
+        ("set pgdog.pin = on", "set pgdog.pin = off"),
+        ("set pgdog.pin to 'true'", "reset pgdog.pin"),
+    ];
+    for (pin, unpin) in reasons {
+        stage.pins(pin);
+        stage.client_runs("begin");
+        stage.pins("commit");
+        stage.unpins(unpin);
+    }
+}
+
+#[test]
+fn a_server_is_kept_until_the_last_reason_is_gone() {
+    if !Postgres::installed() {
+        return;
+    }
+    let mut stage = Stage::set();
+    stage.pins("create temp table x (a int); listen x");
+    stage.client_runs("select pg_advisory_lock(1), pg_advisory_lock(1)");
+    stage.pins("drop table x");
+    stage.pins("select pg_advisory_unlock(1)");
+    stage.pins("unlisten x");
+    stage.unpins("select pg_advisory_unlock(1)");
+    stage.pins("prepare p as select 1; listen x; create temp table x (a int)");
+    stage.unpins("discard all");
+}
+
+#[test]
+fn what_ends_with_its_transaction_does_not_pin() {
+    if !Postgres::installed() {
+        return;
+    }
+    let mut stage = Stage::set();
+    for sql in [
+        "begin; create temp table x (a int); rollback",
+        "begin; create temp table x (a int) on commit drop; commit",
+        "begin; declare c cursor for select 1; commit",
+        "begin; declare c cursor with hold for select 1; rollback",
+        "begin; select pg_advisory_xact_lock(1); commit",
+        "begin; listen x; rollback",
+        "begin; set local work_mem = '7MB'; commit",
+        "set work_mem = '7MB'",
+        "set local pgdog.pin = on",
+        "select 'create temp table x (a int)'",
+        "notify x",
+    ] {
+        stage.unpins(sql);
+    }
+    // In several messages, too.
+    for sql in ["begin", "create temp table x (a int)", "savepoint s", "listen x", "select 1"] {
+        stage.client_runs(sql);
+    }
+    stage.unpins("rollback");
+    for sql in ["begin", "set pgdog.pin = on"] {
+        stage.client_runs(sql);
+    }
+    stage.unpins("rollback");
+}
+
+#[test]
+fn the_extended_protocol_pins_alike() {
+    if !Postgres::installed() {
+        return;
+    }
+    let mut stage = Stage::set();
+    let execute = |stage: &mut Stage<'_>, sql: &str| {
+        stage.client.send(&[Message::parse("", sql), Message::bind("", &[]), Message::execute(), Message::Sync]);
+        let told = lines(&stage.client.until_ready());
+        assert_eq!(told.last().map(String::as_str), Some("Z I"), "{told:?}");
+        stage.is_pinned()
+    };
+    let reasons = [
+        ("create temp table x (a int)", "drop table x"),
+        ("select pg_advisory_lock(1)", "select pg_advisory_unlock(1)"),
+        ("prepare p as select 1", "deallocate p"),
+        ("listen x", "unlisten *"),
+        ("set pgdog.pin = on", "set pgdog.pin = off"),
+    ];
+    for (pin, unpin) in reasons {
+        assert!(execute(&mut stage, pin), "{pin}");
+        assert!(!execute(&mut stage, unpin), "{unpin}");
+    }
+    // A prepared statement that makes a temporary table pins whenever it is executed.
+    stage.client.send(&[Message::parse("s", "create temp table y (a int)"), Message::Sync]);
+    stage.client.until_ready();
+    assert!(!stage.is_pinned(), "prepared and not executed");
+    stage.client.send(&[Message::bind("s", &[]), Message::execute(), Message::Sync]);
+    stage.client.until_ready();
+    assert!(stage.is_pinned());
+    stage.unpins("drop table y");
+}
+
+#[test]
+fn sequence_values_are_remembered_until_they_are_discarded() {
+    if !Postgres::installed() {
+        return;
+    }
+    let mut stage = Stage::set();
+    stage.client_runs("create sequence s");
+    stage.client_runs("select nextval('s')");
+    stage.pins("select currval('s')");
+    stage.unpins("discard sequences");
+    stage.client_runs("select nextval('s')");
+    stage.pins("select lastval()");
+    stage.unpins("discard all");
+}
+
+#[test]
+fn a_client_may_ask_for_a_server_of_its_own_at_login() {
+    if !Postgres::installed() {
+        return;
+    }
+    let database = Postgres::shared().fresh_database();
+    let proxy = Proxy::start(&config(&database));
+    let mut other = proxy.client("pgdog", database.name());
+    for parameters in [("pgdog.pin", "on"), ("options", "-c pgdog.pin=true")] {
+        let login = [("user", "pgdog"), ("database", database.name()), parameters];
+        let (mut client, _) = RawClient::login_with(proxy.port(), &login).expect("the proxy accepts");
+        client.run("select 1");
+        assert_eq!(other.query_error("select 1"), "53300", "{parameters:?}");
+        client.run("set pgdog.pin = off");
+        other.run("select 1");
+        client.goodbye();
+    }
+}
+
+#[test]
+fn a_pinned_server_is_cleaned_when_its_client_goes() {
+    if !Postgres::installed() {
+        return;
+    }
+    for orderly in [true, false] {
+        let mut stage = Stage::set();
+        stage.pins("create temp table x (a int); listen x; prepare p as select 1; select pg_advisory_lock(1)");
+        let gone = std::mem::replace(&mut stage.client, RawClient::open(stage.proxy.port()).expect("the proxy accepts"));
+        if orderly { gone.goodbye() } else { drop(gone) }
+        let rows = "select (select count(*) from pg_class where relname = 'x'), (select count(*) from pg_prepared_statements where from_sql), \
+            (select count(*) from pg_listening_channels()), (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid())";
+        let clean = pgdog_tests::wait::until(pgdog_tests::raw::PATIENCE, || {
+            let frames = stage.other.query(rows);
+            frames.iter().any(|frame| frame.line() == "D (\"0\", \"0\", \"0\", \"0\")")
+        });
+        assert!(clean, "orderly: {orderly}");
+    }
+}
+
+#[test]
+fn pinned_connections_have_a_limit() {
+    if !Postgres::installed() {
+        return;
+    }
+    let database = Postgres::shared().fresh_database();
+    let proxy = Proxy::start(&config(&database).pool_size(4).general("max_pinned_connections", "1"));
+    let [mut first, mut second, mut third, mut plain] = [(); 4].map(|()| proxy.client("pgdog", database.name()));
+    first.run("create temp table x (a int)");
+    plain.run("begin; create temp table y (a int); commit; begin");
+    let told = lines(&plain.query("commit"));
+    assert!(told.iter().any(|line| line.starts_with("E FATAL 53300") && line.contains("temp")), "{told:?}");
+    second.send(&[Message::query("listen x")]);
+    let told = lines(&second.until_eof().expect("it is closed"));
+    assert!(told.last().is_some_and(|line| line.starts_with("E FATAL 53300") && line.contains("listen")), "{told:?}");
+    assert_eq!(third.query_value("select 1"), "1");
+    first.run("drop table x");
+    third.run("listen x");
+    // Whoever vanishes makes room.
+    drop(third);
+    assert!(pgdog_tests::wait::until(pgdog_tests::raw::PATIENCE, || {
+        let mut next = proxy.client("pgdog", database.name());
+        next.query("listen x").last().and_then(pgdog_tests::Frame::status).is_some()
+    }));
+}
