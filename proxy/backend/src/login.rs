@@ -104,6 +104,7 @@ impl Target {
             owed: Owed::default(),
             prepared: Prepared::default(),
             params: Arc::default(),
+            base: Arc::default(),
             unnamed: 0,
             key: None,
             reported: Vec::new(),
@@ -115,6 +116,7 @@ impl Target {
             generation: 0,
             tainted: false,
             permit: None,
+            notifications: Vec::new(),
         };
         let mut out = Vec::new();
         let own = [("user", self.user.as_str()), ("database", self.database.as_str())];

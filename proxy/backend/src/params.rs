@@ -20,6 +20,8 @@ pub struct Params(BTreeMap<Box<str>, Value>);
 
 /// Who the session acts as; these are set last and reset first, because they decide what else may be set.
 const IDENTITY: [&str; 2] = ["session_authorization", "role"];
+/// Set after the others, which are written in UTF-8.
+const ENCODING: &str = "client_encoding";
 
 impl Params {
     /// The value of one setting.
@@ -69,7 +71,7 @@ impl Params {
         if identity_differs || IDENTITY.iter().any(|n| self.get(n).is_some()) {
             sql.push_str("RESET SESSION AUTHORIZATION;RESET ROLE;");
         }
-        let ordinary = |n: &str| !IDENTITY.contains(&n);
+        let ordinary = |n: &str| !IDENTITY.contains(&n) && n != ENCODING;
         for (name, _) in self.iter().filter(|(n, _)| ordinary(n) && target.get(n).is_none()) {
             sql.push_str("RESET ");
             write_name(&mut sql, name);
@@ -77,6 +79,12 @@ impl Params {
         }
         for (name, value) in target.iter().filter(|(n, v)| ordinary(n) && self.get(n) != Some(v)) {
             write_set(&mut sql, name, value);
+        }
+        match (self.get(ENCODING), target.get(ENCODING)) {
+            (Some(_), None) => sql.push_str("RESET client_encoding;"),
+            // The one before was left before this began.
+            (_, Some(value)) => write_set(&mut sql, ENCODING, value),
+            (None, None) => {}
         }
         for name in IDENTITY {
             if let Some(value) = target.get(name) {

@@ -179,7 +179,10 @@ impl Pool {
 
     /// New sizes and timeouts for the same servers; connections stay.
     pub fn configure(self: &Arc<Self>, settings: Arc<PoolSettings>, target: Arc<Target>, budgets: &[Arc<Budget>]) {
-        self.mode.store(settings.mode as u8, Ordering::Relaxed);
+        if self.mode.swap(settings.mode as u8, Ordering::Relaxed) != settings.mode as u8 {
+            // Sessions of one mode begin otherwise than those of another.
+            self.reconnect();
+        }
         for budget in budgets {
             budget.join(self);
         }

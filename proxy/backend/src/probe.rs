@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use pgdog_wire::write::literal;
+
 use crate::error::ServerError;
 use crate::params::{Params, Value};
 use crate::server::{Rows, Server};
@@ -88,14 +90,60 @@ impl Reasons {
 }
 
 impl Server {
-    /// The settings of its session that differ from those of a new connection. Not cancel safe.
+    /// The settings of its session that differ from those of a new connection; `custom` are names with dots that the
+    /// session may have made up. Not cancel safe.
     ///
     /// # Errors
     ///
     /// As [`Server::query`].
-    pub async fn settings(&mut self, login: &str, timeout: Duration) -> Result<Params, ServerError> {
-        let rows = self.query(SETTINGS, timeout).await?;
-        Ok(read_settings(rows, login))
+    pub async fn settings(&mut self, login: &str, custom: &[String], timeout: Duration) -> Result<Params, ServerError> {
+        let mut sql = SETTINGS.to_owned();
+        for name in custom {
+            // Settings with dots that no library declares stand in no view: they are asked for by name.
+            sql.push_str(" UNION ALL SELECT ");
+            literal(&mut sql, name);
+            sql.push_str(", pg_catalog.current_setting(");
+            literal(&mut sql, name);
+            sql.push_str(", true)");
+        }
+        let encoding = self.reported.iter().find(|(n, _)| &**n == b"client_encoding").map(|(_, v)| String::from_utf8_lossy(v).into_owned());
+        let foreign = encoding.filter(|e| e != "UTF8");
+        if foreign.is_some() {
+            sql = format!("BEGIN; SET LOCAL client_encoding = 'UTF8'; {sql}; COMMIT");
+        }
+        let rows = self.query(&sql, timeout).await?;
+        let mut params = read_settings(rows, login);
+        if let Some(encoding) = foreign
+            && params.get("client_encoding").is_some()
+        {
+            params.set("client_encoding", Value::Plain(encoding.into()));
+        }
+        Ok(params)
+    }
+
+    /// Whether it has ever had temporary objects. Not cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::query`].
+    pub async fn has_temp_schema(&mut self, timeout: Duration) -> Result<bool, ServerError> {
+        let rows = self.query("SELECT pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0::pg_catalog.oid", timeout).await?;
+        Ok(rows.first().and_then(|r| r.first()).is_some_and(|c| c.as_deref() == Some("t")))
+    }
+
+    /// Has the server count what the session has done, as it would at the session's end (PostgreSQL 15 and later).
+    /// Not cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::query`].
+    pub async fn flush_statistics(&mut self, timeout: Duration) -> Result<(), ServerError> {
+        let version = self.reported.iter().find(|(n, _)| &**n == b"server_version").map(|(_, v)| String::from_utf8_lossy(v).into_owned());
+        let major = version.and_then(|v| v.split(|c: char| !c.is_ascii_digit()).next().and_then(|m| m.parse::<u32>().ok()));
+        if major.is_some_and(|m| m >= 15) {
+            self.query("SELECT pg_catalog.pg_stat_force_next_flush()", timeout).await?;
+        }
+        Ok(())
     }
 
     /// What its session holds. Not cancel safe.

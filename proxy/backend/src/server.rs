@@ -29,7 +29,9 @@ pub struct Server {
     pub prepared: Prepared,
     /// The settings that its session has now.
     pub params: Arc<Params>,
-    /// Which client's unnamed statement it holds; 0 is nobody's.
+    /// The settings that its session began with, above those of the pool: what RESET goes back to.
+    pub base: Arc<Params>,
+    /// Which unnamed statement it holds; 0 is none that a client may use.
     pub unnamed: u64,
     /// How to cancel its query. Some services give no key.
     pub key: Option<CancelKey>,
@@ -51,7 +53,12 @@ pub struct Server {
     pub tainted: bool,
     /// Its place in the pool.
     pub permit: Option<Permit>,
+    /// Notifications that came between the answers to a query of ours: messages, whole, for the client.
+    pub notifications: Vec<u8>,
 }
+
+/// The setting that decides how the text of queries is read.
+const ENCODING: &str = "client_encoding";
 
 /// Rows of a query of ours: columns in text format.
 pub type Rows = Vec<Vec<Option<String>>>;
@@ -169,6 +176,7 @@ impl Server {
             match kind {
                 b'D' => rows.push(read_row(&body).into_iter().map(|c| c.map(|c| String::from_utf8_lossy(c).into_owned())).collect()),
                 b'S' => self.note_parameter(&body),
+                b'A' => pgdog_wire::write::message(&mut self.notifications, b'A', |b| b.extend_from_slice(&body)),
                 b'E' => {
                     let error = ErrorResponse::read(&body);
                     if error.severity == pgdog_wire::Severity::Fatal {
@@ -196,6 +204,10 @@ impl Server {
     pub async fn set_params(&mut self, target: &Arc<Params>, timeout: Duration) -> Result<(), ServerError> {
         let sql = self.params.statements_to(target);
         if !sql.is_empty() {
+            if self.params.get(ENCODING).is_some() {
+                // A query string is read in the encoding that holds when it begins.
+                self.query("SET client_encoding = 'UTF8'", timeout).await?;
+            }
             self.query(&sql, timeout).await?;
         }
         self.params = target.clone();
@@ -210,7 +222,8 @@ impl Server {
     pub async fn discard_all(&mut self, timeout: Duration) -> Result<(), ServerError> {
         self.query("DISCARD ALL", timeout).await?;
         self.prepared.clear();
-        self.params = Arc::default();
+        self.params = self.base.clone();
+        self.unnamed = 0;
         self.tainted = false;
         Ok(())
     }

@@ -35,6 +35,10 @@ pub(crate) enum Event {
     Prepare(Box<Server>),
     /// The server's settings are not the client's.
     Params,
+    /// The server began with other settings than the client's own, and the mode asks for those.
+    Rebase,
+    /// The client asks for the sequence values of its session for the first time.
+    CleanSequences,
     /// No connection could be had.
     CheckoutFailed(CheckoutError),
     /// The server is at rest, and its session may have changed.
@@ -80,6 +84,17 @@ pub(crate) enum Leaving {
     Closed,
 }
 
+/// Whether the end of the answer to a RESET waits for what the client's login gave to be set again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holding {
+    /// It does not.
+    No,
+    /// It will: settings that the server reports, and its ReadyForQuery, are kept back.
+    Waiting,
+    /// ReadyForQuery has come, and is owed to the client.
+    Ready,
+}
+
 /// A client being served.
 #[derive(Debug)]
 pub(crate) struct Active {
@@ -104,6 +119,12 @@ pub(crate) struct Active {
     pub(crate) skipping: bool,
     /// An error came since the last rest.
     pub(crate) failed: bool,
+    /// The server has said that it ends the connection.
+    pub(crate) told: bool,
+    /// ReadyForQuery is kept back until settings that RESET has put back are what this client's login gave.
+    pub(crate) holding: Holding,
+    /// Names with dots of settings that the session may have made up since the last rest.
+    pub(crate) custom: Vec<String>,
     /// Settings that the server reported and that are not what they were before; name and old value.
     pub(crate) reverts: Vec<(Box<[u8]>, Box<[u8]>)>,
     /// The cancel request under way to the server.
@@ -148,6 +169,9 @@ impl Active {
             barrier: false,
             skipping: false,
             failed: false,
+            told: false,
+            holding: Holding::No,
+            custom: Vec::new(),
             reverts: Vec::new(),
             cancelling: None,
             leaving: Leaving::No,
@@ -343,6 +367,10 @@ impl Active {
 
     /// The connection is the client's from now on. Its settings may have to be brought in line first.
     pub(crate) fn attach(&mut self, client: &mut Client, mut server: Box<Server>) -> Result<(), Event> {
+        if self.mode == PoolerMode::Session && !Arc::ptr_eq(&server.base, &client.startup) && server.base != client.startup {
+            self.server = Some(server);
+            return Err(Event::Rebase);
+        }
         let same = Arc::ptr_eq(&server.params, &client.params) || server.params == client.params;
         if same {
             server.params = client.params.clone();
@@ -376,12 +404,17 @@ impl Active {
     /// Whether all that the client said has been answered, and what is to be done then.
     fn rest(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Option<Event> {
         if let Some(server) = &mut self.server {
+            let unfinished = server.owed.copy_in || server.owed.unsynced || server.owed.ignoring;
+            if self.leaving != Leaving::No && unfinished && self.sout.is_empty() && !whole_message(&self.cin) {
+                // The rest of what it began will not come.
+                return Some(Event::ClientLeft);
+            }
             if !server.owed.settled() || !self.sout.is_empty() || self.unflushed_server || self.from_client.left > 0 {
                 return None;
             }
             if server.owed.status != TransactionStatus::Idle {
                 self.note(client, Doing::IdleInTransaction);
-                return (self.leaving != Leaving::No && !self.unread(client)).then_some(Event::ClientLeft);
+                return (self.leaving != Leaving::No && !whole_message(&self.cin)).then_some(Event::ClientLeft);
             }
             if !self.sin.is_empty() || self.from_server.left > 0 {
                 return None;
@@ -394,12 +427,13 @@ impl Active {
             }
             self.effects = Effects::NONE;
             self.failed = false;
+            self.custom.clear();
             let keep = client.reasons.any() || self.mode == PoolerMode::Session;
             if !keep && let Some(server) = self.server.take() {
                 client.pool().release(server);
             }
         }
-        if self.leaving != Leaving::No && self.waiting.is_none() && !self.unread(client) && self.cout.is_empty() {
+        if self.leaving != Leaving::No && self.waiting.is_none() && !whole_message(&self.cin) && self.cout.is_empty() {
             return Some(Event::ClientLeft);
         }
         if self.waiting.is_some() || !self.cin.is_empty() || !self.cout.is_empty() || self.unflushed || self.skipping || self.from_client.left > 0 {
@@ -423,11 +457,6 @@ impl Active {
         false
     }
 
-    /// Whether a whole message of the client is still to be looked at.
-    fn unread(&self, _client: &Client) -> bool {
-        self.cin.len() >= 5 && matches!(pgdog_wire::Header::peek(self.cin.data()), Ok(Some(h)) if self.cin.len() >= h.len) && self.leaving != Leaving::Goodbye
-    }
-
     /// Notes what the client does, for timeouts and views.
     #[inline]
     pub(crate) fn note(&mut self, client: &Client, doing: Doing) {
@@ -443,6 +472,11 @@ impl Active {
         }
         self.doing = doing;
     }
+}
+
+/// Whether a whole message is still to be looked at.
+fn whole_message(input: &Buffer) -> bool {
+    matches!(pgdog_wire::Header::peek(input.data()), Ok(Some(h)) if input.len() >= h.len)
 }
 
 /// Writes what the socket takes.

@@ -34,6 +34,8 @@ pub struct Client {
     /// The server that it keeps outside of transactions, and why.
     pub(crate) pinned: Option<Box<Server>>,
     pub(crate) reasons: Reasons,
+    /// Counts its unnamed statements.
+    pub(crate) token: u32,
     /// It is counted among those with a pinned server.
     pub(crate) counted: bool,
     pub(crate) generation: u64,
@@ -74,6 +76,12 @@ impl Client {
     /// Its pool.
     pub(crate) fn pool(&self) -> &Arc<Pool> {
         &self.account.pool
+    }
+
+    /// A number that no other unnamed statement of any client has had: the client's own number and a count.
+    pub(crate) fn next_token(&mut self) -> u64 {
+        self.token = self.token.wrapping_add(1);
+        self.id << 24 | u64::from(self.token) & 0xff_ffff
     }
 
     /// Its prepared statements, made when there are none.

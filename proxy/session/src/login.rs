@@ -338,14 +338,20 @@ impl Session {
         let nameless = self.runtime.interner.intern(nameless);
         let known = match self.runtime.welcome(&account.pool, &nameless) {
             Some(known) => known,
-            None => self.learn_welcome(&account, &nameless).await?,
+            None => match self.learn_welcome(&account, &nameless).await {
+                Ok(known) => known,
+                Err(error) => {
+                    // The password was right; it is the settings, or the server, that are not.
+                    self.ask(Authentication::Ok).await?;
+                    return Err(error);
+                }
+            },
         };
         let mut out = Vec::with_capacity(known.len() + 128);
         Authentication::Ok.write(&mut out);
         out.extend_from_slice(&known);
-        if let Some(name) = application_name {
-            backend::parameter_status(&mut out, b"application_name", clean_ascii(&name).as_bytes());
-        }
+        let name = clean_ascii(&application_name.unwrap_or_default());
+        backend::parameter_status(&mut out, b"application_name", name.as_bytes());
         backend::key_data(&mut out, registered.handle.pid, &registered.handle.secret);
         backend::ready(&mut out, TransactionStatus::Idle);
         write_all(self.stream()?, &out).await?;
@@ -366,6 +372,7 @@ impl Session {
             statements: None,
             pinned: None,
             reasons,
+            token: 0,
             counted: false,
         })
     }
@@ -382,7 +389,8 @@ impl Session {
             return Err(response.into());
         }
         let mut messages = Vec::new();
-        for (name, value) in &server.reported {
+        // The application's name differs between clients of the same settings, and never fails.
+        for (name, value) in server.reported.iter().filter(|(n, _)| &**n != b"application_name") {
             backend::parameter_status(&mut messages, name, value);
         }
         account.pool.release(server);

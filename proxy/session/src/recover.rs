@@ -74,6 +74,11 @@ async fn recover(left: Abandoned, pool: Arc<Pool>, target: Arc<Target>, limit: D
         }
         if server.tainted {
             server.discard_all(limit).await?;
+            if server.has_temp_schema(limit).await? {
+                // As no new session has: the next client could tell.
+                return Err(ServerError::Closed);
+            }
+            server.flush_statistics(limit).await?;
         }
         Ok::<_, ServerError>(())
     };

@@ -5,7 +5,7 @@ use pgdog_sql::Effects;
 use pgdog_wire::backend::{self, read_parameter_status};
 use pgdog_wire::{ErrorResponse, Header, error, frame};
 
-use crate::active::{Active, Event, Passing, Pending};
+use crate::active::{Active, Event, Holding, Passing, Pending};
 use crate::client::Client;
 use pgdog_config::PoolerMode;
 
@@ -46,7 +46,7 @@ impl Active {
             let Some(server) = &mut self.server else { break };
             let body = &data[done + frame::HEADER..done + header.len];
             let verdict = server.owed.answer(header.kind, body).map_err(Event::OutOfSync)?;
-            let special = matches!(header.kind, b'E' | b'S' | b'C' | b'N') || verdict != Verdict::Forward;
+            let special = matches!(header.kind, b'E' | b'S' | b'C' | b'N') || verdict != Verdict::Forward || self.holding != Holding::No;
             if special {
                 let body_start = self.sin.start + done + frame::HEADER;
                 let forward = self.special(client, header.kind, body_start..self.sin.start + done + header.len, verdict)?;
@@ -115,7 +115,11 @@ impl Active {
             (b'S', Verdict::Forward) => {
                 let body = body.to_vec();
                 self.parameter(&body);
-                None
+                (self.holding != Holding::No).then(Vec::new)
+            }
+            (b'Z', Verdict::Forward) if self.holding == Holding::Waiting => {
+                self.holding = Holding::Ready;
+                Some(Vec::new())
             }
             (b'C', Verdict::Forward) if body.first() == Some(&b'D') => {
                 let tag = body.strip_suffix(b"\0").unwrap_or(body).to_vec();
@@ -169,6 +173,7 @@ impl Active {
     /// An error: what it undoes, and how the client sees it. `None`: as it is.
     fn error(&mut self, client: &mut Client, body: &[u8], verdict: Verdict) -> Option<Vec<u8>> {
         self.failed = true;
+        self.told |= matches!(error::field(body, b'V').or_else(|| error::field(body, b'S')), Some(b"FATAL" | b"PANIC"));
         let Some(server) = &mut self.server else { return None };
         for id in server.owed.lost.drain(..) {
             server.prepared.remove(id);

@@ -6,12 +6,13 @@ use pgdog_backend::Expect;
 use pgdog_backend::probe::Reasons;
 use pgdog_backend::statements::Statement;
 use pgdog_config::{PoolerMode, PreparedLevel, QuerySizeAction};
+use pgdog_sql::set::Setting;
 use pgdog_sql::{Effects, effects};
 use pgdog_wire::backend::{self, TransactionStatus};
 use pgdog_wire::frontend::{BindNames, Parse, Target, query_text};
 use pgdog_wire::{ErrorResponse, Header, frame, frontend, sqlstate};
 
-use crate::active::{Active, Event, Leaving, Passing, Pending};
+use crate::active::{Active, Event, Holding, Leaving, Passing, Pending};
 use crate::client::Client;
 use crate::handle::Doing;
 
@@ -24,7 +25,7 @@ const SMALL_MAX: usize = 10_000;
 /// Largest message at all (`PQ_LARGE_MESSAGE_LIMIT`).
 const LARGE_MAX: usize = 0x3fff_ffff;
 /// A statement name that no statement has: a Bind to it fails, whatever the session holds.
-const NO_STATEMENT: &[u8] = b"__pgdog_none";
+pub(crate) const NO_STATEMENT: &[u8] = b"__pgdog_none";
 
 /// What became of one message.
 enum Step {
@@ -112,12 +113,12 @@ impl Active {
         // Sync and Flush without anything before them need no server.
         if self.server.is_none() {
             match kind {
-                b'S' => {
+                b'S' if len == frame::HEADER => {
                     self.cin.consume(len);
                     backend::ready(&mut self.cout.bytes, TransactionStatus::Idle);
                     return Ok(Step::Next);
                 }
-                b'H' => {
+                b'H' if len == frame::HEADER => {
                     self.cin.consume(len);
                     return Ok(Step::Next);
                 }
@@ -231,12 +232,18 @@ impl Active {
             return Err(Event::Refuse(no_transactions()));
         }
         let alone = self.server.as_ref().is_some_and(|s| s.owed.at_rest());
+        if found.any(Effects::SEQUENCES) && alone && !client.reasons.has(Reasons::SEQUENCE) {
+            return Err(Event::CleanSequences);
+        }
         let text = String::from_utf8_lossy(query_text(self.body(len)).unwrap_or_default()).into_owned();
+        self.note_custom(text.as_bytes(), found);
         self.effects = self.effects.with(found);
         self.pin_now(client, found);
         if found.any(Effects::ONE_SETTING) {
             self.note_pin_request(client, &text);
-            if alone && self.pending.is_none() {
+            let readable = text.is_ascii() || client.params.get("client_encoding").is_none();
+            if alone && readable && self.pending.is_none() {
+                self.hold(client, &text);
                 self.pending = Some(Pending::Setting(text.into()));
                 self.barrier = true;
             } else {
@@ -246,6 +253,9 @@ impl Active {
         }
         if found.any(Effects::FORGETS) {
             self.barrier = true;
+            if alone && found.any(Effects::SETTINGS) && !client.startup.is_empty() {
+                self.holding = Holding::Waiting;
+            }
             return Ok(self.as_it_is(b'Q', len));
         }
         if found.any(Effects::NAMES_STATEMENT)
@@ -263,6 +273,25 @@ impl Active {
             return Ok(Step::Next);
         }
         Ok(self.as_it_is(b'Q', len))
+    }
+
+    /// A RESET that goes back to what the login gave is answered when that is set again.
+    fn hold(&mut self, client: &Client, text: &str) {
+        let resets = match pgdog_sql::set::read(pgdog_sql::lexer::statements(text.as_bytes()).next().unwrap_or_default()) {
+            Some(Setting::ResetAll) => !client.startup.is_empty(),
+            Some(Setting::Reset { name }) => client.startup.get(&name).is_some(),
+            _ => false,
+        };
+        if resets {
+            self.holding = Holding::Waiting;
+        }
+    }
+
+    /// Settings with dots are in no view of the server: their names are kept until it is asked.
+    fn note_custom(&mut self, text: &[u8], found: Effects) {
+        if found.any(Effects::SETTINGS.with(Effects::ONE_SETTING)) {
+            self.custom.extend(pgdog_sql::set::custom_names(text));
+        }
     }
 
     /// Effects that pin from now on, without asking.
@@ -363,11 +392,14 @@ impl Active {
     fn parse_unnamed(&mut self, client: &mut Client, len: usize) -> Result<Step, Event> {
         let message = &self.cin.data()[..len];
         let found = Parse::read(&message[frame::HEADER..]).map_or(Effects::NONE, |p| effects(p.query));
-        client.statements().set_unnamed(message, found.bits());
+        let token = client.next_token();
+        client.statements().set_unnamed(message, found.bits(), token);
         if let Some(server) = &mut self.server {
-            server.unnamed = client.id;
+            server.unnamed = token;
         }
         if found != Effects::NONE {
+            let text = Parse::read(&self.cin.data()[frame::HEADER..len]).map(|p| p.query.to_vec()).unwrap_or_default();
+            self.note_custom(&text, found);
             self.note_effects(client, found)?;
             if found.any(Effects::NAMES_STATEMENT)
                 && let Some(step) = self.parse_naming(client, len)
@@ -461,8 +493,9 @@ impl Active {
 
     /// Makes sure that the server's unnamed statement is the client's.
     fn ensure_unnamed(&mut self, client: &mut Client) {
+        let token = client.statements.as_ref().map_or(0, |s| s.unnamed_token).max(1);
         let Some(server) = &mut self.server else { return };
-        if server.unnamed == client.id {
+        if server.unnamed == token && token > 1 {
             return;
         }
         match client.statements.as_ref().and_then(|s| s.unnamed()) {
@@ -476,7 +509,7 @@ impl Active {
                 server.owed.push(Expect::OwnClose(None));
             }
         }
-        server.unnamed = client.id;
+        server.unnamed = token;
     }
 
     fn bind(&mut self, client: &mut Client, len: usize, whole: bool) -> Result<Step, Event> {
@@ -513,6 +546,7 @@ impl Active {
         }
         if statement.effects != 0 {
             let found = Effects::from_bits(statement.effects);
+            self.note_custom(&statement.text, found);
             self.note_effects(client, found)?;
         }
         self.ensure(client, &statement);

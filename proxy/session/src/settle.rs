@@ -14,7 +14,7 @@ use pgdog_wire::backend::{self, TransactionStatus};
 use pgdog_wire::{ClientError, ErrorResponse, Header, Severity, frontend, sqlstate};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::active::{Active, Event, Passing, Pending};
+use crate::active::{Active, Event, Holding, Passing, Pending};
 use crate::client::{Client, Ended, shutting_down, write_all};
 use crate::handle::{Doing, Signal};
 use crate::recover;
@@ -39,6 +39,9 @@ impl Active {
             self.track(client, &text);
         }
         self.pending = None;
+        if self.holding == Holding::Ready {
+            return true;
+        }
         let changed = !std::mem::take(&mut self.reverts).is_empty();
         if changed && !self.effects.any(Effects::SETTINGS.with(Effects::ONE_SETTING)) {
             self.effects = self.effects.with(Effects::SETTINGS);
@@ -57,7 +60,13 @@ impl Active {
         let (mut of_client, mut of_server) = ((*client.params).clone(), (*server.params).clone());
         match set::read(statement) {
             Some(Setting::Set { name }) => {
-                let value = Value::Statement(String::from_utf8_lossy(statement).trim_end().into());
+                // What the server reports is the whole value; the text may hold a part of it (DateStyle) or mean another
+                // thing elsewhere.
+                let reported = server.reported.iter().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()));
+                let value = match reported {
+                    Some((_, value)) => Value::Plain(String::from_utf8_lossy(value).into()),
+                    None => Value::Statement(String::from_utf8_lossy(statement).trim_end().into()),
+                };
                 of_client.set(&name, value.clone());
                 of_server.set(&name, value);
             }
@@ -93,6 +102,8 @@ impl Active {
             Event::Params => self.sync_params(client).await,
             Event::CheckoutFailed(error) => self.checkout_failed(client, &error).await,
             Event::Settle => self.settle(client).await,
+            Event::CleanSequences => self.clean_sequences(client).await,
+            Event::Rebase => self.rebase(client).await,
             Event::ClientLeft => {
                 self.abandon(client);
                 Err(Ended::Left)
@@ -121,6 +132,7 @@ impl Active {
         };
         match self.attach(client, server) {
             Ok(()) => Ok(()),
+            Err(Event::Rebase) => self.rebase(client).await,
             Err(_) => self.sync_params(client).await,
         }
     }
@@ -137,6 +149,50 @@ impl Active {
                 let mut response = error.response();
                 response.severity = Severity::Fatal;
                 self.refuse(client, response.hint("The settings of this session could not be given to a server connection.")).await
+            }
+        }
+    }
+
+    /// Makes a server forget the sequence values that others have drawn, before this client asks for the last one.
+    async fn clean_sequences(&mut self, client: &mut Client) -> Result<(), Ended> {
+        client.reasons.put(Reasons::SEQUENCE, true);
+        let Some(server) = &mut self.server else { return Ok(()) };
+        match server.query("DISCARD SEQUENCES", ASK_TIMEOUT).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                self.drop_server(client);
+                self.refuse(client, error.response()).await
+            }
+        }
+    }
+
+    /// In session mode a server begins with the client's own startup settings, so that RESET means what it means: one that
+    /// began with others is replaced.
+    async fn rebase(&mut self, client: &mut Client) -> Result<(), Ended> {
+        let Some(mut old) = self.server.take() else { return Ok(()) };
+        let target = client.pool().target();
+        let mut parameters = target.parameters.clone();
+        parameters.extend(client.startup.iter().filter_map(|(n, v)| match v {
+            Value::Plain(v) => Some((n.to_owned(), v.to_string())),
+            Value::Statement(_) => None,
+        }));
+        let permit = old.permit.take();
+        let (opened, used, expires, generation) = (old.opened, old.used, old.expires, old.generation);
+        old.close();
+        match target.with_parameters(parameters).connect().await {
+            Ok(server) => {
+                let base = client.startup.clone();
+                let new = Server { permit, opened, used, expires, generation, worker: client.worker, params: base.clone(), base, ..server };
+                self.server = Some(Box::new(new));
+                if !Arc::ptr_eq(&client.params, &client.startup) {
+                    return self.sync_params(client).await;
+                }
+                Ok(())
+            }
+            Err(error) => {
+                let mut response = error.response();
+                response.severity = Severity::Fatal;
+                self.refuse(client, response).await
             }
         }
     }
@@ -170,9 +226,15 @@ impl Active {
         let Some(server) = &mut self.server else { return Ok(()) };
         let effects = std::mem::take(&mut self.effects);
         let login = client.pool().settings().server_user.clone();
+        let holding = std::mem::replace(&mut self.holding, Holding::No) != Holding::No;
+        let mut custom = std::mem::take(&mut self.custom);
+        custom.extend(client.params.iter().map(|(n, _)| n.to_owned()).filter(|n| n.contains('.')));
+        custom.sort();
+        custom.dedup();
+        let had_temp = client.reasons.has(Reasons::TEMP);
         let asked = async {
             if effects.any(Effects::SETTINGS) {
-                let found = server.settings(&login, ASK_TIMEOUT).await?;
+                let found = server.settings(&login, &custom, ASK_TIMEOUT).await?;
                 let mut wanted = found.clone();
                 for (name, value) in client.startup.iter().filter(|(n, _)| found.get(n).is_none()) {
                     wanted.set(name, value.clone());
@@ -183,7 +245,11 @@ impl Active {
             if effects.any(Effects::HOLDS.with(Effects::RELEASES)) {
                 client.reasons = client.reasons.learn(server.holds(ASK_TIMEOUT).await?);
             }
-            if client.reasons.any() && !Arc::ptr_eq(&server.params, &client.params) {
+            if had_temp && !client.reasons.has(Reasons::TEMP) || effects.any(Effects::CREATES_TEMP) {
+                // It has a temporary schema from now on, as no new session has: not for others, when this client leaves it.
+                server.expires = Some(0);
+            }
+            if (client.reasons.any() || holding) && !Arc::ptr_eq(&server.params, &client.params) {
                 server.set_params(&client.params.clone(), ASK_TIMEOUT).await?;
             }
             Ok::<_, ServerError>(())
@@ -196,7 +262,30 @@ impl Active {
             response.severity = Severity::Fatal;
             return self.refuse(client, response).await;
         }
+        if holding {
+            self.release_held();
+        }
+        self.pass_notifications();
         self.count_pin(client).await
+    }
+
+    /// The settings that have really changed since they were kept back, and the end of the answer.
+    fn release_held(&mut self) {
+        let Some(server) = &self.server else { return };
+        for (name, old) in self.reverts.drain(..) {
+            let now = server.reported.iter().find(|(n, _)| *n == name).map(|(_, v)| v);
+            if let Some(now) = now.filter(|now| **now != old) {
+                backend::parameter_status(&mut self.cout.bytes, &name, now);
+            }
+        }
+        backend::ready(&mut self.cout.bytes, TransactionStatus::Idle);
+    }
+
+    /// Notifications that came while the server was asked something.
+    fn pass_notifications(&mut self) {
+        if let Some(server) = &mut self.server {
+            self.cout.bytes.append(&mut server.notifications);
+        }
     }
 
     /// Keeps the pool's count of pinned servers, and its limit.
@@ -279,7 +368,7 @@ impl Active {
     async fn server_lost(&mut self, client: &mut Client, cause: Option<std::io::Error>) -> Result<(), Ended> {
         let error = cause.map_or(ServerError::Closed, ServerError::from);
         tracing::warn!(user = %client.account.user.name, database = %client.account.user.database, "{error}");
-        let told = self.failed && self.server.as_ref().is_some_and(|s| s.owed.is_empty() || s.owed.ignoring);
+        let told = self.told;
         self.drop_server(client);
         if told {
             let words = std::mem::take(&mut self.cout.bytes);
@@ -347,6 +436,11 @@ pub(crate) fn finish_request(server: &mut Server, out: &mut Vec<u8>) {
         server.owed.push_copy_end();
     }
     if server.owed.unsynced || server.owed.ignoring {
+        if !server.owed.ignoring {
+            // Sync would commit what the client has not: an error first, so that it rolls back.
+            frontend::bind_plain(out, crate::requests::NO_STATEMENT);
+            server.owed.push(pgdog_backend::Expect::Bind(None));
+        }
         frontend::bare(out, b'S');
         server.owed.push_sync();
     }

@@ -19,6 +19,8 @@ pub(crate) struct Statements {
     journal: VecDeque<Change>,
     /// The last unnamed Parse, whole, in case it is used again on another server; empty when there is none.
     unnamed: Vec<u8>,
+    /// Which of all unnamed Parses it is; 0 when there is none.
+    pub(crate) unnamed_token: u64,
     /// What executing the unnamed statement may change.
     pub(crate) unnamed_effects: u16,
     /// The unnamed statement, when it is one of the store's.
@@ -105,7 +107,8 @@ impl Statements {
     }
 
     /// Remembers the unnamed Parse, given whole.
-    pub(crate) fn set_unnamed(&mut self, message: &[u8], effects: u16) {
+    pub(crate) fn set_unnamed(&mut self, message: &[u8], effects: u16, token: u64) {
+        self.unnamed_token = token;
         self.unnamed.clear();
         if message.len() <= UNNAMED_MAX {
             self.unnamed.extend_from_slice(message);
@@ -117,6 +120,7 @@ impl Statements {
     #[inline]
     pub(crate) fn clear_unnamed(&mut self) {
         self.unnamed.clear();
+        self.unnamed_token = 0;
         self.unnamed_stored = None;
     }
 

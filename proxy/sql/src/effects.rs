@@ -72,6 +72,7 @@ pub fn effects(text: &[u8]) -> Effects {
     let start = skip_blank(text, 0);
     match first_word(text, start) {
         Kind::Plain if !suspicious(&text[start..]) => Effects::NONE,
+        Kind::Update if !suspicious(&text[start..]) && !contains(&text[start..], b"pg_settings") => Effects::NONE,
         Kind::Begin if !suspicious(&text[start..]) => Effects::BEGINS,
         _ => slow(text),
     }
@@ -79,6 +80,8 @@ pub fn effects(text: &[u8]) -> Effects {
 
 enum Kind {
     Plain,
+    /// As `Plain`, but of `pg_settings` it is a SET.
+    Update,
     Begin,
     Other,
 }
@@ -101,12 +104,17 @@ fn first_word(text: &[u8], start: usize) -> Kind {
         len += 1;
     }
     match &word[..len] {
-        b"select" | b"insert" | b"update" | b"delete" | b"with" | b"values" | b"table" | b"merge" | b"commit" | b"end" | b"rollback" | b"abort"
+        b"select" | b"insert" | b"delete" | b"with" | b"values" | b"table" | b"merge" | b"commit" | b"end" | b"rollback" | b"abort"
         | b"show" | b"copy" | b"fetch" | b"move" | b"lock" | b"analyze" | b"vacuum" | b"release" | b"truncate" | b"notify" | b"explain" | b"grant"
         | b"revoke" | b"comment" | b"cluster" | b"reindex" | b"refresh" | b"" => Kind::Plain,
         b"begin" | b"start" => Kind::Begin,
+        b"update" => Kind::Update,
         _ => Kind::Other,
     }
+}
+
+fn contains(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
 }
 
 /// Whether a plain statement must be looked at closely: it may be several, call a function that changes the session, or
@@ -205,6 +213,7 @@ fn one(statement: &[u8]) -> Effects {
             let all = if target.is_some_and(|t| t.is("all")) { Effects::FORGETS } else { Effects::NAMES_STATEMENT };
             all.with(Effects::RELEASES)
         }
+        b"update" if Lexer::new(statement).any(|t| t.is("pg_settings")) => Effects::SETTINGS.with(words(statement)),
         b"prepare" if second_is("transaction") => Effects::NONE,
         b"prepare" => Effects::HOLDS.with(Effects::NAMES_STATEMENT).with(words(statement)),
         b"execute" => Effects::NAMES_STATEMENT.with(words(statement)),
@@ -232,7 +241,9 @@ fn words(statement: &[u8]) -> Effects {
         found = found.with(match name.as_slice() {
             b"temp" | b"temporary" => Effects::HOLDS.with(Effects::RELEASES).with(Effects::CREATES_TEMP),
             b"set_config" if !found.any(Effects::SETTINGS) && set::is_local_call(tokens.clone()) => Effects::NONE,
-            b"set_config" => Effects::SETTINGS,
+            b"set_config" if set::names_literally(tokens.clone()) => Effects::SETTINGS,
+            // Which setting it is, the server cannot be asked.
+            b"set_config" => Effects::SETTINGS.with(Effects::FOREVER),
             b"currval" | b"lastval" => Effects::SEQUENCES,
             n if n.starts_with(b"pg_temp") => Effects::HOLDS.with(Effects::RELEASES).with(Effects::CREATES_TEMP),
             n if n.starts_with(b"pg_advisory_xact") || n.starts_with(b"pg_try_advisory_xact") => Effects::NONE,
@@ -279,6 +290,7 @@ mod tests {
             ("select 1; set work_mem = 1", Effects::SETTINGS),
             ("SET work_mem TO '1MB'", Effects::ONE_SETTING),
             ("reset all;", Effects::ONE_SETTING),
+            ("update pg_catalog.pg_settings set setting = 1 where name = 'work_mem'", Effects::SETTINGS),
             ("set session characteristics as transaction read only", Effects::SETTINGS),
             ("do $$ begin end $$", Effects::SETTINGS),
             ("CREATE TEMP TABLE t (a int)", Effects::HOLDS),

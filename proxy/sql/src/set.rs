@@ -105,6 +105,41 @@ fn dotted<'a>(first: Token<'a>, tokens: &mut std::iter::Peekable<Lexer<'a>>) -> 
 /// Calls longer than this count as not local: calls within calls must not make reading slow.
 const LOCAL_CALL_MAX: usize = 100;
 
+/// Names with a dot that a text sets: by SET, or as a literal first argument of set_config.
+#[must_use]
+pub fn custom_names(text: &[u8]) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut tokens = Lexer::new(text).peekable();
+    while let Some(token) = tokens.next() {
+        if token.is("set") || token.is("local") || token.is("session") {
+            if let Some(name) = tokens.peek().copied().filter(|t| !t.is("local") && !t.is("session")).and_then(|first| {
+                tokens.next();
+                dotted(first, &mut tokens)
+            }) && name.contains('.')
+            {
+                names.push(name);
+            }
+        } else if token.is("set_config") && tokens.next_if(|t| *t == Token::Symbol(b'(')).is_some() {
+            names.extend(tokens.peek().and_then(literal_name));
+        }
+    }
+    names
+}
+
+/// The name in a plain string literal.
+fn literal_name(token: &Token<'_>) -> Option<String> {
+    let Token::Literal(text) = token else { return None };
+    let inner = text.strip_prefix(b"'")?.strip_suffix(b"'")?;
+    let name = std::str::from_utf8(inner).ok()?;
+    (name.contains('.') && !name.contains(['\\', '\''])).then(|| name.to_ascii_lowercase())
+}
+
+/// Whether the first argument of a set_config, after whose name `rest` begins, is a plain literal.
+#[must_use]
+pub fn names_literally(mut rest: Lexer<'_>) -> bool {
+    rest.next() == Some(Token::Symbol(b'(')) && matches!(rest.next(), Some(Token::Literal(_)))
+}
+
 /// `rest` follows the word `set_config`: is its last argument the literal `true`?
 #[must_use]
 pub fn is_local_call(rest: Lexer<'_>) -> bool {
@@ -161,6 +196,14 @@ mod tests {
         ] {
             assert_eq!(read(text.as_bytes()), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn custom_names_are_found_where_they_are_set() {
+        let names = |text: &str| custom_names(text.as_bytes());
+        assert_eq!(names("set my.a = 1; SET LOCAL My.b to 2; set session my.c=3"), ["my.a", "my.b", "my.c"]);
+        assert_eq!(names("select set_config('My.x', $1, false), set_config('work_mem', '1', false)"), ["my.x"]);
+        assert!(names("set work_mem = 1; select a.b").is_empty());
     }
 
     #[test]
