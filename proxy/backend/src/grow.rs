@@ -177,9 +177,14 @@ async fn failed(pool: &Arc<Pool>, permit: Permit, worker: usize, error: ServerEr
     let pause = {
         let mut state = pool.lock();
         state.connecting -= 1;
-        state.failures += 1;
-        let pause = (BACKOFF * 2u32.pow((state.failures - 1).min(10))).min(BACKOFF_MAX);
-        state.retry_at = pool.clock.now() + pause.as_millis() as u64;
+        let now = pool.clock.now();
+        // Attempts that ran side by side and failed together are one failure.
+        if now >= state.retry_at {
+            state.failures += 1;
+            let pause = (BACKOFF * 2u32.pow((state.failures - 1).min(10))).min(BACKOFF_MAX);
+            state.retry_at = now + pause.as_millis() as u64;
+        }
+        let pause = Duration::from_millis(state.retry_at - now);
         state.last_error = Some(error.clone());
         pause
     };
