@@ -33,6 +33,8 @@ pub enum Expect {
     OwnParse(Option<StatementId>),
     /// A Close that the proxy put in. No id: the unnamed statement.
     OwnClose(Option<StatementId>),
+    /// A Sync that the proxy put in: its ReadyForQuery is not for the client.
+    OwnSync,
     /// Nothing was sent; the client gets this ParseComplete or CloseComplete (`b'1'`, `b'3'`) when its turn comes.
     /// A Parse only where the transaction cannot have failed by then, see [`Owed::awaits_status`].
     Fake(u8),
@@ -69,6 +71,8 @@ pub struct Owed {
     pub status: TransactionStatus,
     /// Messages since the last Sync or Query: the server is within an implicit transaction.
     pub unsynced: bool,
+    /// Nothing since the last Sync or Query can have run anything: there were only Parse, Describe and Close.
+    pub idle_batch: bool,
     /// The server ignores everything until the next Sync.
     pub ignoring: bool,
     /// The server reads COPY data, and the copy's end was not sent yet.
@@ -92,6 +96,7 @@ impl Default for Owed {
             queue: VecDeque::new(),
             status: TransactionStatus::Idle,
             unsynced: false,
+            idle_batch: true,
             ignoring: false,
             copy_in: false,
             fakes: 0,
@@ -119,6 +124,14 @@ impl Owed {
         self.status == TransactionStatus::Idle && self.settled()
     }
 
+    /// Whether a Sync would change nothing but let the server go: all of an unfinished batch is answered, without an error,
+    /// and it has only prepared or described.
+    #[inline]
+    #[must_use]
+    pub fn prepared_only(&self) -> bool {
+        self.unsynced && self.idle_batch && self.queue.is_empty() && !self.ignoring && !self.copy_in && self.status == TransactionStatus::Idle
+    }
+
     /// Whether answers are on their way.
     #[inline]
     #[must_use]
@@ -130,23 +143,31 @@ impl Owed {
     #[must_use]
     pub fn awaits_status(&self) -> bool {
         let failed = self.status == TransactionStatus::Failed;
-        self.queue.iter().any(|e| matches!(e, Expect::Query | Expect::Sync) || failed && matches!(e, Expect::Execute))
+        self.queue.iter().any(|e| matches!(e, Expect::Query | Expect::Sync | Expect::OwnSync) || failed && matches!(e, Expect::Execute))
     }
 
     /// Notes a message that was sent (or, for [`Expect::Fake`], was not).
     #[inline]
     pub fn push(&mut self, expect: Expect) {
         match expect {
-            Expect::Query => self.unsynced = false,
-            Expect::Sync => {
+            Expect::Query => {
+                self.unsynced = false;
+                self.idle_batch = true;
+            }
+            Expect::Sync | Expect::OwnSync => {
                 self.unsynced = false;
                 self.ignoring = false;
+                self.idle_batch = true;
             }
             Expect::Fake(_) => {
                 self.fakes += 1;
                 self.unsynced = true;
             }
             Expect::CopyEnd => {}
+            Expect::Bind(_) | Expect::Execute | Expect::Instead(_) => {
+                self.unsynced = true;
+                self.idle_batch = false;
+            }
             _ => self.unsynced = true,
         }
         self.queue.push_back(expect);
@@ -183,6 +204,7 @@ impl Owed {
                 self.status = TransactionStatus::read(body).ok_or(bad)?;
                 match self.queue.pop_front() {
                     Some(Expect::Query | Expect::Sync) => Ok(Verdict::Forward),
+                    Some(Expect::OwnSync) => Ok(Verdict::Swallow),
                     _ => Err(bad),
                 }
             }
@@ -255,7 +277,7 @@ impl Owed {
     fn fail(&mut self) -> Verdict {
         self.copy_in = false;
         let instead = match self.queue.front() {
-            None | Some(Expect::Query | Expect::Sync) => return Verdict::Forward,
+            None | Some(Expect::Query | Expect::Sync | Expect::OwnSync) => return Verdict::Forward,
             Some(Expect::Instead(error)) => Some(error.clone()),
             Some(Expect::Bind(id)) => {
                 self.failed_bind = *id;
@@ -265,7 +287,7 @@ impl Owed {
         };
         loop {
             match self.queue.front() {
-                Some(Expect::Sync) => break,
+                Some(Expect::Sync | Expect::OwnSync) => break,
                 None => {
                     // A Query among what was ignored ended nothing.
                     self.ignoring = true;

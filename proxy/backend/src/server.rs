@@ -166,8 +166,15 @@ impl Server {
         self.send(&out).await?;
         let mut input = Buffer::new();
         let mut rows = Rows::new();
-        let mut failure = None;
+        let (mut failure, mut ready) = (None, false);
         loop {
+            // What came behind the ReadyForQuery in the same read, a notification for instance, is not there to be read again.
+            if ready && input.is_empty() {
+                return match failure {
+                    Some(error) => Err(ServerError::Refused(Box::new(error))),
+                    None => Ok(rows),
+                };
+            }
             let len = self.next_message(&mut input).await?;
             let message = &input.data()[..len];
             let (kind, body) = (message[0], message[frame::HEADER..].to_vec());
@@ -184,12 +191,7 @@ impl Server {
                     }
                     failure = Some(error);
                 }
-                b'Z' => {
-                    return match failure {
-                        Some(error) => Err(ServerError::Refused(Box::new(error))),
-                        None => Ok(rows),
-                    };
-                }
+                b'Z' => ready = true,
                 _ => {}
             }
         }

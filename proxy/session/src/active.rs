@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use pgdog_backend::{CheckoutError, Server, StatementId, Waiting};
+use pgdog_backend::{CheckoutError, Expect, Server, StatementId, Waiting};
 use pgdog_config::PoolerMode;
 use pgdog_sql::Effects;
 use pgdog_wire::ErrorResponse;
@@ -306,7 +306,7 @@ impl Active {
         if self.waiting.is_some() || self.sout.len() >= HIGH || self.cout.len() >= HIGH {
             return Ok(false);
         }
-        if self.cancelling.is_some() && self.server.as_ref().is_none_or(|s| s.owed.settled()) && self.cancel_under_way(cx) {
+        if self.cancelling.is_some() && self.server.as_ref().is_none_or(|s| s.owed.settled() || s.owed.copy_in) && self.cancel_under_way(cx) {
             return Ok(false);
         }
         // What is there is looked at first: a wait for a connection may have come in between.
@@ -408,6 +408,13 @@ impl Active {
             if self.leaving != Leaving::No && unfinished && self.sout.is_empty() && !whole_message(&self.cin) {
                 // The rest of what it began will not come.
                 return Some(Event::ClientLeft);
+            }
+            if server.owed.prepared_only() && self.from_client.left == 0 && self.cin.is_empty() && self.sin.is_empty() && self.mode != PoolerMode::Session {
+                // asyncpg prepares with Flush, and its Sync comes when the statement is used: minutes later, or never.
+                pgdog_wire::frontend::bare(&mut self.sout.bytes, b'S');
+                server.owed.push(Expect::OwnSync);
+                cx.waker().wake_by_ref();
+                return None;
             }
             if !server.owed.settled() || !self.sout.is_empty() || self.unflushed_server || self.from_client.left > 0 {
                 return None;
