@@ -13,7 +13,7 @@ use pgdog_session::{Runtime, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::build::Builder;
+use crate::build::{Builder, retire};
 use crate::worker::Worker;
 use crate::{logging, rlimit};
 
@@ -48,10 +48,12 @@ fn report(warnings: &[Problem]) {
 }
 
 async fn serve(source: &Source, settings: Settings) -> anyhow::Result<()> {
+    // Before anybody can connect: until then a signal would end the process without a word.
+    let (mut term, mut int, mut hup) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
     let clock = Arc::new(Clock::default());
     let count = settings.workers;
     let builder = Builder::new(clock.clone(), count);
-    let live = builder.build(settings, None)?.commit(None);
+    let live = builder.build(settings, None)?.commit();
     let listeners = listen(&live.settings, live.tcp)?;
     let runtime = Arc::new(Runtime::new(live, clock));
     let workers = (0..count).map(|i| Worker::start(i, runtime.clone())).collect::<Result<Vec<_>, _>>().context("start the workers")?;
@@ -62,7 +64,6 @@ async fn serve(source: &Source, settings: Settings) -> anyhow::Result<()> {
         tokio::spawn(accept(listener, workers.clone(), stopped.clone()));
     }
     drop(stopped);
-    let (mut term, mut int, mut hup) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
     loop {
         tokio::select! {
             _ = term.recv() => break,
@@ -119,7 +120,8 @@ fn reload(source: &Source, builder: &Builder, runtime: &Runtime) {
     match built {
         Ok((built, warnings)) => {
             report(&warnings);
-            runtime.replace(built.commit(Some(&old)));
+            runtime.replace(built.commit());
+            retire(&old, &runtime.live());
             tracing::info!("configuration reloaded");
             if runtime.live().settings.listen != old.settings.listen || runtime.live().settings.workers != old.settings.workers {
                 tracing::warn!("general.host, port, workers and the unix socket change at the next start only");

@@ -128,19 +128,24 @@ pub struct Built {
 }
 
 impl Built {
-    /// Puts it in force: pools that stay get their new sizes, pools that are gone are closed.
+    /// Gives pools that stay their new sizes, and hands the configuration over to be put in force.
     #[must_use]
-    pub fn commit(self, old: Option<&Live>) -> Arc<Live> {
+    pub fn commit(self) -> Arc<Live> {
         for Update { pool, settings, target, budgets } in self.updates {
             pool.configure(settings, target, &budgets);
         }
-        for account in old.iter().flat_map(|old| old.accounts.values().flat_map(HashMap::values)) {
-            let kept = self.live.account(&account.user.name, &account.user.database).is_some_and(|a| Arc::ptr_eq(&a.pool, &account.pool));
-            if !kept {
-                account.pool.close();
-            }
-        }
         self.live
+    }
+}
+
+/// Closes the pools of `old` that `new` does not have. Only when `new` is in force, so that who waited in one of them
+/// finds its successor.
+pub fn retire(old: &Live, new: &Live) {
+    for account in old.accounts.values().flat_map(HashMap::values) {
+        let kept = new.account(&account.user.name, &account.user.database).is_some_and(|a| Arc::ptr_eq(&a.pool, &account.pool));
+        if !kept {
+            account.pool.close();
+        }
     }
 }
 

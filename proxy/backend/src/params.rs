@@ -30,6 +30,17 @@ impl Params {
         self.0.get(name)
     }
 
+    /// Whether one is switched on, as far as its text shows.
+    #[must_use]
+    pub fn is_on(&self, name: &str) -> bool {
+        let text = match self.get(name) {
+            None => return false,
+            Some(Value::Plain(value)) => value,
+            Some(Value::Statement(set)) => set.trim_end_matches(|c: char| c == ';' || c.is_whitespace()).rsplit([' ', '=']).next().unwrap_or_default(),
+        };
+        ["on", "true", "t", "yes", "1"].iter().any(|on| text.trim_matches('\'').eq_ignore_ascii_case(on))
+    }
+
     /// Sets one.
     pub fn set(&mut self, name: &str, value: Value) {
         self.0.insert(name.to_ascii_lowercase().into(), value);

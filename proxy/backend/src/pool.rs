@@ -404,6 +404,12 @@ impl Pool {
         }
         if server.worker != worker {
             server = server.moved_to(worker)?;
+            // What has come meanwhile shows when this worker's reactor has looked, which it does before a task that yields.
+            tokio::task::yield_now().await;
+            if !std::future::poll_fn(|cx| std::task::Poll::Ready(server.still_idle(cx))).await {
+                self.stats.discards.fetch_add(1, Ordering::Relaxed);
+                return None;
+            }
         }
         let (interval, timeout) = {
             let state = self.lock();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use pgdog_backend::probe::Reasons;
-use pgdog_backend::{Params, Pool, Server, Value};
+use pgdog_backend::{CheckoutError, Params, Pool, Server, Value};
 use pgdog_config::AuthType;
 use pgdog_net::{Peer, Stream};
 use pgdog_wire::backend::{self, Authentication, TransactionStatus};
@@ -59,9 +59,11 @@ impl From<ErrorResponse> for Fail {
 
 /// Logs a client in, within `client_login_timeout`. Not cancel safe.
 pub async fn login(stream: Stream, peer: Peer, runtime: &Arc<Runtime>, worker: usize) -> Login {
+    // Read before the configuration: a client that was let in under an old one must notice.
+    let generation = runtime.generation();
     let live = runtime.live();
     let limit = live.settings.timeouts.login;
-    let mut session = Session { stream: Some(stream), peer, live, runtime: runtime.clone(), worker };
+    let mut session = Session { stream: Some(stream), peer, live, generation, runtime: runtime.clone(), worker };
     let result = tokio::time::timeout(limit, session.run()).await;
     let error = match result {
         Ok(Ok(login)) => return login,
@@ -83,6 +85,7 @@ struct Session {
     stream: Option<Stream>,
     peer: Peer,
     live: Arc<Live>,
+    generation: u64,
     runtime: Arc<Runtime>,
     worker: usize,
 }
@@ -362,7 +365,7 @@ impl Session {
             stream: self.stream.take().ok_or(Fail::Io)?,
             live: self.live.clone(),
             id: self.runtime.next_client(),
-            generation: self.runtime.generation(),
+            generation: self.generation,
             runtime: self.runtime.clone(),
             account,
             registered,
@@ -379,7 +382,22 @@ impl Session {
 
     /// Asks a server of the pool what it says to a client with these settings; it refuses wrong ones as PostgreSQL does.
     async fn learn_welcome(&mut self, account: &Arc<Account>, params: &Arc<Params>) -> Result<Arc<[u8]>, Fail> {
-        let mut server = borrow(&account.pool, self.worker).await?;
+        let mut account = account.clone();
+        let mut server = loop {
+            let error = match borrow(&account.pool, self.worker).await {
+                Ok(server) => break server,
+                Err(error) => error,
+            };
+            match self.runtime.live().account(&account.user.name, &account.user.database) {
+                // A reload has put another pool in its place meanwhile.
+                Some(now) if matches!(error, CheckoutError::Closed) && !Arc::ptr_eq(&now.pool, &account.pool) => account = now.clone(),
+                _ => {
+                    let mut response = error.response();
+                    response.severity = Severity::Fatal;
+                    return Err(response.into());
+                }
+            }
+        };
         if let Err(error) = server.set_params(params, account.user.pool.connect_timeout).await {
             let mut response = error.response();
             response.severity = Severity::Fatal;
@@ -430,18 +448,14 @@ impl Session {
 }
 
 /// A connection of the pool for the greeting.
-async fn borrow(pool: &Arc<Pool>, worker: usize) -> Result<Box<Server>, Fail> {
+async fn borrow(pool: &Arc<Pool>, worker: usize) -> Result<Box<Server>, CheckoutError> {
     let mut taken = std::future::poll_fn(|cx| Poll::Ready(pool.take(worker, cx))).await;
     loop {
         if let Some(server) = taken.take() {
             return Ok(server);
         }
         let mut waiting = pool.wait(worker);
-        let server = std::future::poll_fn(|cx| waiting.poll(cx)).await.map_err(|e| {
-            let mut response = e.response();
-            response.severity = Severity::Fatal;
-            response
-        })?;
+        let server = std::future::poll_fn(|cx| waiting.poll(cx)).await?;
         taken = pool.prepare(server, worker).await;
     }
 }

@@ -1,6 +1,7 @@
 //! What the server answers: forwarded by header, looked into only where its state or the client's depends on it.
 
 use pgdog_backend::Verdict;
+use pgdog_backend::probe::Reasons;
 use pgdog_sql::Effects;
 use pgdog_wire::backend::{self, read_parameter_status};
 use pgdog_wire::{ErrorResponse, Header, error, frame};
@@ -148,6 +149,9 @@ impl Active {
 
     /// A command whose name begins with D is done: is it one that ends prepared statements?
     fn completed(&mut self, client: &mut Client, tag: &[u8]) {
+        if matches!(tag, b"DISCARD SEQUENCES" | b"DISCARD ALL") {
+            client.reasons.put(Reasons::SEQUENCE, false);
+        }
         match tag {
             b"DEALLOCATE ALL" | b"DISCARD ALL" if self.mode != PoolerMode::Session => {
                 if let Some(server) = &mut self.server {

@@ -240,7 +240,6 @@ impl Active {
         self.effects = self.effects.with(found);
         self.pin_now(client, found);
         if found.any(Effects::ONE_SETTING) {
-            self.note_pin_request(client, &text);
             let readable = text.is_ascii() || client.params.get("client_encoding").is_none();
             if alone && readable && self.pending.is_none() {
                 self.hold(client, &text);
@@ -302,16 +301,6 @@ impl Active {
         if found.any(Effects::FOREVER) {
             client.reasons.put(Reasons::FOREVER, true);
         }
-    }
-
-    /// `SET pgdog.pin = on`.
-    fn note_pin_request(&mut self, client: &mut Client, text: &str) {
-        let lower = text.to_ascii_lowercase();
-        if !lower.contains("pgdog.pin") {
-            return;
-        }
-        let value = lower.trim_end_matches([';', ' ', '\n']).rsplit([' ', '=']).next().unwrap_or_default().trim_matches('\'');
-        client.reasons.put(Reasons::ASKED, matches!(value, "on" | "true" | "t" | "yes" | "1"));
     }
 
     /// The answer to a query above `query_size_limit`, when it is to be blocked.

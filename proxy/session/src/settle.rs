@@ -22,6 +22,8 @@ use crate::relay::ASKS;
 
 /// Limit for the proxy's own questions to a server.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// The setting by which a client asks for a server of its own.
+pub(crate) const PIN: &str = "pgdog.pin";
 /// A client that does not take its last words within this time does not get them.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -92,6 +94,7 @@ impl Active {
         }
         client.params = client.runtime.interner.intern(of_client);
         server.params = client.runtime.interner.intern(of_server);
+        client.reasons.put(Reasons::ASKED, client.params.is_on(PIN));
     }
 
     /// Deals with an event. Not cancel safe.
@@ -198,6 +201,13 @@ impl Active {
     }
 
     async fn checkout_failed(&mut self, client: &mut Client, error: &CheckoutError) -> Result<(), Ended> {
+        let before = client.pool().clone();
+        if matches!(error, CheckoutError::Closed) && client.refresh().is_some() && !Arc::ptr_eq(&before, client.pool()) {
+            // A reload has put another pool in its place: in line there.
+            self.mode = client.pool().mode();
+            self.waiting = Some(client.pool().wait(client.worker));
+            return Ok(());
+        }
         let mut response = error.response();
         let drop = client.live.settings.client_recovery == ClientRecovery::Drop || response.severity == Severity::Fatal;
         if drop {
@@ -241,6 +251,7 @@ impl Active {
                 }
                 server.params = client.runtime.interner.intern(found);
                 client.params = client.runtime.interner.intern(wanted);
+                client.reasons.put(Reasons::ASKED, client.params.is_on(PIN));
             }
             if effects.any(Effects::HOLDS.with(Effects::RELEASES)) {
                 client.reasons = client.reasons.learn(server.holds(ASK_TIMEOUT).await?);
