@@ -59,6 +59,8 @@ fn what_runs_is_cancelled() {
         client.send(&[Message::query("copy t from stdin")]);
         activity.wait(1, "state = 'active' and query like 'copy%'");
         cancel(proxy.port(), &key);
+        // Postgres looks at the request when the next piece of data is there.
+        client.send(&[Message::CopyData(b"1\n".to_vec())]);
         was_cancelled(&mut client, 'I');
         if mode != "statement" {
             client.run("begin");
@@ -142,14 +144,14 @@ fn a_wrong_key_reaches_nobody() {
     let mut activity = Activity::of(Postgres::shared(), &database);
     let mut client = proxy.client("pgdog", database.name());
     let (pid, secret) = key_of(&client);
-    client.send(&[Message::query("select pg_sleep(1)")]);
+    client.send(&[Message::query(SLEEP)]);
     activity.wait(1, "state = 'active'");
     let other = |index: usize| {
         let mut secret = secret.clone();
         secret[index] ^= 1;
         secret
     };
-    let long = [secret.clone(), vec![0]].concat();
+    let long = [secret.clone(), vec![0, 0]].concat();
     let wrong = [(pid, other(0)), (pid, other(3)), (pid, secret[..3].to_vec()), (pid, long), (pid, vec![7; 32]), (pid ^ 1, secret.clone()), (0, vec![0; 4]), (-1, vec![0xff; 4])];
     for key in &wrong {
         cancel(proxy.port(), key);
@@ -157,13 +159,15 @@ fn a_wrong_key_reaches_nobody() {
     // The servers' own keys mean nothing here either.
     let server_pid = activity.pids("state = 'active'")[0].parse().expect("a pid is a number");
     cancel(proxy.port(), &(server_pid, secret.clone()));
-    let told = lines(&client.until_ready());
-    assert!(told.iter().all(|line| !line.starts_with('E')), "{told:?}");
     // Requests without any secret, or cut short, do no harm.
     for bytes in [&[0, 0, 0, 12, 4, 210, 22, 46, 0, 0, 0, 1][..], &[0, 0, 0, 16, 4, 210, 22, 46, 0, 0]] {
         let mut client = RawClient::open(proxy.port()).expect("the proxy accepts");
         client.send_bytes(bytes.to_vec());
     }
+    assert_eq!(activity.count("state = 'active'"), 1);
+    assert_eq!(client.receive(std::time::Duration::from_millis(1)), Received::Silence);
+    cancel(proxy.port(), &(pid, secret));
+    was_cancelled(&mut client, 'I');
     assert_eq!(client.query_value("select 1"), "1");
 }
 

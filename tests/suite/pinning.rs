@@ -170,12 +170,18 @@ fn sequence_values_are_remembered_until_they_are_discarded() {
     }
     let mut stage = Stage::set();
     stage.client_runs("create sequence s");
-    stage.client_runs("select nextval('s')");
-    stage.pins("select currval('s')");
-    stage.unpins("discard sequences");
-    stage.client_runs("select nextval('s')");
-    stage.pins("select lastval()");
-    stage.unpins("discard all");
+    for (ask, discard) in [("select currval('s')", "discard sequences"), ("select lastval()", "discard all")] {
+        stage.client_runs("begin");
+        stage.client_runs("select nextval('s')");
+        let drawn = stage.client.query_value(ask);
+        stage.pins("commit");
+        assert_eq!(stage.client.query_value(ask), drawn);
+        stage.unpins(discard);
+        // What others have drawn is nobody's.
+        stage.other.run("select nextval('s')");
+        assert_eq!(stage.client.query_error(ask), "55000");
+        stage.unpins(discard);
+    }
 }
 
 #[test]
@@ -226,8 +232,13 @@ fn pinned_connections_have_a_limit() {
     let proxy = Proxy::start(&config(&database).pool_size(4).general("max_pinned_connections", "1"));
     let [mut first, mut second, mut third, mut plain] = [(); 4].map(|()| proxy.client("pgdog", database.name()));
     first.run("create temp table x (a int)");
-    plain.run("begin; create temp table y (a int); commit; begin");
-    let told = lines(&plain.query("commit"));
+    // Whether it is kept is found out behind the answer; this waits for it.
+    first.run("select 1");
+    // What was asked for has succeeded by then, and is answered.
+    plain.run("begin; create temp table y (a int)");
+    plain.send(&[Message::query("commit")]);
+    let told = lines(&plain.until_eof().expect("it is closed"));
+    assert_eq!(told[..2], ["C COMMIT", "Z I"]);
     assert!(told.iter().any(|line| line.starts_with("E FATAL 53300") && line.contains("temp")), "{told:?}");
     second.send(&[Message::query("listen x")]);
     let told = lines(&second.until_eof().expect("it is closed"));

@@ -22,7 +22,7 @@ fn reload(proxy: &Proxy, config: &ProxyConfig) {
 fn most_at_once(proxy: &Proxy, database: &Database<'_>, wanted: usize) -> usize {
     let mut clients: Vec<_> = (0..wanted).map(|_| proxy.client("pgdog", database.name())).collect();
     clients.iter_mut().for_each(|client| client.send(&[Message::query("begin")]));
-    clients.into_iter().filter_map(|mut client| client.until_ready().last()?.status()).filter(|status| *status == 'T').count()
+    clients.iter_mut().filter_map(|client| client.until_ready().last()?.status()).filter(|status| *status == 'T').count()
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_wrong_configuration_changes_nothing_and_is_explained() {
         return;
     }
     let database = Postgres::shared().fresh_database();
-    let right = config(&database);
+    let right = config(&database).pool_size(1);
     let proxy = Proxy::start(&right);
     let mut client = proxy.client("pgdog", database.name());
     let pid = client.query_value("select pg_backend_pid()");
