@@ -41,11 +41,12 @@ regress: ## PostgreSQL's own regression suite, directly and through the proxy
 
 chaos: ## the integration tests that break things, for CHAOS_SECONDS
 	@tests/scripts/install build postgres
+	cargo build -p pgdog
 	CHAOS_SECONDS=$(CHAOS_SECONDS) cargo test -p pgdog-tests --test suite -- chaos --nocapture
 
-fuzz: ## the property tests of the wire protocol, with many more cases than `make test`
+fuzz: ## the property tests of every decoder, for FUZZ_SECONDS
 	@tests/scripts/install build
-	PROPTEST_CASES=$$(( $(FUZZ_SECONDS) * 2000 )) cargo test -p pgdog-wire -p pgdog-config
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) tests/scripts/fuzz
 
 fmt: ## format everything
 	cargo fmt --all

@@ -1,11 +1,13 @@
 //! The integration tests: the built proxy in front of a real Postgres.
 
 mod cancel;
+mod chaos;
 mod differential;
 mod harness;
 mod layers;
 mod lifecycle;
 mod login;
+mod malformed;
 mod pinning;
 mod pools;
 mod startup;
