@@ -272,6 +272,7 @@ impl Owed {
         // The Syncs that were sent are lost: without another, what follows the copy is still to be synced.
         let synced = self.queue.iter().any(|e| matches!(e, Expect::Query | Expect::Sync));
         self.unsynced |= !synced;
+        self.idle_batch &= synced;
     }
 
     fn fail(&mut self) -> Verdict {
@@ -296,13 +297,16 @@ impl Owed {
                 }
                 Some(_) => {}
             }
+            // Of several that speak of one statement, the first tells what the server was left with.
             match self.queue.pop_front() {
                 Some(Expect::Parse(Some(id))) => {
-                    self.lost.push(id);
+                    if !self.kept.contains(&id) {
+                        self.lost.push(id);
+                    }
                     self.undone += 1;
                 }
-                Some(Expect::OwnParse(Some(id))) => self.lost.push(id),
-                Some(Expect::OwnClose(Some(id))) => self.kept.push(id),
+                Some(Expect::OwnParse(Some(id))) if !self.kept.contains(&id) => self.lost.push(id),
+                Some(Expect::OwnClose(Some(id))) if !self.lost.contains(&id) => self.kept.push(id),
                 Some(Expect::Fake(_)) => {
                     self.fakes -= 1;
                     self.undone += 1;

@@ -302,6 +302,8 @@ impl Active {
                 return Ok(false);
             }
             self.barrier = false;
+            // Before more is said: an error in what follows says nothing of this one.
+            self.conclude(client);
         }
         if self.waiting.is_some() || self.sout.len() >= HIGH || self.cout.len() >= HIGH {
             return Ok(false);

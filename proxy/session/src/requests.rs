@@ -244,6 +244,7 @@ impl Active {
             if alone && readable && self.pending.is_none() {
                 self.hold(client, &text);
                 self.pending = Some(Pending::Setting(text.into()));
+                self.failed = false;
                 self.barrier = true;
             } else {
                 self.effects = self.effects.with(Effects::SETTINGS);
@@ -531,7 +532,8 @@ impl Active {
         };
         if statement.stale.load(std::sync::atomic::Ordering::Relaxed) {
             let error = ErrorResponse::error(sqlstate::FEATURE_NOT_SUPPORTED, "cached plan must not change result type");
-            return Ok(self.fail_here(error, len, false));
+            // asyncpg and pgjdbc prepare again, and tell this error from others of its code by the routine.
+            return Ok(self.fail_here(error.routine("RevalidateCachedQuery"), len, false));
         }
         if statement.effects != 0 {
             let found = Effects::from_bits(statement.effects);

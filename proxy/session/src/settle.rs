@@ -35,12 +35,7 @@ impl Active {
             self.reverts.clear();
             return false;
         }
-        if let Some(Pending::Setting(text)) = self.pending.take()
-            && !self.failed
-        {
-            self.track(client, &text);
-        }
-        self.pending = None;
+        self.conclude(client);
         if self.holding == Holding::Ready {
             return true;
         }
@@ -53,6 +48,15 @@ impl Active {
         let pins = keeps && !self.counted;
         let unlike = keeps && self.server.as_ref().is_some_and(|s| !Arc::ptr_eq(&s.params, &client.params));
         self.effects.any(ASKS) || released || pins || unlike || self.counted && !keeps
+    }
+
+    /// The statement that all waited for has been answered.
+    pub(crate) fn conclude(&mut self, client: &mut Client) {
+        if let Some(Pending::Setting(text)) = self.pending.take()
+            && !self.failed
+        {
+            self.track(client, &text);
+        }
     }
 
     /// One SET or RESET has succeeded: the client and its server have it now.
@@ -246,7 +250,9 @@ impl Active {
             if effects.any(Effects::SETTINGS) {
                 let found = server.settings(&login, &custom, ASK_TIMEOUT).await?;
                 let mut wanted = found.clone();
-                for (name, value) in client.startup.iter().filter(|(n, _)| found.get(n).is_none()) {
+                // A setting with a dot is empty after a RESET, rather than unknown again.
+                let is_reset = |n: &str| found.get(n).is_none_or(|v| n.contains('.') && *v == Value::Plain("".into()));
+                for (name, value) in client.startup.iter().filter(|(n, _)| is_reset(n)) {
                     wanted.set(name, value.clone());
                 }
                 server.params = client.runtime.interner.intern(found);

@@ -1,0 +1,177 @@
+//! Random conversations, several at a time through few servers: each must be answered as PostgreSQL answers it alone.
+//!
+//! `CONVERSATIONS` says how many, `CONVERSATION` repeats one.
+
+use std::env;
+use std::thread::{self, sleep};
+use std::time::Duration;
+
+use pgdog_tests::message::encode_all;
+use pgdog_tests::raw::PATIENCE;
+use pgdog_tests::{Message, Postgres, Proxy, ProxyConfig, RawClient, Received};
+
+const AT_ONCE: u64 = 6;
+const SERVERS: usize = 2;
+
+const QUERIES: &[&str] = &[
+    "select 1",
+    "",
+    "begin",
+    "begin",
+    "commit",
+    "rollback",
+    "select 1/0",
+    "select 1; select 2",
+    "begin; select 1/0",
+    "select 1; commit; select 2",
+    "copy (select 1) to stdout",
+    "copy t from stdin",
+    "savepoint a",
+    "rollback to a",
+    "set work_mem = '1MB'",
+    "set local work_mem = '2MB'",
+    "reset work_mem",
+    "show work_mem",
+    "select set_config('work_mem', '3MB', false)",
+    "prepare q as select 7",
+    "execute q",
+    "execute a(1)",
+    "deallocate a",
+    "deallocate q",
+    "deallocate all",
+];
+
+const TEXTS: &[&str] = &[
+    "select 10",
+    "select 10",
+    "select $1::int",
+    "select 1/0",
+    "begin",
+    "commit",
+    "rollback",
+    "insert into t values (1)",
+    "copy t from stdin",
+    "selec",
+    "set work_mem = '4MB'",
+    "select current_setting('work_mem')",
+    "",
+    "select n from generate_series(1, 3) n",
+];
+
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) % limit as u64) as usize
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+}
+
+fn message(dice: &mut Dice) -> Message {
+    let statement = dice.pick(&["", "a", "b"]);
+    let portal = dice.pick(&["", "", "p"]);
+    match dice.below(32) {
+        0..6 => Message::query(dice.pick(QUERIES)),
+        6..11 => Message::parse(statement, dice.pick(TEXTS)),
+        11..16 => {
+            let values: &[&str] = if dice.below(4) == 0 { &["5"] } else { &[] };
+            let bind = Message::bind(statement, values);
+            let Message::Bind { statement, formats, values, results, .. } = bind else { unreachable!("a Bind was built") };
+            Message::Bind { portal: portal.into(), statement, formats, values, results }
+        }
+        16..21 => Message::Execute { portal: portal.into(), limit: dice.pick(&[0, 0, 1]) },
+        21 => Message::DescribeStatement(statement.into()),
+        22 => Message::DescribePortal(portal.into()),
+        23 => Message::CloseStatement(statement.into()),
+        24 => Message::ClosePortal(portal.into()),
+        25 => Message::Flush,
+        26 => dice.pick(&[0, 1, 2]).eq(&0).then_some(Message::CopyFail(b"no".to_vec())).unwrap_or(Message::CopyDone),
+        27 => Message::CopyData(b"1\n".to_vec()),
+        _ => Message::Sync,
+    }
+}
+
+/// Messages in writes, with a pause in ms before each.
+fn conversation(seed: u64) -> Vec<(u64, Vec<Message>)> {
+    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut writes: Vec<_> = (0..dice.below(10) + 1)
+        .map(|_| {
+            let pause = dice.pick(&[0, 0, 1, 5]);
+            (pause, (0..dice.below(8) + 1).map(|_| message(&mut dice)).collect())
+        })
+        .collect();
+    // Whatever it has come to ends here.
+    let copy_end = [Message::CopyFail(b"end".to_vec()), Message::Sync];
+    writes.push((20, copy_end.to_vec()));
+    writes.push((20, copy_end.to_vec()));
+    writes.push((5, vec![Message::query("rollback"), Message::query("show work_mem"), Message::query("select 'the end'")]));
+    writes
+}
+
+fn transcript(port: u16, database: &str, seed: u64) -> Vec<String> {
+    let mut client = RawClient::login(port, "pgdog", database);
+    for (pause, messages) in conversation(seed) {
+        sleep(Duration::from_millis(pause));
+        client.send_bytes(encode_all(&messages));
+    }
+    let mut lines = Vec::new();
+    loop {
+        match client.receive(PATIENCE) {
+            Received::Frame(frame) => lines.push(frame.line()),
+            Received::Eof => lines.push("closed".to_owned()),
+            Received::Silence => lines.push("silence".to_owned()),
+        }
+        let last = lines.last().map_or("", String::as_str);
+        if matches!(last, "closed" | "silence") || last.starts_with('Z') && lines.iter().any(|line| line.contains("the end")) {
+            // Notices tell how, not what; a rollback without a transaction is one.
+            lines.retain(|line| !line.starts_with("N "));
+            return lines;
+        }
+    }
+}
+
+/// The conversation and both answers, when they differ.
+fn difference(seed: u64, direct: u16, proxy: u16, database: &str) -> Option<String> {
+    let (expected, seen) = (transcript(direct, database, seed), transcript(proxy, database, seed));
+    if expected == seen {
+        return None;
+    }
+    let mut text = format!("CONVERSATION={seed}\n");
+    for (pause, messages) in conversation(seed) {
+        text.push_str(&format!("  {pause} ms: {messages:?}\n"));
+    }
+    for i in 0..expected.len().max(seen.len()) {
+        let (e, s) = (expected.get(i).map_or("", String::as_str), seen.get(i).map_or("", String::as_str));
+        text.push_str(&format!("  {} {e:60} | {s}\n", if e == s { ' ' } else { '!' }));
+    }
+    Some(text)
+}
+
+#[test]
+fn random_conversations_are_answered_as_postgres_answers_them() {
+    if !Postgres::installed() {
+        return;
+    }
+    let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds: Vec<u64> = number("CONVERSATION").map_or_else(|| (0..number("CONVERSATIONS").unwrap_or(400)).collect(), |one| vec![one]);
+    let database = Postgres::shared().fresh_database();
+    database.run("create table t (a int)");
+    let config = ProxyConfig::transaction(Postgres::shared()).database(database.name()).user("pgdog", "pgdog").pool_size(SERVERS);
+    let proxy = Proxy::start(&config.general("checkout_timeout", "30000"));
+    let (direct, through, name) = (Postgres::shared().port(), proxy.port(), database.name());
+    let mine = |index: u64| seeds.iter().copied().filter(move |seed| seed % AT_ONCE == index);
+    let differences: Vec<String> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..AT_ONCE)
+            .map(|index| {
+                let mine = mine(index);
+                scope.spawn(move || mine.filter_map(|seed| difference(seed, direct, through, name)).collect::<Vec<_>>())
+            })
+            .collect();
+        threads.into_iter().flat_map(|t| t.join().expect("a conversation does not panic")).collect()
+    });
+    assert!(differences.is_empty(), "{} of {} differ:\n{}", differences.len(), seeds.len(), differences[..differences.len().min(5)].join("\n"));
+}
