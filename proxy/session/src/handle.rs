@@ -182,6 +182,8 @@ impl Drop for Registered {
 /// Which limit a client would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LimitHit {
+    /// `max_client_conn`.
+    Process,
     /// `max_user_client_connections`.
     User,
     /// `max_db_client_connections`.
@@ -200,6 +202,7 @@ impl Registry {
     /// The limit that stands against it.
     pub fn register(
         self: &Arc<Self>,
+        limit: Option<u32>,
         (user, user_limit): (&str, Option<u32>),
         (database, database_limit): (&str, Option<u32>),
         now: u64,
@@ -208,6 +211,9 @@ impl Registry {
         let counted = Box::new([Who::User(user.into()), Who::Database(database.into())]);
         {
             let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            if limit.is_some_and(|limit| self.len() >= limit) {
+                return Err(LimitHit::Process);
+            }
             for (who, limit, hit) in [(&counted[0], user_limit, LimitHit::User), (&counted[1], database_limit, LimitHit::Database)] {
                 if limit.is_some_and(|limit| counts.get(who).copied().unwrap_or(0) >= limit) {
                     return Err(hit);
@@ -216,6 +222,7 @@ impl Registry {
             for who in counted.iter() {
                 *counts.entry(who.clone()).or_default() += 1;
             }
+            self.total.fetch_add(1, Ordering::AcqRel);
         }
         let mut clients = self.clients();
         let handle = loop {
@@ -226,7 +233,6 @@ impl Registry {
         };
         clients.insert(handle.pid, handle.clone());
         drop(clients);
-        self.total.fetch_add(1, Ordering::AcqRel);
         if self.draining.load(Ordering::Acquire) {
             handle.signal(Signal::DRAIN);
         }
@@ -294,7 +300,7 @@ mod tests {
     #[test]
     fn only_the_right_key_cancels() {
         let registry = Arc::new(Registry::default());
-        let client = registry.register(("u", None), ("d", None), 1, keys()).unwrap();
+        let client = registry.register(None, ("u", None), ("d", None), 1, keys()).unwrap();
         assert!(!registry.cancel(&CancelKey { pid: 1, secret: vec![1, 2, 3, 5] }));
         assert!(!registry.cancel(&CancelKey { pid: 1, secret: vec![1, 2, 3] }));
         assert_eq!(client.handle.take_signals(), Signal(0));
@@ -306,11 +312,12 @@ mod tests {
     fn limits_count_those_who_are_there() {
         let registry = Arc::new(Registry::default());
         let mut key = keys();
-        let first = registry.register(("u", Some(1)), ("d", None), 1, &mut key).unwrap();
-        assert_eq!(registry.register(("u", Some(1)), ("d", None), 1, &mut key).unwrap_err(), LimitHit::User);
-        assert_eq!(registry.register(("v", Some(1)), ("d", Some(1)), 1, &mut key).unwrap_err(), LimitHit::Database);
+        let first = registry.register(None, ("u", Some(1)), ("d", None), 1, &mut key).unwrap();
+        assert_eq!(registry.register(Some(1), ("v", None), ("d", None), 1, &mut key).unwrap_err(), LimitHit::Process);
+        assert_eq!(registry.register(None, ("u", Some(1)), ("d", None), 1, &mut key).unwrap_err(), LimitHit::User);
+        assert_eq!(registry.register(None, ("v", Some(1)), ("d", Some(1)), 1, &mut key).unwrap_err(), LimitHit::Database);
         drop(first);
         assert!(registry.is_empty());
-        assert!(registry.register(("u", Some(1)), ("d", Some(1)), 1, &mut key).is_ok());
+        assert!(registry.register(None, ("u", Some(1)), ("d", Some(1)), 1, &mut key).is_ok());
     }
 }

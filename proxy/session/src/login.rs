@@ -324,15 +324,12 @@ impl Session {
     /// Takes the client in, finds out what its server would have told it, and tells it.
     async fn greet(&mut self, startup: Startup, account: Arc<Account>) -> Result<Client, Fail> {
         let settings = &self.live.settings;
-        if settings.max_client_conn.is_some_and(|max| self.runtime.registry.len() >= max) {
-            return Err(ErrorResponse::fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already (max_client_conn)").into());
-        }
         let (user, database) = ((account.user.name.as_str(), account.user.max_clients), (account.user.database.as_str(), account.user.pool.database_max_clients));
         let (peer_id, long) = (settings.peer_id, startup.minor >= 2);
         let registered = self
             .runtime
             .registry
-            .register(user, database, self.runtime.clock.now(), || self.runtime.cancel_key(peer_id, long))
+            .register(settings.max_client_conn, user, database, self.runtime.clock.now(), || self.runtime.cancel_key(peer_id, long))
             .map_err(|hit| too_many(hit, &account))?;
         let (params, application_name, pin) = session_params(&startup);
         let params = self.runtime.interner.intern(params);
@@ -483,6 +480,7 @@ fn clean_ascii(text: &str) -> String {
 
 fn too_many(hit: LimitHit, account: &Account) -> ErrorResponse {
     let text = match hit {
+        LimitHit::Process => "sorry, too many clients already (max_client_conn)".to_owned(),
         LimitHit::User => format!("too many connections for role \"{}\" (max_user_client_connections)", account.user.name),
         LimitHit::Database => format!("too many connections for database \"{}\" (max_db_client_connections)", account.user.database),
     };

@@ -1,6 +1,7 @@
 //! The proxy towards Postgres.
 
-use pgdog_tests::{Authority, Frame, Message, Postgres, PostgresOptions, Proxy, ProxyConfig, RawClient, template};
+use pgdog_tests::raw::PATIENCE;
+use pgdog_tests::{Authority, Frame, Message, Postgres, PostgresOptions, Proxy, ProxyConfig, RawClient, template, wait};
 
 use super::clients::quoted;
 use super::{asking, refusal};
@@ -128,6 +129,47 @@ fn a_certificate_of_the_proxys_own_logs_it_in() {
     assert!(told.starts_with("E FATAL 28000"), "{told}");
     let told = outcome(&one_user(&postgres, "server_user = \"by_cert\""), "client").expect_err("there is no certificate");
     assert!(told.starts_with("E FATAL 28"), "{told}");
+}
+
+#[test]
+fn the_authority_of_servers_is_read_again_on_reload() {
+    if !Postgres::installed() {
+        return;
+    }
+    let postgres = strict();
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    certify(&postgres, &authority, &["127.0.0.1"]);
+    let file = stranger.certificate();
+    let config = one_user(&postgres, "server_user = \"only_tls\"")
+        .general("tls_verify", "\"verify_full\"")
+        .general("checkout_timeout", "400")
+        .general("tls_server_ca_certificate", &quoted(&file));
+    let proxy = Proxy::start(&config);
+    RawClient::try_login(proxy.port(), "client", "postgres").expect_err("another authority");
+    std::fs::copy(authority.certificate(), &file).expect("the file is ours");
+    proxy.reload();
+    assert!(wait::until(PATIENCE, || RawClient::try_login(proxy.port(), "client", "postgres").is_ok()), "{}", proxy.log());
+}
+
+#[test]
+fn a_server_is_reached_over_its_unix_socket() {
+    if !Postgres::installed() {
+        return;
+    }
+    let postgres = Postgres::start(&PostgresOptions::default().hba("local all by_socket scram-sha-256").hba("host all by_socket all reject"));
+    postgres.run("postgres", "create role by_socket login password 'secret'");
+    let database = format!("[[databases]]\nname = \"d\"\ndatabase_name = \"postgres\"\nhost = {}\nport = {}", quoted(postgres.socket_directory()), postgres.port());
+    let users = "[[users]]\nname = \"client\"\ndatabase = \"d\"\npassword = \"x\"\nserver_user = \"by_socket\"\nserver_password = \"secret\"";
+    let proxy = Proxy::start(&asking(&postgres, "trust").append(&database).append_users(users));
+    let mut client = proxy.client("client", "d");
+    assert_eq!(client.query_value("select current_user || coalesce(inet_client_addr()::text, '')"), "by_socket");
+    // Cancel requests take the same way.
+    client.send(&[Message::query("select pg_sleep(60)")]);
+    pgdog_tests::Activity::new(&postgres, "postgres").wait(1, "state = 'active' and query like 'select pg_sleep%'");
+    let mut canceller = RawClient::open(proxy.port()).expect("the proxy accepts");
+    canceller.send(&[client.cancel_request().expect("there is a key")]);
+    let frames = client.until_ready();
+    assert!(frames.iter().any(|frame| frame.field(b'C').as_deref() == Some("57014")), "{frames:?}");
 }
 
 #[test]

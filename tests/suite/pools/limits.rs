@@ -8,6 +8,25 @@ use pgdog_tests::{Activity, Database, Postgres, Proxy, ProxyConfig, RawClient, w
 
 use super::{config, millis, timed, with_clients};
 
+#[test]
+fn a_rush_of_clients_does_not_pass_the_limit() {
+    if !Postgres::installed() {
+        return;
+    }
+    let database = Postgres::shared().fresh_database();
+    let proxy = Proxy::start(&config(&database, 2).general("max_client_conn", "10"));
+    proxy.client("pgdog", database.name()).goodbye();
+    for _ in 0..5 {
+        let let_in: Vec<_> = thread::scope(|scope| {
+            let rush: Vec<_> =
+                (0..40).map(|_| scope.spawn(|| RawClient::try_login(proxy.port(), "pgdog", database.name()))).collect();
+            rush.into_iter().filter_map(|client| client.join().expect("it logs in or not").ok()).collect()
+        });
+        assert_eq!(let_in.len(), 10);
+        let_in.into_iter().for_each(RawClient::goodbye);
+    }
+}
+
 /// A user of a database with further lines.
 fn user(database: &Database<'_>, name: &str, lines: &str) -> String {
     format!("[[users]]\nname = \"{name}\"\ndatabase = \"{}\"\npassword = \"x\"\nserver_user = \"pgdog\"\n{lines}\n", database.name())

@@ -1,5 +1,9 @@
 //! A client that is suddenly gone leaves nothing to the next one, whatever it was doing.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+
+use pgdog_tests::message::encode_all;
 use pgdog_tests::{Activity, Database, Message, Postgres, Proxy, ProxyConfig, RawClient, Received, raw};
 
 /// What a client was doing when it vanished.
@@ -153,6 +157,25 @@ fn a_session_ends_with_its_client() {
         assert_eq!(next.query_rows(left), [["4MB", "f", "0", "0", "0"]], "orderly: {orderly}");
     }
     activity.wait(0, "state <> 'idle'");
+}
+
+#[test]
+fn who_only_stops_talking_gets_the_answer() {
+    if !Postgres::installed() {
+        return;
+    }
+    let database = Postgres::shared().fresh_database();
+    let proxy = Proxy::start(&config(&database, "recover"));
+    let mut stream = TcpStream::connect(("127.0.0.1", proxy.port())).expect("the proxy accepts");
+    stream.set_read_timeout(Some(raw::PATIENCE)).expect("it is a socket");
+    let login = Message::startup(&[("user", "pgdog"), ("database", database.name())]);
+    let query = Message::query("select pg_sleep(0.3), 'the answer'");
+    stream.write_all(&encode_all(&[login, query])).expect("it is sent");
+    stream.shutdown(Shutdown::Write).expect("it is open");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("it is closed in the end");
+    assert!(answer.windows(10).any(|window| window == b"the answer"), "{}", String::from_utf8_lossy(&answer));
+    Activity::of(Postgres::shared(), &database).wait(0, "state <> 'idle'");
 }
 
 #[test]

@@ -249,8 +249,15 @@ fn pair(report: &mut Report<'_>, keys: [(&str, bool); 2]) {
     );
 }
 
+/// Bits that a cancel key has for the number of a proxy: 14.
+const PEER_MAX: u16 = (1 << 14) - 1;
+
 fn peers(report: &mut Report<'_>) -> Vec<Peer> {
     let config = report.config;
+    if config.general.peer_id > PEER_MAX {
+        let message = format!("expected a number up to {PEER_MAX}");
+        report.error("general.peer_id", ProblemCode::BadValue, message);
+    }
     let mut seen = BTreeSet::new();
     for (index, peer) in config.peers.iter().enumerate() {
         let path = format!("peers[{index}].id");
@@ -260,6 +267,9 @@ fn peers(report: &mut Report<'_>) -> Vec<Peer> {
                 ProblemCode::BadValue,
                 "0 is not the number of a peer",
             );
+        } else if peer.id > PEER_MAX {
+            let message = format!("expected a number up to {PEER_MAX}");
+            report.error(&path, ProblemCode::BadValue, message);
         } else if !seen.insert(peer.id) {
             report.error(
                 &path,
