@@ -146,6 +146,13 @@ impl Owed {
         self.queue.iter().any(|e| matches!(e, Expect::Query | Expect::Sync | Expect::OwnSync) || failed && matches!(e, Expect::Execute))
     }
 
+    /// Whether the statement's Parse is still to be answered, and may fail without what is sent now failing with it.
+    #[must_use]
+    pub fn awaits_parse(&self, id: StatementId) -> bool {
+        let parse = |e: &Expect| matches!(e, Expect::Parse(Some(p)) | Expect::OwnParse(Some(p)) if *p == id);
+        self.queue.iter().skip_while(|e| !parse(e)).any(|e| matches!(e, Expect::Query | Expect::Sync | Expect::OwnSync))
+    }
+
     /// Notes a message that was sent (or, for [`Expect::Fake`], was not).
     #[inline]
     pub fn push(&mut self, expect: Expect) {

@@ -443,8 +443,8 @@ impl Active {
         let statement = client.runtime.store.get(parse.query, parse.types, client.params.scope(), || effects(parse.query).bits());
         let known = server.prepared.touch(statement.id);
         let in_block = server.owed.status != TransactionStatus::Idle || self.effects.any(Effects::BEGINS);
-        if known && in_block && server.owed.awaits_status() {
-            // Nobody knows yet whether the transaction will have failed by then: the server must say.
+        if known && (in_block && server.owed.awaits_status() || server.owed.awaits_parse(statement.id)) {
+            // Nobody knows yet whether the transaction, or the Parse before, will have failed by then: the server must say.
             frontend::of_statement(&mut self.sout.bytes, b'C', &statement.name);
             server.owed.push(Expect::OwnClose(Some(statement.id)));
             frontend::parse(&mut self.sout.bytes, &statement.name, parse.query, parse.types);

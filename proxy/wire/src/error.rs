@@ -72,12 +72,14 @@ pub struct ErrorResponse {
     pub detail: Option<String>,
     /// The way out.
     pub hint: Option<String>,
+    /// The function of PostgreSQL that raises it: drivers recognise a few errors by it alone.
+    pub routine: Option<String>,
 }
 
 impl ErrorResponse {
     /// An error after which the connection lives.
     pub fn error(code: &str, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, code: code.to_owned(), message: message.into(), detail: None, hint: None }
+        Self { severity: Severity::Error, code: code.to_owned(), message: message.into(), detail: None, hint: None, routine: None }
     }
 
     /// An error that ends the connection.
@@ -96,6 +98,13 @@ impl ErrorResponse {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same from a function of PostgreSQL.
+    #[must_use]
+    pub fn routine(mut self, name: impl Into<String>) -> Self {
+        self.routine = Some(name.into());
         self
     }
 
@@ -120,6 +129,9 @@ impl ErrorResponse {
             if let Some(hint) = &self.hint {
                 field(b'H', hint);
             }
+            if let Some(routine) = &self.routine {
+                field(b'R', routine);
+            }
             b.push(0);
         });
     }
@@ -139,6 +151,7 @@ impl ErrorResponse {
             message: text(b'M').unwrap_or_default(),
             detail: text(b'D'),
             hint: text(b'H'),
+            routine: text(b'R'),
         }
     }
 }
