@@ -2,6 +2,7 @@
 
 mod cancel;
 mod chaos;
+mod conversations;
 mod differential;
 mod harness;
 mod layers;

@@ -12,11 +12,16 @@ use pgdog_backend::statements::{FastHasher, PREFIX, Statement};
 /// Largest unnamed Parse that is remembered beyond its transaction, in bytes.
 const UNNAMED_MAX: usize = 16 * 1024;
 
+/// So many names that an error took back are remembered.
+const UNDONE_MAX: usize = 8;
+
 /// The names of one client.
 #[derive(Debug, Default)]
 pub(crate) struct Statements {
     named: HashMap<Box<[u8]>, Arc<Statement>, BuildHasherDefault<FastHasher>>,
     journal: VecDeque<Change>,
+    /// Names that an error took back: answers to what was already sent may still speak of them.
+    undone: VecDeque<(Box<[u8]>, Arc<Statement>)>,
     /// The last unnamed Parse, whole, in case it is used again on another server; empty when there is none.
     unnamed: Vec<u8>,
     /// Which of all unnamed Parses it is; 0 when there is none.
@@ -86,7 +91,10 @@ impl Statements {
         for change in undone.into_iter().rev() {
             match change {
                 Change::Added(name) => {
-                    self.named.remove(&name);
+                    if let Some(entry) = self.named.remove_entry(&name) {
+                        self.undone.truncate(UNDONE_MAX - 1);
+                        self.undone.push_front(entry);
+                    }
                 }
                 Change::Removed(name, statement) => {
                     self.named.insert(name, statement);
@@ -138,7 +146,10 @@ impl Statements {
             let digits = body[at + prefix.len()..].iter().take_while(|b| b.is_ascii_digit()).count();
             let end = at + prefix.len() + digits;
             let ours = &body[at..end];
-            let theirs = self.named.iter().find(|(_, s)| &*s.name == ours).map(|(n, _)| &**n);
+            let theirs = {
+                let mut all = self.named.iter().chain(self.undone.iter().map(|(n, s)| (n, s)));
+                all.find(|(_, s)| &*s.name == ours).map(|(n, _)| &**n)
+            };
             out.extend_from_slice(theirs.unwrap_or(ours));
             match body[end..].windows(prefix.len()).position(|w| w == prefix) {
                 Some(next) => {
