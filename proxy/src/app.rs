@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::build::{Builder, retire};
-use crate::worker::Worker;
+use crate::worker::{self, Worker};
 use crate::{logging, rlimit};
 
 /// How often the drain looks whether all clients have gone.
@@ -58,6 +58,7 @@ async fn serve(source: &Source, settings: Settings) -> anyhow::Result<()> {
     let runtime = Arc::new(Runtime::new(live, clock));
     let workers = (0..count).map(|i| Worker::start(i, runtime.clone())).collect::<Result<Vec<_>, _>>().context("start the workers")?;
     let workers = Arc::new(workers);
+    tokio::spawn(worker::beat(runtime.clone(), workers.clone()));
     let (stop, stopped) = watch::channel(());
     for listener in listeners {
         tracing::info!("listening on {}", listener.description());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pgdog_net::{Accepted, Peer};
 use pgdog_session::{Doing, Ended, Login, Runtime, Signal, login};
 use pgdog_wire::startup::CancelKey;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// How often pools are looked after and timeouts are looked for.
 const TICK: Duration = Duration::from_millis(100);
@@ -20,22 +20,26 @@ pub(crate) struct Worker {
     pub(crate) send: mpsc::UnboundedSender<Accepted>,
     /// Connections that it serves now.
     pub(crate) load: Arc<AtomicUsize>,
+    /// Its rhythm, given by the control thread: a runtime without timers of its own spends nothing on time.
+    pub(crate) ticks: Arc<Notify>,
 }
 
 impl Worker {
     /// Starts one. It ends when its sender is dropped and the process does.
     pub(crate) fn start(index: usize, runtime: Arc<Runtime>) -> std::io::Result<Self> {
         let (send, receive) = mpsc::unbounded_channel();
+        let ticks = Arc::new(Notify::new());
+        let ticked = ticks.clone();
         let load = Arc::new(AtomicUsize::new(0));
         let counted = load.clone();
         std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
             let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build();
             match tokio {
-                Ok(tokio) => tokio.block_on(serve(index, runtime, receive, counted)),
+                Ok(tokio) => tokio.block_on(serve(index, runtime, receive, counted, ticked)),
                 Err(error) => tracing::error!("failed to start worker {index}: {error}"),
             }
         })?;
-        Ok(Self { send, load })
+        Ok(Self { send, load, ticks })
     }
 }
 
@@ -48,8 +52,8 @@ impl Drop for Loaded {
     }
 }
 
-async fn serve(index: usize, runtime: Arc<Runtime>, mut accepted: mpsc::UnboundedReceiver<Accepted>, load: Arc<AtomicUsize>) {
-    tokio::spawn(tick(index, runtime.clone()));
+async fn serve(index: usize, runtime: Arc<Runtime>, mut accepted: mpsc::UnboundedReceiver<Accepted>, load: Arc<AtomicUsize>, ticks: Arc<Notify>) {
+    tokio::spawn(tick(index, runtime.clone(), ticks));
     while let Some(connection) = accepted.recv().await {
         let loaded = Loaded(load.clone());
         let runtime = runtime.clone();
@@ -138,13 +142,21 @@ async fn cancel(runtime: &Runtime, mut key: CancelKey) {
     }
 }
 
-/// The worker's rhythm.
-async fn tick(index: usize, runtime: Arc<Runtime>) {
+/// Moves the clock on and wakes the workers, as long as the process lives.
+pub(crate) async fn beat(runtime: Arc<Runtime>, workers: Arc<Vec<Worker>>) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
         runtime.clock.tick();
+        workers.iter().for_each(|w| w.ticks.notify_one());
+    }
+}
+
+/// What a worker does at each beat.
+async fn tick(index: usize, runtime: Arc<Runtime>, ticks: Arc<Notify>) {
+    loop {
+        ticks.notified().await;
         let live = runtime.live();
         for account in live.accounts.values().flat_map(|a| a.values()) {
             account.pool.tick(index);

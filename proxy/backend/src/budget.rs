@@ -57,23 +57,22 @@ impl Budget {
     }
 
     /// Makes a place for `pool`, which has waiters and `total` connections: closes another pool's idle connection, else
-    /// asks for the next that is released.
-    pub(crate) fn make_room(&self, pool: &Pool, total: u32) -> bool {
+    /// asks for the next that is released. Either way the pool hears when the place is free.
+    pub(crate) fn make_room(&self, pool: &Pool, total: u32) {
+        pool.starved.store(true, Ordering::Release);
+        self.wanted.store(true, Ordering::Release);
         let mut others = self.others(pool);
         others.sort_by_key(|p| std::cmp::Reverse(p.lock().total));
         for other in others {
             // Idle connections serve nobody: whoever waits may have them, unless they are its only ones.
             let (their_total, their_waiters) = {
                 let state = other.lock();
-                (state.total, state.waiters)
+                (state.staying(), state.waiters)
             };
             if (their_waiters == 0 || their_total > total + 1) && other.evict_idle() {
-                return true;
+                return;
             }
         }
-        pool.starved.store(true, Ordering::Release);
-        self.wanted.store(true, Ordering::Release);
-        false
     }
 
     /// Whether a pool with `total` connections has to give one up for another that starves, or because the limit sank.
@@ -85,7 +84,7 @@ impl Budget {
             return false;
         }
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        pools.iter().filter_map(Weak::upgrade).any(|p| p.starved.load(Ordering::Acquire) && p.state.try_lock().is_ok_and(|s| s.total + 1 < total))
+        pools.iter().filter_map(Weak::upgrade).any(|p| p.starved.load(Ordering::Acquire) && p.state.try_lock().is_ok_and(|s| s.staying() + 1 < total))
     }
 
     /// A place is free: whoever starves may try again, the poorest first.

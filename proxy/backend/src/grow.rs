@@ -37,11 +37,9 @@ impl Pool {
                         Permit { pool: Arc::downgrade(self), budgets, worker }
                     }
                     Err(refused) => {
-                        let total = state.total;
+                        let total = state.staying();
                         drop(state);
-                        if refused.make_room(self, total) {
-                            continue;
-                        }
+                        refused.make_room(self, total);
                         return;
                     }
                 }
@@ -73,7 +71,7 @@ impl Pool {
                 late.extend(state.waiting[worker].pop_front());
             }
             state.waiters -= late.len();
-            let spare = state.total.saturating_sub(settings.min_size);
+            let spare = state.staying().saturating_sub(settings.min_size);
             let spent = spent(&mut state.idle[worker], now, settings.idle_timeout, spare);
             let short = worker == 0 && !state.closed && state.total < settings.min_size.min(settings.size) && now >= state.retry_at && state.connecting == 0;
             (late, spent, settings.checkout_timeout, state.last_error.clone(), short)

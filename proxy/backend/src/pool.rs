@@ -68,6 +68,8 @@ pub(crate) struct State {
     /// Connections open or being opened.
     pub(crate) total: u32,
     pub(crate) connecting: u32,
+    /// Those of `total` that were told to go and have not gone yet.
+    closing: u32,
     ticket: u64,
     pub(crate) generation: u64,
     pub(crate) closed: bool,
@@ -83,6 +85,22 @@ pub struct Permit {
     pub(crate) budgets: Vec<Arc<Budget>>,
     /// The worker that the connection belongs to.
     pub(crate) worker: usize,
+}
+
+impl Permit {
+    /// Its connection has been told to go: the place is taken until it has gone, and counts for nothing else.
+    pub(crate) fn going(&self) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.lock().closing += 1;
+        }
+    }
+
+    /// Frees the place of a connection that was [`Permit::going`].
+    pub(crate) fn gone(self) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.lock().closing -= 1;
+        }
+    }
 }
 
 impl Drop for Permit {
@@ -136,6 +154,7 @@ impl Pool {
                 waiters: 0,
                 total: 0,
                 connecting: 0,
+                closing: 0,
                 ticket: 0,
                 generation: 0,
                 closed: false,
@@ -199,7 +218,7 @@ impl Pool {
         let idle = state.idle.iter().map(Vec::len).sum::<usize>() as u32;
         PoolFigures {
             idle,
-            active: state.total.saturating_sub(idle + state.connecting),
+            active: state.staying().saturating_sub(idle + state.connecting),
             connecting: state.connecting,
             waiting: state.waiters as u32,
             pinned: self.pinned.load(Ordering::Relaxed),
@@ -268,13 +287,13 @@ impl Pool {
         debug_assert!(server.owed.at_rest() && !server.tainted);
         let mut state = self.lock();
         server.used = self.clock.now();
-        let surplus = state.total > state.settings.size && state.waiters == 0;
+        let surplus = state.staying() > state.settings.size && state.waiters == 0;
         if state.closed || surplus || server.generation != state.generation || server.expires.is_some_and(|at| at <= server.used) {
             drop(state);
             server.close();
             return;
         }
-        if !state.budgets.is_empty() && state.budgets.iter().any(|b| b.owes(state.total)) {
+        if !state.budgets.is_empty() && state.budgets.iter().any(|b| b.owes(state.staying())) {
             drop(state);
             server.close();
             return;
@@ -334,6 +353,11 @@ impl Pool {
 }
 
 impl State {
+    /// Connections open or being opened, without those that are going.
+    pub(crate) fn staying(&self) -> u32 {
+        self.total - self.closing
+    }
+
     /// The waiter whose turn it is, given the worker that the connection belongs to.
     fn next_waiter(&mut self, worker: usize) -> Option<Arc<Waiter>> {
         if self.waiters == 0 {

@@ -18,6 +18,9 @@ use crate::params::Params;
 use crate::pool::Permit;
 use crate::statements::Prepared;
 
+/// How long a server may take to close after a goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// A logged-in connection to a server.
 #[derive(Debug)]
 pub struct Server {
@@ -240,12 +243,27 @@ impl Server {
         Some(Box::new(server))
     }
 
-    /// Says goodbye and closes. Never waits.
+    /// Says goodbye and closes. Never waits; but its place in the pool is free only when the server has gone, because the
+    /// server's own limits count it until then.
     pub fn close(mut self) {
         let mut out = Vec::new();
         frontend::bare(&mut out, b'X');
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let _ = self.stream.poll_write_slice(&mut cx, &out);
         let _ = self.stream.poll_flush_all(&mut cx);
+        if let (Some(permit), Ok(runtime)) = (self.permit.take(), tokio::runtime::Handle::try_current()) {
+            permit.going();
+            runtime.spawn(async move {
+                let gone = async {
+                    let mut rest = Buffer::new();
+                    while matches!(poll_fn(|cx| self.poll_fill(cx, &mut rest)).await, Ok(1..)) {
+                        rest.clear();
+                    }
+                };
+                let _ = tokio::time::timeout(GOODBYE, gone).await;
+                drop(self);
+                permit.gone();
+            });
+        }
     }
 }

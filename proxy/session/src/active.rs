@@ -234,6 +234,10 @@ impl Active {
         loop {
             let mut moved = self.poll_server(client, cx)?;
             moved |= self.poll_write_client(client, cx)?;
+            // After the last answer the client is idle: whether it has said more is seen there.
+            if moved && let Some(event) = self.rest(client, cx) {
+                return Poll::Ready(Ok(event));
+            }
             moved |= self.poll_client(client, cx)?;
             moved |= self.poll_write_server(cx)?;
             if let Some(event) = self.rest(client, cx) {

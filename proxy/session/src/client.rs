@@ -111,7 +111,15 @@ impl Client {
         })
         .await;
         loop {
-            let signals = poll_fn(|cx| self.poll_idle(cx)).await;
+            let mut asleep = false;
+            let signals = poll_fn(|cx| {
+                // Woken: by what, is seen by looking.
+                if std::mem::replace(&mut asleep, true) {
+                    return Poll::Ready(self.registered.handle.take_signals());
+                }
+                self.poll_idle(cx)
+            })
+            .await;
             let mut event = self.heed_idle(signals).map(Event::Refuse);
             if signals.0 != 0 && event.is_none() {
                 continue;
