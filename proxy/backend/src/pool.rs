@@ -355,7 +355,7 @@ impl Pool {
 impl State {
     /// Connections open or being opened, without those that are going.
     pub(crate) fn staying(&self) -> u32 {
-        self.total - self.closing
+        self.total.saturating_sub(self.closing)
     }
 
     /// The waiter whose turn it is, given the worker that the connection belongs to.

@@ -7,8 +7,8 @@ use pgdog_tests::{Message, Postgres, Proxy, ProxyConfig, RawClient, Received};
 
 use super::asking;
 
-/// Attempts of each kind; the medians are compared.
-const ROUNDS: usize = 15;
+/// Attempts of each kind; the quickest are compared, since whatever else the machine does only adds to them.
+const ROUNDS: usize = 20;
 
 #[test]
 fn with_scram() {
@@ -76,15 +76,10 @@ fn with(auth: &str, answer: impl Fn(&mut RawClient)) {
             times.push(time);
         }
     }
-    let [known, unknown] = times.map(median);
+    let [known, unknown] = times.map(|times| times.into_iter().min().expect("there were rounds"));
     let difference = known.abs_diff(unknown);
     let allowed = Duration::from_millis(2).max(known.min(unknown) / 3);
     assert!(difference < allowed, "known {known:?}, unknown {unknown:?}");
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
 }
 
 /// A client that has been asked for its password.

@@ -1,10 +1,11 @@
 //! Postgres goes away and comes back.
 
 use std::net::TcpListener;
+use std::path::Path;
 
 use pgdog_tests::raw::PATIENCE;
 use pgdog_tests::transcript::lines;
-use pgdog_tests::{Message, Postgres, PostgresOptions, Proxy, ProxyConfig, RawClient, StopMode};
+use pgdog_tests::{Activity, Message, Postgres, PostgresOptions, Proxy, ProxyConfig, RawClient, StopMode, wait};
 
 use super::{millis, timed};
 
@@ -27,7 +28,11 @@ fn clients_outlive_a_restart_of_postgres() {
     let mut other = proxy.client("pgdog", "postgres");
     assert_eq!(client.query_value("select 1"), "1");
     for mode in [StopMode::Fast, StopMode::Kill] {
+        let backends = Activity::new(&postgres, "postgres").pids("usename = 'pgdog'");
         postgres.stop(mode);
+        // They outlive a postmaster that was killed for a moment.
+        let alive = |pid: &String| Path::new("/proc").join(pid).exists();
+        assert!(wait::until(PATIENCE, || !backends.iter().any(alive)));
         // At its deadline the client is told what is wrong with the server, not that the pool is small.
         client.send(&[Message::query("select 1")]);
         let (told, waited) = timed(|| lines(&client.until_ready()));
@@ -47,7 +52,7 @@ fn clients_outlive_a_restart_of_postgres() {
             // It took Postgres longer than the wait.
             assert!(frames[0].starts_with("E ERROR 08001"), "{frames:?}");
         }
-        assert!(pgdog_tests::wait::until(PATIENCE, || client.query("select 1").iter().any(|frame| frame.tag == b'D')));
+        assert!(wait::until(PATIENCE, || client.query("select 1").iter().any(|frame| frame.tag == b'D')));
         assert_eq!(client.query_value("select 3"), "3");
         other.run("select 1");
     }
@@ -66,7 +71,7 @@ fn what_is_lost_with_its_server_is_told() {
         let idle = proxy.client("pgdog", "postgres");
         inside.run("begin");
         running.send(&[Message::query("select pg_sleep(60)")]);
-        let mut activity = pgdog_tests::Activity::new(&postgres, "postgres");
+        let mut activity = Activity::new(&postgres, "postgres");
         activity.wait(1, "query like 'select pg_sleep%'");
         drop(activity);
         postgres.stop(mode);
@@ -80,7 +85,7 @@ fn what_is_lost_with_its_server_is_told() {
         }
         postgres.start_again();
         let mut idle = idle;
-        assert!(pgdog_tests::wait::until(PATIENCE, || idle.query("select 1").iter().any(|frame| frame.tag == b'D')), "{mode:?}");
+        assert!(wait::until(PATIENCE, || idle.query("select 1").iter().any(|frame| frame.tag == b'D')), "{mode:?}");
     }
 }
 
@@ -123,7 +128,7 @@ fn a_server_that_is_full_is_tried_again_until_there_is_room() {
     let occupant = RawClient::login(postgres.port(), "guest", "postgres");
     let mut client = RawClient::open(proxy.port()).expect("the proxy accepts");
     client.send(&[Message::startup(&[("user", "guest"), ("database", "postgres")])]);
-    assert!(pgdog_tests::wait::until(PATIENCE, || proxy.log().contains("too many connections for role")), "{}", proxy.log());
+    assert!(wait::until(PATIENCE, || proxy.log().contains("too many connections for role")), "{}", proxy.log());
     occupant.goodbye();
     let frames = client.until_ready();
     assert_eq!(frames.last().and_then(pgdog_tests::Frame::status), Some('I'), "{:?}", lines(&frames));
