@@ -205,3 +205,50 @@ fn converse(wild: bool) {
     });
     assert!(differences.is_empty(), "{} of {} differ:\n{}", differences.len(), seeds.len(), differences[..differences.len().min(5)].join("\n"));
 }
+
+#[test]
+fn a_set_followed_by_an_error_in_the_same_write_stays_with_its_client() {
+    if !Postgres::installed() {
+        return;
+    }
+    let database = Postgres::shared().fresh_database();
+    let config = ProxyConfig::transaction(Postgres::shared()).database(database.name()).user("pgdog", "pgdog").pool_size(1);
+    let proxy = Proxy::start(&config);
+    let (mut one, mut other) = (proxy.client("pgdog", database.name()), proxy.client("pgdog", database.name()));
+    one.send(&[Message::query("set work_mem = '1MB'"), Message::bind("none", &[]), Message::Sync]);
+    one.until_ready();
+    one.until_ready();
+    assert_eq!(other.query_value("show work_mem"), "4MB");
+    assert_eq!(one.query_value("show work_mem"), "1MB");
+}
+
+#[test]
+fn a_text_that_does_not_parse_fails_each_time_in_one_pipeline() {
+    if !Postgres::installed() {
+        return;
+    }
+    let database = Postgres::shared().fresh_database();
+    let config = ProxyConfig::transaction(Postgres::shared()).database(database.name()).user("pgdog", "pgdog");
+    let proxy = Proxy::start(&config);
+    let mut client = proxy.client("pgdog", database.name());
+    client.send(&[Message::parse("a", "selec"), Message::Sync, Message::parse("b", "selec"), Message::Sync]);
+    for _ in 0..2 {
+        assert_eq!(client.until_ready().first().and_then(|f| f.field(b'C')).as_deref(), Some("42601"));
+    }
+}
+
+#[test]
+fn a_copy_behind_what_forgets_statements_gets_its_data() {
+    if !Postgres::installed() {
+        return;
+    }
+    let database = Postgres::shared().fresh_database();
+    database.run("create table t (a int)");
+    let config = ProxyConfig::transaction(Postgres::shared()).database(database.name()).user("pgdog", "pgdog");
+    let proxy = Proxy::start(&config);
+    let mut client = proxy.client("pgdog", database.name());
+    let copy = Message::query("deallocate all; copy t from stdin");
+    client.send(&[copy, Message::CopyData(b"1\n".to_vec()), Message::CopyDone]);
+    assert_eq!(client.until_ready().last().and_then(pgdog_tests::Frame::status), Some('I'));
+    assert_eq!(client.query_value("select count(*) from t"), "1");
+}

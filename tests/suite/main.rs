@@ -4,6 +4,7 @@ mod cancel;
 mod chaos;
 mod conversations;
 mod differential;
+mod drivers;
 mod harness;
 mod layers;
 mod lifecycle;

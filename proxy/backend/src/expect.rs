@@ -44,6 +44,16 @@ pub enum Expect {
     CopyEnd,
 }
 
+impl Expect {
+    /// The stored statement that comes into being on the server, or ends there.
+    fn changes(&self) -> Option<StatementId> {
+        match self {
+            Self::Parse(id) | Self::OwnParse(id) | Self::OwnClose(id) => *id,
+            _ => None,
+        }
+    }
+}
+
 /// What to do with a message of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -78,12 +88,16 @@ pub struct Owed {
     /// The server reads COPY data, and the copy's end was not sent yet.
     pub copy_in: bool,
     fakes: u32,
+    /// Parses and Closes of stored statements in the queue.
+    changes: u32,
     /// Statements whose Parse did not take place after all, to be forgotten by whoever keeps track.
     pub lost: Vec<StatementId>,
     /// Statements whose Close did not take place after all.
     pub kept: Vec<StatementId>,
     /// The statement whose Bind failed last.
     pub failed_bind: Option<StatementId>,
+    /// The Parse of an unnamed statement has failed: there is none any more.
+    pub failed_parse: bool,
     /// The last ParseComplete was for a Parse of a stored statement that the client itself sent.
     pub confirmed: bool,
     /// How many of the client's own Parses of stored statements and faked answers an error has undone.
@@ -100,9 +114,11 @@ impl Default for Owed {
             ignoring: false,
             copy_in: false,
             fakes: 0,
+            changes: 0,
             lost: Vec::new(),
             kept: Vec::new(),
             failed_bind: None,
+            failed_parse: false,
             confirmed: false,
             undone: 0,
         }
@@ -146,16 +162,18 @@ impl Owed {
         self.queue.iter().any(|e| matches!(e, Expect::Query | Expect::Sync | Expect::OwnSync) || failed && matches!(e, Expect::Execute))
     }
 
-    /// Whether the statement's Parse is still to be answered, and may fail without what is sent now failing with it.
+    /// Whether a Parse or Close of this statement is still to be answered, and may be skipped without what is sent now being
+    /// skipped with it: nobody knows whether the server will have the statement then.
     #[must_use]
-    pub fn awaits_parse(&self, id: StatementId) -> bool {
-        let parse = |e: &Expect| matches!(e, Expect::Parse(Some(p)) | Expect::OwnParse(Some(p)) if *p == id);
-        self.queue.iter().skip_while(|e| !parse(e)).any(|e| matches!(e, Expect::Query | Expect::Sync | Expect::OwnSync))
+    pub fn awaits_change(&self, id: StatementId) -> bool {
+        let changes = |e: &Expect| e.changes() == Some(id);
+        self.changes > 0 && self.queue.iter().skip_while(|e| !changes(e)).any(|e| matches!(e, Expect::Query | Expect::Sync | Expect::OwnSync))
     }
 
     /// Notes a message that was sent (or, for [`Expect::Fake`], was not).
     #[inline]
     pub fn push(&mut self, expect: Expect) {
+        self.changes += u32::from(expect.changes().is_some());
         match expect {
             Expect::Query => {
                 self.unsynced = false;
@@ -224,9 +242,13 @@ impl Owed {
             b'1' => match self.queue.pop_front() {
                 Some(Expect::Parse(id)) => {
                     self.confirmed |= id.is_some();
+                    self.changes -= u32::from(id.is_some());
                     Ok(Verdict::Forward)
                 }
-                Some(Expect::OwnParse(_)) => Ok(Verdict::Swallow),
+                Some(Expect::OwnParse(id)) => {
+                    self.changes -= u32::from(id.is_some());
+                    Ok(Verdict::Swallow)
+                }
                 _ => Err(bad),
             },
             b'2' => match self.queue.pop_front() {
@@ -235,7 +257,10 @@ impl Owed {
             },
             b'3' => match self.queue.pop_front() {
                 Some(Expect::Close) => Ok(Verdict::Forward),
-                Some(Expect::OwnClose(_)) => Ok(Verdict::Swallow),
+                Some(Expect::OwnClose(id)) => {
+                    self.changes -= u32::from(id.is_some());
+                    Ok(Verdict::Swallow)
+                }
                 _ => Err(bad),
             },
             b'G' => {
@@ -291,6 +316,10 @@ impl Owed {
                 self.failed_bind = *id;
                 None
             }
+            Some(Expect::Parse(None)) => {
+                self.failed_parse = true;
+                None
+            }
             Some(_) => None,
         };
         loop {
@@ -305,7 +334,9 @@ impl Owed {
                 Some(_) => {}
             }
             // Of several that speak of one statement, the first tells what the server was left with.
-            match self.queue.pop_front() {
+            let skipped = self.queue.pop_front();
+            self.changes -= u32::from(skipped.as_ref().and_then(Expect::changes).is_some());
+            match skipped {
                 Some(Expect::Parse(Some(id))) => {
                     if !self.kept.contains(&id) {
                         self.lost.push(id);

@@ -302,7 +302,8 @@ impl Active {
     /// Reads from the client while the server keeps up, and looks at what came.
     fn poll_client(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Result<bool, Event> {
         if self.barrier {
-            if !self.server.as_ref().is_none_or(|s| s.owed.is_empty()) {
+            // A COPY does not end before the client has said more.
+            if !self.server.as_ref().is_none_or(|s| s.owed.is_empty() || s.owed.copy_in) {
                 return Ok(false);
             }
             self.barrier = false;

@@ -20,6 +20,8 @@ use crate::runtime::{Account, Live, Runtime};
 
 /// Largest answer to an authentication request: tokens of cloud services are long.
 const PASSWORD_MAX: usize = 64 * 1024;
+/// Bytes of an application's name that PostgreSQL keeps (`NAMEDATALEN` less one).
+const NAME_MAX: usize = 63;
 /// First byte of a TLS handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
 
@@ -331,6 +333,10 @@ impl Session {
             .registry
             .register(settings.max_client_conn, user, database, self.runtime.clock.now(), || self.runtime.cancel_key(peer_id, long))
             .map_err(|hit| too_many(hit, &account))?;
+        if let Some(error) = &startup.bad_options {
+            self.ask(Authentication::Ok).await?;
+            return Err(error.response().into());
+        }
         let (params, application_name, pin) = session_params(&startup);
         let params = self.runtime.interner.intern(params);
         let mut nameless = (*params).clone();
@@ -475,7 +481,7 @@ fn session_params(startup: &Startup) -> (Params, Option<String>, bool) {
 
 /// PostgreSQL keeps names of applications to printable ASCII (`pg_clean_ascii`).
 fn clean_ascii(text: &str) -> String {
-    text.bytes().map(|b| if (32..127).contains(&b) { b as char } else { '?' }).collect()
+    text.bytes().take(NAME_MAX).map(|b| if (32..127).contains(&b) { b as char } else { '?' }).collect()
 }
 
 fn too_many(hit: LimitHit, account: &Account) -> ErrorResponse {

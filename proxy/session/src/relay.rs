@@ -189,6 +189,12 @@ impl Active {
         if undone > 0 {
             client.statements().undo(undone);
         }
+        if std::mem::take(&mut server.owed.failed_parse) {
+            server.unnamed = 0;
+            if let Some(statements) = &mut client.statements {
+                statements.clear_unnamed();
+            }
+        }
         if let Some(id) = server.owed.failed_bind.take()
             && error::field(body, b'C') == Some(b"0A000")
             && error::field(body, b'R') == Some(b"RevalidateCachedQuery")

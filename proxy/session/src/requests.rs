@@ -232,7 +232,7 @@ impl Active {
             return Err(Event::Refuse(no_transactions()));
         }
         let alone = self.server.as_ref().is_some_and(|s| s.owed.at_rest());
-        if found.any(Effects::SEQUENCES) && alone && !client.reasons.has(Reasons::SEQUENCE) {
+        if found.any(Effects::SEQUENCES) && alone && !client.reasons.any() {
             return Err(Event::CleanSequences);
         }
         let text = String::from_utf8_lossy(query_text(self.body(len)).unwrap_or_default()).into_owned();
@@ -424,11 +424,9 @@ impl Active {
         let Some(server) = &mut self.server else { return Ok(Step::Wait) };
         let named = !parse.name.is_empty();
         if named && let Some(existing) = client.statements.as_ref().and_then(|s| s.get(parse.name)).cloned() {
-            if !server.owed.is_empty() {
+            if !server.owed.is_empty() && !server.owed.copy_in {
                 // The name may be free again when all is answered: an error takes back what it skips.
-                frontend::bare(&mut self.sout.bytes, b'H');
-                self.barrier = true;
-                return Ok(Step::Wait);
+                return Ok(self.wait_for_answers());
             }
             // PostgreSQL refuses to replace a statement: let the server say so.
             let (text, types) = (parse.query.to_vec(), parse.types.to_vec());
@@ -443,14 +441,12 @@ impl Active {
         let statement = client.runtime.store.get(parse.query, parse.types, client.params.scope(), || effects(parse.query).bits());
         let known = server.prepared.touch(statement.id);
         let in_block = server.owed.status != TransactionStatus::Idle || self.effects.any(Effects::BEGINS);
-        if known && (in_block && server.owed.awaits_status() || server.owed.awaits_parse(statement.id)) {
-            // Nobody knows yet whether the transaction, or the Parse before, will have failed by then: the server must say.
-            frontend::of_statement(&mut self.sout.bytes, b'C', &statement.name);
-            server.owed.push(Expect::OwnClose(Some(statement.id)));
-            frontend::parse(&mut self.sout.bytes, &statement.name, parse.query, parse.types);
-            server.owed.push(Expect::Parse(Some(statement.id)));
-            client.statements().add_or_set_unnamed(named, parse.name, statement);
-        } else if known && server.owed.status == TransactionStatus::Failed && !ends_transaction(parse.query) {
+        let unsure = server.owed.awaits_change(statement.id) || known && in_block && server.owed.awaits_status();
+        if unsure && !server.owed.copy_in {
+            // Nobody knows yet whether the transaction, or the Parse before, will have failed by then.
+            return Ok(self.wait_for_answers());
+        }
+        if known && server.owed.status == TransactionStatus::Failed && !ends_transaction(parse.query) {
             // The server refuses it in a failed transaction, under any name; the unnamed one is gone with that.
             frontend::parse(&mut self.sout.bytes, b"", parse.query, parse.types);
             server.owed.push(Expect::Parse(None));
@@ -467,6 +463,18 @@ impl Active {
         }
         self.cin.consume(len);
         Ok(Step::Next)
+    }
+
+    /// The message is looked at again when the server has answered all that was sent, which it is asked to do now.
+    fn wait_for_answers(&mut self) -> Step {
+        frontend::bare(&mut self.sout.bytes, b'H');
+        self.barrier = true;
+        Step::Wait
+    }
+
+    /// Whether the server's answers must tell first whether it has the statement.
+    fn unsure(&self, statement: &Statement) -> bool {
+        self.server.as_ref().is_some_and(|s| s.owed.awaits_change(statement.id) && !s.owed.copy_in)
     }
 
     /// Makes sure that the server has the statement before what is written next.
@@ -530,6 +538,9 @@ impl Active {
                 None => return Ok(self.as_it_is(b'B', len)),
             }
         };
+        if self.unsure(&statement) {
+            return Ok(self.wait_for_answers());
+        }
         if statement.stale.load(std::sync::atomic::Ordering::Relaxed) {
             let error = ErrorResponse::error(sqlstate::FEATURE_NOT_SUPPORTED, "cached plan must not change result type");
             // asyncpg and pgjdbc prepare again, and tell this error from others of its code by the routine.
@@ -573,6 +584,7 @@ impl Active {
         let (unnamed, name) = (name.is_empty(), name.to_vec());
         let stored = client.statements.as_ref().and_then(|s| if unnamed { s.unnamed_stored.as_ref() } else { s.get(&name) }).cloned();
         match (kind, stored) {
+            (b'D', Some(statement)) if self.unsure(&statement) => self.wait_for_answers(),
             (b'D', Some(statement)) => {
                 self.ensure(client, &statement);
                 self.cin.consume(len);

@@ -80,6 +80,11 @@ impl Active {
                 of_server.remove(&name);
                 match client.startup.get(&name) {
                     Some(value) => of_client.set(&name, value.clone()),
+                    None if name.contains('.') => {
+                        // PostgreSQL does not forget a setting that somebody made up: it is empty from then on.
+                        of_server.set(&name, Value::Plain("".into()));
+                        of_client.set(&name, Value::Plain("".into()));
+                    }
                     None => of_client.remove(&name),
                 }
             }

@@ -54,6 +54,8 @@ pub struct Startup {
     pub parameters: Vec<(String, String)>,
     /// Names of `_pq_.` protocol options, none of which is known here.
     pub protocol_options: Vec<String>,
+    /// What is wrong with `options`, to be told when the client has proven who it is.
+    pub bad_options: Option<StartupError>,
 }
 
 /// What is wrong with a first packet.
@@ -96,7 +98,11 @@ impl ClientError for StartupError {
             Self::Options(_) | Self::OptionValue(_) => sqlstate::SYNTAX_ERROR,
             Self::Encoding => "22021",
         };
-        ErrorResponse::fatal(code, self.to_string())
+        let error = ErrorResponse::fatal(code, self.to_string());
+        match self {
+            Self::Options(_) => error.hint("Only settings can be given: -c name=value."),
+            _ => error,
+        }
     }
 }
 
@@ -170,7 +176,7 @@ fn read_startup(minor: u16, mut body: &[u8]) -> Result<Startup, StartupError> {
     }
     // Options come before the packet's own settings in PostgreSQL, so that the latter win.
     let named = std::mem::take(&mut startup.parameters);
-    read_options(&options, &mut startup.parameters)?;
+    startup.bad_options = read_options(&options, &mut startup.parameters).err();
     for (name, value) in named {
         set(&mut startup.parameters, &name, &value);
     }
@@ -204,9 +210,6 @@ fn read_options(options: &str, into: &mut Vec<(String, String)>) -> Result<(), S
         let Some((name, value)) = setting.split_once('=') else {
             return Err(StartupError::OptionValue(setting.to_owned()));
         };
-        if name.is_empty() {
-            return Err(StartupError::Options(word.clone()));
-        }
         // As PostgreSQL's ParseLongOption: dashes in the name stand for underscores.
         set(into, &name.replace('-', "_"), value);
     }
@@ -275,13 +278,16 @@ mod tests {
 
     #[test]
     fn options_are_settings_with_escaped_blanks() {
-        let read = |options| startup(&[("user", "u"), ("options", options)]).map(|s| s.parameters);
+        let read = |options| {
+            let startup = startup(&[("user", "u"), ("options", options)]).unwrap();
+            startup.bad_options.map_or(Ok(startup.parameters), Err)
+        };
         let pair = |n: &str, v: &str| (n.to_owned(), v.to_owned());
         assert_eq!(read("-c a=b -cc=d --e-f=g"), Ok(vec![pair("a", "b"), pair("c", "d"), pair("e_f", "g")]));
         assert_eq!(read(r"-c search_path=a\ b\\c"), Ok(vec![pair("search_path", r"a b\c")]));
         assert_eq!(read("-c a=1 -c A=2"), Ok(vec![pair("a", "2")]));
         assert_eq!(read("-c"), Err(StartupError::Options("-c".into())));
-        assert_eq!(read("-c="), Err(StartupError::Options("-c=".into())));
+        assert_eq!(read("-c="), Ok(vec![pair("", "")]));
         assert_eq!(read("-c a"), Err(StartupError::OptionValue("a".into())));
         assert_eq!(read("-e"), Err(StartupError::Options("-e".into())));
     }

@@ -54,9 +54,15 @@ impl Between {
             }
             Said::Plain(sent) => self.plain(sent),
             _ if self.owed.ignoring => {}
-            Said::KnownParse(kind) if self.owed.awaits_status() => {
-                self.send(Sent::Close, Expect::OwnClose(Some(ID)));
-                self.send(Sent::Parse(*kind), Expect::Parse(Some(ID)));
+            Said::KnownParse(_) if self.owed.awaits_status() && !self.owed.copy_in => {
+                // The proxy waits until all is answered, and looks again.
+                self.up.push_back(Sent::Flush);
+                self.pass_up(usize::MAX);
+                self.pass_down(usize::MAX);
+                assert!(self.owed.is_empty() || self.owed.copy_in || self.server.dead(), "a wait without end");
+                if !self.server.dead() {
+                    return self.say(said);
+                }
             }
             Said::KnownParse(kind) if self.owed.status == TransactionStatus::Failed && *kind != Kind::Commit => self.send(Sent::Parse(*kind), Expect::Parse(None)),
             Said::KnownParse(_) => self.owed.push(Expect::Fake(b'1')),
