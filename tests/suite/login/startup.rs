@@ -24,13 +24,16 @@ fn key(transcript: &[String]) -> &str {
     transcript.iter().find(|line| line.starts_with("K ")).map_or("no key", |line| line.as_str())
 }
 
+/// A version with further parameters; the answer to what is unknown, and the key.
+type Case<'a> = ((u16, u16), &'a [(&'a str, &'a str)], Option<&'a str>, &'a str);
+
 #[test]
 fn newer_protocols_are_negotiated_and_get_long_keys() {
     if !Postgres::installed() {
         return;
     }
     let proxy = proxy(2);
-    let cases: [((u16, u16), &[(&str, &str)], Option<&str>, &str); 5] = [
+    let cases: [Case<'_>; 5] = [
         ((3, 0), &[], None, "K pid 4-byte key"),
         ((3, 2), &[], None, "K pid 32-byte key"),
         ((3, 9999), &[], Some("v 3.2 []"), "K pid 32-byte key"),

@@ -33,7 +33,7 @@ fn scram_is_bound_to_the_channel() {
     let verified = psql.clone().with("sslmode", "verify-full").with("host", "localhost");
     let output = verified.with("sslrootcert", &authority.certificate().display().to_string()).run("select 1");
     assert_eq!(output.expect("verified and bound"), "1");
-    psql.clone().run("select 1").expect_error("nothing to bind to without TLS");
+    psql.run("select 1").expect_error("nothing to bind to without TLS");
     psql.with("sslmode", "require").password("wrong").run("select 1").expect_error("a wrong password");
     let unbound = Psql::new(proxy.port(), "pgdog", "postgres").password("secret").with("channel_binding", "disable");
     assert_eq!(unbound.with("sslmode", "require").run("select 1").expect("not bound"), "1");
