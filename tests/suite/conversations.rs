@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pgdog_tests::message::encode_all;
 use pgdog_tests::raw::PATIENCE;
-use pgdog_tests::{Message, Postgres, Proxy, ProxyConfig, RawClient, Received};
+use pgdog_tests::{Message, Postgres, PostgresOptions, Proxy, ProxyConfig, RawClient, Received};
 
 const AT_ONCE: u64 = 6;
 const SERVERS: usize = 2;
@@ -63,7 +63,10 @@ struct Dice(u64);
 
 impl Dice {
     fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         ((self.0 >> 33) % limit as u64) as usize
     }
 
@@ -73,8 +76,18 @@ impl Dice {
 }
 
 fn bind(portal: &str, statement: &str, dice: &mut Dice) -> Message {
-    let values = if dice.below(4) == 0 { vec![Some(b"5".to_vec())] } else { Vec::new() };
-    Message::Bind { portal: portal.into(), statement: statement.into(), formats: Vec::new(), values, results: Vec::new() }
+    let values = if dice.below(4) == 0 {
+        vec![Some(b"5".to_vec())]
+    } else {
+        Vec::new()
+    };
+    Message::Bind {
+        portal: portal.into(),
+        statement: statement.into(),
+        formats: Vec::new(),
+        values,
+        results: Vec::new(),
+    }
 }
 
 /// One message, or those that tame clients send together.
@@ -85,13 +98,18 @@ fn messages(dice: &mut Dice, wild: bool) -> Vec<Message> {
     let parse = Message::parse(if wild { statement } else { "" }, dice.pick(TEXTS));
     vec![match dice.below(32) {
         0..6 if wild => query,
-        0..6 if matches!(&query, Message::Query(sql) if sql.starts_with(b"deallocate")) => Message::Sync,
+        0..6 if matches!(&query, Message::Query(sql) if sql.starts_with(b"deallocate")) => {
+            Message::Sync
+        }
         0..6 => return vec![Message::Sync, query],
         6..11 if wild => parse,
         6..11 => return vec![parse, bind(portal, "", dice)],
         11..16 if wild || !statement.is_empty() => bind(portal, statement, dice),
         11..16 => return vec![parse, bind(portal, "", dice)],
-        16..21 => Message::Execute { portal: portal.into(), limit: dice.pick(&[0, 0, 1]) },
+        16..21 => Message::Execute {
+            portal: portal.into(),
+            limit: dice.pick(&[0, 0, 1]),
+        },
         21 if wild || !statement.is_empty() => Message::DescribeStatement(statement.into()),
         22 => Message::DescribePortal(portal.into()),
         23 if wild => Message::CloseStatement(statement.into()),
@@ -113,23 +131,43 @@ fn conversation(seed: u64, wild: bool) -> Vec<(u64, Vec<Message>)> {
         let a = dice.pick(TEXTS);
         let others: Vec<_> = TEXTS.iter().copied().filter(|text| *text != a).collect();
         let b = dice.pick(&others);
-        writes.push((0, vec![Message::parse("a", a), Message::Sync, Message::parse("b", b), Message::Sync]));
+        writes.push((
+            0,
+            vec![
+                Message::parse("a", a),
+                Message::Sync,
+                Message::parse("b", b),
+                Message::Sync,
+            ],
+        ));
     }
     for _ in 0..dice.below(10) + 1 {
         let pause = dice.pick(&[0, 0, 1, 5]);
         let count = dice.below(8) + 1;
-        writes.push((pause, (0..count).flat_map(|_| messages(&mut dice, wild)).collect()));
+        writes.push((
+            pause,
+            (0..count).flat_map(|_| messages(&mut dice, wild)).collect(),
+        ));
     }
     // Whatever it has come to ends here.
     let copy_end = [Message::CopyFail(b"end".to_vec()), Message::Sync];
     writes.push((20, copy_end.to_vec()));
     writes.push((20, copy_end.to_vec()));
-    writes.push((5, vec![Message::query("rollback"), Message::query("show work_mem"), Message::query("select 'the end'")]));
+    writes.push((
+        5,
+        vec![
+            Message::query("rollback"),
+            Message::query("show work_mem"),
+            Message::query("select 'the end'"),
+        ],
+    ));
     writes
 }
 
 fn transcript(port: u16, database: &str, seed: u64, wild: bool) -> Vec<String> {
-    let mut client = RawClient::login(port, "pgdog", database);
+    let Ok(mut client) = RawClient::try_login(port, "pgdog", database) else {
+        return vec!["no login".to_owned()];
+    };
     for (pause, messages) in conversation(seed, wild) {
         sleep(Duration::from_millis(pause));
         client.send_bytes(encode_all(&messages));
@@ -142,11 +180,16 @@ fn transcript(port: u16, database: &str, seed: u64, wild: bool) -> Vec<String> {
             Received::Silence => lines.push("silence".to_owned()),
         }
         let last = lines.last().map_or("", String::as_str);
-        if matches!(last, "closed" | "silence") || last.starts_with('Z') && lines.iter().any(|line| line.contains("the end")) {
+        if matches!(last, "closed" | "silence")
+            || last.starts_with('Z') && lines.iter().any(|line| line.contains("the end"))
+        {
             // Notices tell how, not what; a rollback without a transaction is one.
             lines.retain(|line| !line.starts_with("N "));
             // Which message breaks into a COPY may be one of the proxy's own; what matters is that the session ends.
-            if let Some(at) = lines.iter().position(|line| line.contains("during COPY from stdin")) {
+            if let Some(at) = lines
+                .iter()
+                .position(|line| line.contains("during COPY from stdin"))
+            {
                 lines.truncate(at);
             }
             return lines;
@@ -156,8 +199,16 @@ fn transcript(port: u16, database: &str, seed: u64, wild: bool) -> Vec<String> {
 
 /// The conversation and both answers, when they differ.
 fn difference(seed: u64, wild: bool, direct: u16, proxy: u16, database: &str) -> Option<String> {
-    let (expected, seen) = (transcript(direct, database, seed, wild), transcript(proxy, database, seed, wild));
+    let (expected, seen) = (
+        transcript(direct, database, seed, wild),
+        transcript(proxy, database, seed, wild),
+    );
     if expected == seen {
+        return None;
+    }
+    // PostgreSQL 15 has sequences of messages in a failed transaction that crash it (SIGSEGV), by itself as through the proxy.
+    if postgres_crashed(direct, database) {
+        println!("conversation {seed}: skipped, PostgreSQL itself has crashed");
         return None;
     }
     let mut text = format!("CONVERSATION={seed}\n");
@@ -165,10 +216,24 @@ fn difference(seed: u64, wild: bool, direct: u16, proxy: u16, database: &str) ->
         text.push_str(&format!("  {pause} ms: {messages:?}\n"));
     }
     for i in 0..expected.len().max(seen.len()) {
-        let (e, s) = (expected.get(i).map_or("", String::as_str), seen.get(i).map_or("", String::as_str));
-        text.push_str(&format!("  {} {e:60} | {s}\n", if e == s { ' ' } else { '!' }));
+        let (e, s) = (
+            expected.get(i).map_or("", String::as_str),
+            seen.get(i).map_or("", String::as_str),
+        );
+        text.push_str(&format!(
+            "  {} {e:60} | {s}\n",
+            if e == s { ' ' } else { '!' }
+        ));
     }
     Some(text)
+}
+
+/// Whether the server has come back from a crash within the last seconds.
+fn postgres_crashed(port: u16, database: &str) -> bool {
+    let recent = "select count(*) from pg_stat_activity where backend_type = 'checkpointer' \
+        and backend_start > greatest(pg_postmaster_start_time() + interval '2 s', now() - interval '10 s')";
+    RawClient::try_login(port, "pgdog", database)
+        .map_or(true, |mut client| client.query_value(recent) == "1")
 }
 
 #[test]
@@ -186,24 +251,53 @@ fn converse(wild: bool) {
     if !Postgres::installed() {
         return;
     }
-    let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seeds: Vec<u64> = number("CONVERSATION").map_or_else(|| (0..number("CONVERSATIONS").unwrap_or(400)).collect(), |one| vec![one]);
-    let database = Postgres::shared().fresh_database();
+    let number = |name: &str| {
+        env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    let seeds: Vec<u64> = number("CONVERSATION").map_or_else(
+        || (0..number("CONVERSATIONS").unwrap_or(400)).collect(),
+        |one| vec![one],
+    );
+    // Its own: see above.
+    let postgres = Postgres::start(&PostgresOptions::default());
+    let database = postgres.fresh_database();
     database.run("create table t (a int)");
-    let config = ProxyConfig::transaction(Postgres::shared()).database(database.name()).user("pgdog", "pgdog").pool_size(SERVERS);
+    let config = ProxyConfig::transaction(&postgres)
+        .database(database.name())
+        .user("pgdog", "pgdog")
+        .pool_size(SERVERS);
     let proxy = Proxy::start(&config.general("checkout_timeout", "30000"));
-    let (direct, through, name) = (Postgres::shared().port(), proxy.port(), database.name());
-    let mine = |index: u64| seeds.iter().copied().filter(move |seed| seed % AT_ONCE == index);
+    let (direct, through, name) = (postgres.port(), proxy.port(), database.name());
+    let mine = |index: u64| {
+        seeds
+            .iter()
+            .copied()
+            .filter(move |seed| seed % AT_ONCE == index)
+    };
     let differences: Vec<String> = thread::scope(|scope| {
         let threads: Vec<_> = (0..AT_ONCE)
             .map(|index| {
                 let mine = mine(index);
-                scope.spawn(move || mine.filter_map(|seed| difference(seed, wild, direct, through, name)).collect::<Vec<_>>())
+                scope.spawn(move || {
+                    mine.filter_map(|seed| difference(seed, wild, direct, through, name))
+                        .collect::<Vec<_>>()
+                })
             })
             .collect();
-        threads.into_iter().flat_map(|t| t.join().expect("a conversation does not panic")).collect()
+        threads
+            .into_iter()
+            .flat_map(|t| t.join().expect("a conversation does not panic"))
+            .collect()
     });
-    assert!(differences.is_empty(), "{} of {} differ:\n{}", differences.len(), seeds.len(), differences[..differences.len().min(5)].join("\n"));
+    assert!(
+        differences.is_empty(),
+        "{} of {} differ:\n{}",
+        differences.len(),
+        seeds.len(),
+        differences[..differences.len().min(5)].join("\n")
+    );
 }
 
 #[test]
@@ -212,10 +306,20 @@ fn a_set_followed_by_an_error_in_the_same_write_stays_with_its_client() {
         return;
     }
     let database = Postgres::shared().fresh_database();
-    let config = ProxyConfig::transaction(Postgres::shared()).database(database.name()).user("pgdog", "pgdog").pool_size(1);
+    let config = ProxyConfig::transaction(Postgres::shared())
+        .database(database.name())
+        .user("pgdog", "pgdog")
+        .pool_size(1);
     let proxy = Proxy::start(&config);
-    let (mut one, mut other) = (proxy.client("pgdog", database.name()), proxy.client("pgdog", database.name()));
-    one.send(&[Message::query("set work_mem = '1MB'"), Message::bind("none", &[]), Message::Sync]);
+    let (mut one, mut other) = (
+        proxy.client("pgdog", database.name()),
+        proxy.client("pgdog", database.name()),
+    );
+    one.send(&[
+        Message::query("set work_mem = '1MB'"),
+        Message::bind("none", &[]),
+        Message::Sync,
+    ]);
     one.until_ready();
     one.until_ready();
     assert_eq!(other.query_value("show work_mem"), "4MB");
@@ -228,12 +332,26 @@ fn a_text_that_does_not_parse_fails_each_time_in_one_pipeline() {
         return;
     }
     let database = Postgres::shared().fresh_database();
-    let config = ProxyConfig::transaction(Postgres::shared()).database(database.name()).user("pgdog", "pgdog");
+    let config = ProxyConfig::transaction(Postgres::shared())
+        .database(database.name())
+        .user("pgdog", "pgdog");
     let proxy = Proxy::start(&config);
     let mut client = proxy.client("pgdog", database.name());
-    client.send(&[Message::parse("a", "selec"), Message::Sync, Message::parse("b", "selec"), Message::Sync]);
+    client.send(&[
+        Message::parse("a", "selec"),
+        Message::Sync,
+        Message::parse("b", "selec"),
+        Message::Sync,
+    ]);
     for _ in 0..2 {
-        assert_eq!(client.until_ready().first().and_then(|f| f.field(b'C')).as_deref(), Some("42601"));
+        assert_eq!(
+            client
+                .until_ready()
+                .first()
+                .and_then(|f| f.field(b'C'))
+                .as_deref(),
+            Some("42601")
+        );
     }
 }
 
@@ -244,11 +362,19 @@ fn a_copy_behind_what_forgets_statements_gets_its_data() {
     }
     let database = Postgres::shared().fresh_database();
     database.run("create table t (a int)");
-    let config = ProxyConfig::transaction(Postgres::shared()).database(database.name()).user("pgdog", "pgdog");
+    let config = ProxyConfig::transaction(Postgres::shared())
+        .database(database.name())
+        .user("pgdog", "pgdog");
     let proxy = Proxy::start(&config);
     let mut client = proxy.client("pgdog", database.name());
     let copy = Message::query("deallocate all; copy t from stdin");
     client.send(&[copy, Message::CopyData(b"1\n".to_vec()), Message::CopyDone]);
-    assert_eq!(client.until_ready().last().and_then(pgdog_tests::Frame::status), Some('I'));
+    assert_eq!(
+        client
+            .until_ready()
+            .last()
+            .and_then(pgdog_tests::Frame::status),
+        Some('I')
+    );
     assert_eq!(client.query_value("select count(*) from t"), "1");
 }
