@@ -32,13 +32,18 @@ pub fn run(source: &Source) -> anyhow::Result<()> {
     if let Some((before, now)) = rlimit::raise() {
         tracing::info!("open files: limit {now} (was {before})");
     }
-    let control = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the control thread")?;
+    let control = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the control thread")?;
     control.block_on(serve(source, settings))
 }
 
 fn load(source: &Source) -> anyhow::Result<(Settings, Vec<Problem>)> {
-    let config = Config::load(source).map_err(|problems| anyhow::anyhow!("the configuration is wrong:\n{problems}"))?;
-    Settings::build(&config).map_err(|problems| anyhow::anyhow!("the configuration is wrong:\n{problems}"))
+    let config = Config::load(source)
+        .map_err(|problems| anyhow::anyhow!("the configuration is wrong:\n{problems}"))?;
+    Settings::build(&config)
+        .map_err(|problems| anyhow::anyhow!("the configuration is wrong:\n{problems}"))
 }
 
 fn report(warnings: &[Problem]) {
@@ -49,14 +54,21 @@ fn report(warnings: &[Problem]) {
 
 async fn serve(source: &Source, settings: Settings) -> anyhow::Result<()> {
     // Before anybody can connect: until then a signal would end the process without a word.
-    let (mut term, mut int, mut hup) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
+    let (mut term, mut int, mut hup) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::hangup())?,
+    );
     let clock = Arc::new(Clock::default());
     let count = settings.workers;
     let builder = Builder::new(clock.clone(), count);
     let live = builder.build(settings, None)?.commit();
     let listeners = listen(&live.settings, live.tcp)?;
     let runtime = Arc::new(Runtime::new(live, clock));
-    let workers = (0..count).map(|i| Worker::start(i, runtime.clone())).collect::<Result<Vec<_>, _>>().context("start the workers")?;
+    let workers = (0..count)
+        .map(|i| Worker::start(i, runtime.clone()))
+        .collect::<Result<Vec<_>, _>>()
+        .context("start the workers")?;
     let workers = Arc::new(workers);
     tokio::spawn(worker::beat(runtime.clone(), workers.clone()));
     let (stop, stopped) = watch::channel(());
@@ -72,7 +84,11 @@ async fn serve(source: &Source, settings: Settings) -> anyhow::Result<()> {
             _ = hup.recv() => reload(source, &builder, &runtime),
         }
     }
-    tracing::info!("shutting down: waiting up to {} ms for {} clients", runtime.live().settings.shutdown_timeout.as_millis(), runtime.registry.len());
+    tracing::info!(
+        "shutting down: waiting up to {} ms for {} clients",
+        runtime.live().settings.shutdown_timeout.as_millis(),
+        runtime.registry.len()
+    );
     stop.send_replace(());
     stop.closed().await;
     tokio::select! {
@@ -90,9 +106,22 @@ async fn serve(source: &Source, settings: Settings) -> anyhow::Result<()> {
 fn listen(settings: &Settings, tcp: TcpOptions) -> anyhow::Result<Vec<Listener>> {
     let at = &settings.listen;
     let backlog = i32::try_from(at.backlog).unwrap_or(i32::MAX);
-    let addresses = (at.host.as_str(), at.port).to_socket_addrs().with_context(|| format!("look up the address to listen on, general.host = {:?}", at.host))?;
-    let mut listeners = addresses.map(|address| Listener::tcp(address, backlog, tcp)).collect::<Result<Vec<_>, _>>()?;
-    anyhow::ensure!(!listeners.is_empty(), "general.host = {:?} has no address", at.host);
+    let addresses = (at.host.as_str(), at.port)
+        .to_socket_addrs()
+        .with_context(|| {
+            format!(
+                "look up the address to listen on, general.host = {:?}",
+                at.host
+            )
+        })?;
+    let mut listeners = addresses
+        .map(|address| Listener::tcp(address, backlog, tcp))
+        .collect::<Result<Vec<_>, _>>()?;
+    anyhow::ensure!(
+        !listeners.is_empty(),
+        "general.host = {:?} has no address",
+        at.host
+    );
     if let Some(dir) = &at.unix_socket_dir {
         listeners.push(Listener::unix(dir, at.port, at.unix_socket_mode, backlog)?);
     }
@@ -106,7 +135,12 @@ async fn accept(listener: Listener, workers: Arc<Vec<Worker>>, mut stopped: watc
             connection = listener.accept() => connection,
             _ = stopped.changed() => return,
         };
-        let Some(worker) = workers.iter().min_by_key(|w| w.load.load(Ordering::Acquire)) else { return };
+        let Some(worker) = workers
+            .iter()
+            .min_by_key(|w| w.load.load(Ordering::Acquire))
+        else {
+            return;
+        };
         worker.load.fetch_add(1, Ordering::AcqRel);
         if worker.send.send(connection).is_err() {
             return;
@@ -117,18 +151,25 @@ async fn accept(listener: Listener, workers: Arc<Vec<Worker>>, mut stopped: watc
 /// Reads the configuration again. A wrong one changes nothing.
 fn reload(source: &Source, builder: &Builder, runtime: &Runtime) {
     let old = runtime.live();
-    let built = load(source).and_then(|(settings, warnings)| Ok((builder.build(settings, Some(&old))?, warnings)));
+    let built = load(source)
+        .and_then(|(settings, warnings)| Ok((builder.build(settings, Some(&old))?, warnings)));
     match built {
         Ok((built, warnings)) => {
             report(&warnings);
             runtime.replace(built.commit());
             retire(&old, &runtime.live());
             tracing::info!("configuration reloaded");
-            if runtime.live().settings.listen != old.settings.listen || runtime.live().settings.workers != old.settings.workers {
-                tracing::warn!("general.host, port, workers and the unix socket change at the next start only");
+            if runtime.live().settings.listen != old.settings.listen
+                || runtime.live().settings.workers != old.settings.workers
+            {
+                tracing::warn!(
+                    "general.host, port, workers and the unix socket change at the next start only"
+                );
             }
         }
-        Err(error) => tracing::error!("failed to reload, the configuration before stays in force: {error:#}"),
+        Err(error) => {
+            tracing::error!("failed to reload, the configuration before stays in force: {error:#}")
+        }
     }
 }
 
@@ -141,13 +182,19 @@ async fn drain(runtime: &Runtime) {
         return;
     }
     if let Some(limit) = settings.shutdown_termination_timeout {
-        tracing::warn!("cancelling the queries of {} clients", runtime.registry.len());
+        tracing::warn!(
+            "cancelling the queries of {} clients",
+            runtime.registry.len()
+        );
         runtime.registry.signal_all(Signal::CANCEL);
         if gone(runtime, limit).await {
             return;
         }
     }
-    tracing::warn!("disconnecting {} clients that did not finish in time", runtime.registry.len());
+    tracing::warn!(
+        "disconnecting {} clients that did not finish in time",
+        runtime.registry.len()
+    );
     runtime.registry.signal_all(Signal::TERMINATE);
     gone(runtime, Duration::from_secs(2)).await;
 }

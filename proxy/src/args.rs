@@ -47,6 +47,10 @@ pub struct Files {
 
 impl From<&Files> for Source {
     fn from(files: &Files) -> Self {
-        Self { config: files.config.clone(), users: files.users.clone(), database_urls: files.database_urls.clone() }
+        Self {
+            config: files.config.clone(),
+            users: files.users.clone(),
+            database_urls: files.database_urls.clone(),
+        }
     }
 }

@@ -7,7 +7,9 @@ use anyhow::Context;
 use pgdog_backend::budget::Budget;
 use pgdog_backend::{Clock, Pool, Target};
 use pgdog_config::{self as config, PoolSettings, Settings, TlsMode};
-use pgdog_net::{Address, ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TcpOptions, TlsVerify};
+use pgdog_net::{
+    Address, ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TcpOptions, TlsVerify,
+};
 use pgdog_session::{Account, Live};
 use pgdog_wire::scram::KeyCache;
 
@@ -25,7 +27,12 @@ impl Builder {
     /// For a process with this many workers.
     #[must_use]
     pub fn new(clock: Arc<Clock>, workers: usize) -> Self {
-        Self { clock, keys: Arc::new(KeyCache::new(4096)), workers, budgets: Mutex::default() }
+        Self {
+            clock,
+            keys: Arc::new(KeyCache::new(4096)),
+            workers,
+            budgets: Mutex::default(),
+        }
     }
 
     /// Builds a configuration aside. Nothing of `old` is changed until [`Built::commit`].
@@ -37,7 +44,10 @@ impl Builder {
         let tls = match &settings.client_tls {
             None => None,
             Some(tls) => {
-                let options = ServerTlsOptions { client_ca: tls.client_ca.clone(), ..ServerTlsOptions::new(&tls.certificate, &tls.private_key) };
+                let options = ServerTlsOptions {
+                    client_ca: tls.client_ca.clone(),
+                    ..ServerTlsOptions::new(&tls.certificate, &tls.private_key)
+                };
                 Some(ServerTls::load(&options).context("load TLS for clients")?)
             }
         };
@@ -51,7 +61,12 @@ impl Builder {
             let wanted = Arc::new(user.pool.clone());
             let pool = match before {
                 Some(before) if before.pool.settings().same_servers(&user.pool) => {
-                    updates.push(Update { pool: before.pool.clone(), settings: wanted, target, budgets });
+                    updates.push(Update {
+                        pool: before.pool.clone(),
+                        settings: wanted,
+                        target,
+                        budgets,
+                    });
                     before.pool.clone()
                 }
                 _ => Pool::new(wanted, target, budgets, self.workers, self.clock.clone()),
@@ -60,19 +75,36 @@ impl Builder {
             if let Some(before) = before {
                 account.adopt(before);
             }
-            accounts.entry(user.name.clone()).or_default().insert(user.database.clone(), Arc::new(account));
+            accounts
+                .entry(user.name.clone())
+                .or_default()
+                .insert(user.database.clone(), Arc::new(account));
         }
-        Ok(Built { live: Arc::new(Live { settings, accounts, tls, tcp }), updates })
+        Ok(Built {
+            live: Arc::new(Live {
+                settings,
+                accounts,
+                tls,
+                tcp,
+            }),
+            updates,
+        })
     }
 
     fn budgets(&self, pool: &PoolSettings) -> Vec<Arc<Budget>> {
-        let limits = [(format!("database {}", pool.database), pool.database_max), (format!("user {}", pool.user), pool.user_max)];
+        let limits = [
+            (format!("database {}", pool.database), pool.database_max),
+            (format!("user {}", pool.user), pool.user_max),
+        ];
         let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
         limits
             .into_iter()
             .filter_map(|(what, limit)| {
                 let limit = limit?;
-                let budget = budgets.entry(what).or_insert_with(|| Budget::new(limit)).clone();
+                let budget = budgets
+                    .entry(what)
+                    .or_insert_with(|| Budget::new(limit))
+                    .clone();
                 budget.set_limit(limit);
                 Some(budget)
             })
@@ -80,7 +112,11 @@ impl Builder {
     }
 
     fn target(&self, pool: &PoolSettings, tcp: TcpOptions) -> anyhow::Result<Target> {
-        let host = pool.hosts.iter().find(|h| h.role != config::Role::Replica && h.shard == 0).or_else(|| pool.hosts.first());
+        let host = pool
+            .hosts
+            .iter()
+            .find(|h| h.role != config::Role::Replica && h.shard == 0)
+            .or_else(|| pool.hosts.first());
         let host = host.with_context(|| format!("database \"{}\" has no host", pool.database))?;
         let tls = &pool.server_tls;
         let options = ClientTlsOptions {
@@ -94,8 +130,14 @@ impl Builder {
             identity: tls.certificate.clone().zip(tls.private_key.clone()),
         };
         let address = match &host.address {
-            config::Address::Tcp { host, port } => Address::Tcp { host: host.clone(), port: *port },
-            config::Address::Unix { dir, port } => Address::Unix { dir: dir.clone(), port: *port },
+            config::Address::Tcp { host, port } => Address::Tcp {
+                host: host.clone(),
+                port: *port,
+            },
+            config::Address::Unix { dir, port } => Address::Unix {
+                dir: dir.clone(),
+                port: *port,
+            },
         };
         Ok(Target {
             address: Arc::new(address),
@@ -131,7 +173,13 @@ impl Built {
     /// Gives pools that stay their new sizes, and hands the configuration over to be put in force.
     #[must_use]
     pub fn commit(self) -> Arc<Live> {
-        for Update { pool, settings, target, budgets } in self.updates {
+        for Update {
+            pool,
+            settings,
+            target,
+            budgets,
+        } in self.updates
+        {
             pool.configure(settings, target, &budgets);
         }
         self.live
@@ -142,7 +190,9 @@ impl Built {
 /// finds its successor.
 pub fn retire(old: &Live, new: &Live) {
     for account in old.accounts.values().flat_map(HashMap::values) {
-        let kept = new.account(&account.user.name, &account.user.database).is_some_and(|a| Arc::ptr_eq(&a.pool, &account.pool));
+        let kept = new
+            .account(&account.user.name, &account.user.database)
+            .is_some_and(|a| Arc::ptr_eq(&a.pool, &account.pool));
         if !kept {
             account.pool.close();
         }
@@ -150,5 +200,11 @@ pub fn retire(old: &Live, new: &Live) {
 }
 
 fn tcp_options(tcp: &config::Tcp) -> TcpOptions {
-    TcpOptions { keepalive: tcp.keepalive, time: tcp.time, interval: tcp.interval, retries: tcp.retries, user_timeout: tcp.user_timeout }
+    TcpOptions {
+        keepalive: tcp.keepalive,
+        time: tcp.time,
+        interval: tcp.interval,
+        retries: tcp.retries,
+        user_timeout: tcp.user_timeout,
+    }
 }

@@ -51,11 +51,15 @@ fn hash(password: Option<String>) -> anyhow::Result<()> {
         Some(password) => password,
         None => {
             let mut line = String::new();
-            std::io::stdin().lock().read_line(&mut line).context("read the password from standard input")?;
+            std::io::stdin()
+                .lock()
+                .read_line(&mut line)
+                .context("read the password from standard input")?;
             line.trim_end_matches(['\r', '\n']).to_owned()
         }
     };
     anyhow::ensure!(!password.is_empty(), "the password is empty");
-    let verifier = Verifier::from_password(&saslprep::prepare(&password), &Params::random()).context("derive the verifier")?;
+    let verifier = Verifier::from_password(&saslprep::prepare(&password), &Params::random())
+        .context("derive the verifier")?;
     writeln!(std::io::stdout(), "{verifier}").context("write the verifier")
 }

@@ -32,13 +32,17 @@ impl Worker {
         let ticked = ticks.clone();
         let load = Arc::new(AtomicUsize::new(0));
         let counted = load.clone();
-        std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            match tokio {
-                Ok(tokio) => tokio.block_on(serve(index, runtime, receive, counted, ticked)),
-                Err(error) => tracing::error!("failed to start worker {index}: {error}"),
-            }
-        })?;
+        std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                let tokio = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build();
+                match tokio {
+                    Ok(tokio) => tokio.block_on(serve(index, runtime, receive, counted, ticked)),
+                    Err(error) => tracing::error!("failed to start worker {index}: {error}"),
+                }
+            })?;
         Ok(Self { send, load, ticks })
     }
 }
@@ -52,7 +56,13 @@ impl Drop for Loaded {
     }
 }
 
-async fn serve(index: usize, runtime: Arc<Runtime>, mut accepted: mpsc::UnboundedReceiver<Accepted>, load: Arc<AtomicUsize>, ticks: Arc<Notify>) {
+async fn serve(
+    index: usize,
+    runtime: Arc<Runtime>,
+    mut accepted: mpsc::UnboundedReceiver<Accepted>,
+    load: Arc<AtomicUsize>,
+    ticks: Arc<Notify>,
+) {
     tokio::spawn(tick(index, runtime.clone(), ticks));
     while let Some(connection) = accepted.recv().await {
         let loaded = Loaded(load.clone());
@@ -71,7 +81,11 @@ async fn serve(index: usize, runtime: Arc<Runtime>, mut accepted: mpsc::Unbounde
 }
 
 /// From a socket to a client; anything else that comes by a socket is dealt with here.
-async fn admit(connection: Accepted, index: usize, runtime: Arc<Runtime>) -> Option<(Box<pgdog_session::Client>, Peer)> {
+async fn admit(
+    connection: Accepted,
+    index: usize,
+    runtime: Arc<Runtime>,
+) -> Option<(Box<pgdog_session::Client>, Peer)> {
     let peer = connection.peer;
     let stream = match connection.stream.attach() {
         Ok(stream) => stream,
@@ -90,7 +104,11 @@ async fn admit(connection: Accepted, index: usize, runtime: Arc<Runtime>) -> Opt
         Login::Cancel(key, mut stream) => {
             cancel(&runtime, key).await;
             // libpq takes a TLS connection that ends without a word for a broken one.
-            let _ = tokio::time::timeout(Duration::from_secs(1), tokio::io::AsyncWriteExt::shutdown(&mut *stream)).await;
+            let _ = tokio::time::timeout(
+                Duration::from_secs(1),
+                tokio::io::AsyncWriteExt::shutdown(&mut *stream),
+            )
+            .await;
             None
         }
         Login::Refused(error) => {
@@ -103,11 +121,19 @@ async fn admit(connection: Accepted, index: usize, runtime: Arc<Runtime>) -> Opt
 
 fn report(log: Option<&str>, ended: &Ended) {
     match ended {
-        Ended::Refused(error) => tracing::info!("client {} disconnected: {} ({})", log.unwrap_or_default(), error.message, error.code),
+        Ended::Refused(error) => tracing::info!(
+            "client {} disconnected: {} ({})",
+            log.unwrap_or_default(),
+            error.message,
+            error.code
+        ),
         _ if log.is_none() => {}
         Ended::Left => tracing::info!("client {} disconnected", log.unwrap_or_default()),
         Ended::Broke(error) => tracing::info!("client {} lost: {error}", log.unwrap_or_default()),
-        Ended::ServerLost => tracing::info!("client {} disconnected: its server closed the connection", log.unwrap_or_default()),
+        Ended::ServerLost => tracing::info!(
+            "client {} disconnected: its server closed the connection",
+            log.unwrap_or_default()
+        ),
     }
 }
 
@@ -124,14 +150,20 @@ async fn cancel(runtime: &Runtime, mut key: CancelKey) {
         runtime.registry.cancel(&key);
         return;
     }
-    let Some(peer) = live.settings.peers.iter().find(|p| p.id == of) else { return };
+    let Some(peer) = live.settings.peers.iter().find(|p| p.id == of) else {
+        return;
+    };
     key.secret.push(0);
     let address = pgdog_net::Address::new(&peer.host, peer.port);
     let mut request = Vec::new();
     pgdog_wire::startup::write_cancel(&mut request, &key);
     let sent = async {
-        let mut stream = pgdog_net::dial(&address, Duration::from_secs(2), &live.tcp).await.map_err(|e| e.to_string())?;
-        tokio::io::AsyncWriteExt::write_all(&mut stream, &request).await.map_err(|e| e.to_string())?;
+        let mut stream = pgdog_net::dial(&address, Duration::from_secs(2), &live.tcp)
+            .await
+            .map_err(|e| e.to_string())?;
+        tokio::io::AsyncWriteExt::write_all(&mut stream, &request)
+            .await
+            .map_err(|e| e.to_string())?;
         let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 1]).await;
         Ok::<_, String>(())
     };
@@ -169,20 +201,31 @@ async fn tick(index: usize, runtime: Arc<Runtime>, ticks: Arc<Notify>) {
 
 /// Tells clients that are past a limit. Nobody is looked at when there is no limit.
 fn time_out(runtime: &Runtime, limits: &pgdog_config::ClientTimeouts) {
-    if limits.idle.is_none() && limits.idle_in_transaction.is_none() && limits.query.is_none() && limits.transaction.is_none() {
+    if limits.idle.is_none()
+        && limits.idle_in_transaction.is_none()
+        && limits.query.is_none()
+        && limits.transaction.is_none()
+    {
         return;
     }
     let now = runtime.clock.now();
-    let past = |since: u64, limit: Option<Duration>| limit.is_some_and(|l| u128::from(now.saturating_sub(since)) >= l.as_millis());
+    let past = |since: u64, limit: Option<Duration>| {
+        limit.is_some_and(|l| u128::from(now.saturating_sub(since)) >= l.as_millis())
+    };
     for client in runtime.registry.all() {
         let (doing, since) = client.doing();
         let late = match doing {
             Doing::Idle if past(since, limits.idle) => Some(Signal::IDLE_TIMEOUT),
-            Doing::IdleInTransaction if past(since, limits.idle_in_transaction) => Some(Signal::IDLE_IN_TRANSACTION_TIMEOUT),
+            Doing::IdleInTransaction if past(since, limits.idle_in_transaction) => {
+                Some(Signal::IDLE_IN_TRANSACTION_TIMEOUT)
+            }
             Doing::Active if past(since, limits.query) => Some(Signal::QUERY_TIMEOUT),
             _ => None,
         };
-        let long = client.transaction_since().is_some_and(|since| past(since, limits.transaction)).then_some(Signal::TRANSACTION_TIMEOUT);
+        let long = client
+            .transaction_since()
+            .is_some_and(|since| past(since, limits.transaction))
+            .then_some(Signal::TRANSACTION_TIMEOUT);
         if let Some(signal) = late.or(long) {
             client.signal(signal);
         }

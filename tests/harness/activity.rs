@@ -19,7 +19,10 @@ pub struct Activity {
 impl Activity {
     /// Watches this database from outside of it.
     pub fn new(postgres: &Postgres, database: &str) -> Self {
-        Self { client: postgres.client("postgres"), database: database.to_owned() }
+        Self {
+            client: postgres.client("postgres"),
+            database: database.to_owned(),
+        }
     }
 
     /// Watches this database.
@@ -28,19 +31,29 @@ impl Activity {
     }
 
     fn from(&self, condition: &str) -> String {
-        format!("from pg_stat_activity where datname = '{}' and backend_type = 'client backend' and ({condition})", self.database)
+        format!(
+            "from pg_stat_activity where datname = '{}' and backend_type = 'client backend' and ({condition})",
+            self.database
+        )
     }
 
     /// Backends that fulfil a condition over the view's columns.
     pub fn count(&mut self, condition: &str) -> usize {
         let sql = format!("select count(*) {}", self.from(condition));
-        self.client.query_value(&sql).parse().expect("a count is a number")
+        self.client
+            .query_value(&sql)
+            .parse()
+            .expect("a count is a number")
     }
 
     /// Process ids of the backends that fulfil a condition, in order.
     pub fn pids(&mut self, condition: &str) -> Vec<String> {
         let sql = format!("select pid {} order by pid", self.from(condition));
-        self.client.query_rows(&sql).into_iter().map(|mut row| row.remove(0)).collect()
+        self.client
+            .query_rows(&sql)
+            .into_iter()
+            .map(|mut row| row.remove(0))
+            .collect()
     }
 
     /// Waits until exactly `count` backends fulfil a condition; panics with what there is when that does not happen.
@@ -48,7 +61,10 @@ impl Activity {
         if wait::until(LIMIT, || self.count(condition) == count) {
             return;
         }
-        let sql = format!("select usename, state, wait_event, query {}", self.from("true"));
+        let sql = format!(
+            "select usename, state, wait_event, query {}",
+            self.from("true")
+        );
         let rows = self.client.query_rows(&sql);
         panic!("not {count} backends where {condition}: {rows:#?}");
     }
@@ -59,7 +75,9 @@ impl Activity {
         if pids.is_empty() {
             return;
         }
-        self.client.run(&format!("select pg_terminate_backend(pid) from pg_stat_activity where pid in ({pids})"));
+        self.client.run(&format!(
+            "select pg_terminate_backend(pid) from pg_stat_activity where pid in ({pids})"
+        ));
         self.wait(0, &format!("pid in ({pids})"));
     }
 }

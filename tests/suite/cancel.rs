@@ -4,12 +4,17 @@ use std::time::Instant;
 
 use pgdog_tests::raw::PATIENCE;
 use pgdog_tests::transcript::lines;
-use pgdog_tests::{Activity, Database, Message, Postgres, Proxy, ProxyConfig, RawClient, Received, wait};
+use pgdog_tests::{
+    Activity, Database, Message, Postgres, Proxy, ProxyConfig, RawClient, Received, wait,
+};
 
 const SLEEP: &str = "select pg_sleep(60)";
 
 fn config(database: &Database<'_>, pool_size: usize) -> ProxyConfig {
-    ProxyConfig::transaction(Postgres::shared()).pool_size(pool_size).database(database.name()).user("pgdog", "pgdog")
+    ProxyConfig::transaction(Postgres::shared())
+        .pool_size(pool_size)
+        .database(database.name())
+        .user("pgdog", "pgdog")
 }
 
 fn key_of(client: &RawClient) -> (i32, Vec<u8>) {
@@ -22,13 +27,19 @@ fn key_of(client: &RawClient) -> (i32, Vec<u8>) {
 /// Sends a cancel request and waits until the other side has closed, without a word.
 fn cancel(port: u16, key: &(i32, Vec<u8>)) {
     let mut canceller = RawClient::open(port).expect("the proxy accepts");
-    canceller.send(&[Message::CancelRequest { pid: key.0, secret: key.1.clone() }]);
+    canceller.send(&[Message::CancelRequest {
+        pid: key.0,
+        secret: key.1.clone(),
+    }]);
     assert_eq!(canceller.until_eof(), Some(Vec::new()));
 }
 
 fn was_cancelled(client: &mut RawClient, status: char) {
     let told = lines(&client.until_ready());
-    let error = told.iter().find(|line| line.starts_with('E')).unwrap_or_else(|| panic!("no error: {told:?}"));
+    let error = told
+        .iter()
+        .find(|line| line.starts_with('E'))
+        .unwrap_or_else(|| panic!("no error: {told:?}"));
     assert!(error.starts_with("E ERROR 57014"), "{told:?}");
     assert_eq!(told.last(), Some(&format!("Z {status}")));
 }
@@ -41,7 +52,8 @@ fn what_runs_is_cancelled() {
     let database = Postgres::shared().fresh_database();
     database.run("create table t (a int)");
     for mode in ["transaction", "session", "statement"] {
-        let proxy = Proxy::start(&config(&database, 2).general("pooler_mode", &format!("\"{mode}\"")));
+        let proxy =
+            Proxy::start(&config(&database, 2).general("pooler_mode", &format!("\"{mode}\"")));
         let mut activity = Activity::of(Postgres::shared(), &database);
         let mut client = proxy.client("pgdog", database.name());
         let key = key_of(&client);
@@ -51,7 +63,12 @@ fn what_runs_is_cancelled() {
         was_cancelled(&mut client, 'I');
         assert_eq!(client.query_value("select 1"), "1");
 
-        client.send(&[Message::parse("", SLEEP), Message::bind("", &[]), Message::execute(), Message::Sync]);
+        client.send(&[
+            Message::parse("", SLEEP),
+            Message::bind("", &[]),
+            Message::execute(),
+            Message::Sync,
+        ]);
         activity.wait(1, "state = 'active'");
         cancel(proxy.port(), &key);
         was_cancelled(&mut client, 'I');
@@ -87,7 +104,12 @@ fn who_waits_for_a_server_stops_waiting() {
     let mut behind = proxy.client("pgdog", database.name());
     holder.run("begin");
     simple.send(&[Message::query("select 1")]);
-    extended.send(&[Message::parse("", "select 1"), Message::bind("", &[]), Message::execute(), Message::Sync]);
+    extended.send(&[
+        Message::parse("", "select 1"),
+        Message::bind("", &[]),
+        Message::execute(),
+        Message::Sync,
+    ]);
     behind.send(&[Message::query("select 'behind'")]);
     for client in [&mut simple, &mut extended] {
         let key = key_of(client);
@@ -98,7 +120,10 @@ fn who_waits_for_a_server_stops_waiting() {
             first = client.receive(std::time::Duration::from_millis(100));
             first != Received::Silence
         }));
-        assert!(matches!(&first, Received::Frame(frame) if frame.line().starts_with("E ERROR 57014")), "{first:?}");
+        assert!(
+            matches!(&first, Received::Frame(frame) if frame.line().starts_with("E ERROR 57014")),
+            "{first:?}"
+        );
         assert_eq!(lines(&client.until_ready()), ["Z I"]);
     }
     assert_eq!(holder.query_value("select 1"), "1");
@@ -127,7 +152,10 @@ fn who_runs_nothing_notices_nothing() {
     for _ in 0..5 {
         cancel(proxy.port(), &key);
     }
-    assert_eq!(lines(&client.query("select 1")).last().map(String::as_str), Some("Z T"));
+    assert_eq!(
+        lines(&client.query("select 1")).last().map(String::as_str),
+        Some("Z T")
+    );
     client.run("commit");
     client.run("set statement_timeout = 0; listen x");
     cancel(proxy.port(), &key);
@@ -152,20 +180,37 @@ fn a_wrong_key_reaches_nobody() {
         secret
     };
     let long = [secret.clone(), vec![0, 0]].concat();
-    let wrong = [(pid, other(0)), (pid, other(3)), (pid, secret[..3].to_vec()), (pid, long), (pid, vec![7; 32]), (pid ^ 1, secret.clone()), (0, vec![0; 4]), (-1, vec![0xff; 4])];
+    let wrong = [
+        (pid, other(0)),
+        (pid, other(3)),
+        (pid, secret[..3].to_vec()),
+        (pid, long),
+        (pid, vec![7; 32]),
+        (pid ^ 1, secret.clone()),
+        (0, vec![0; 4]),
+        (-1, vec![0xff; 4]),
+    ];
     for key in &wrong {
         cancel(proxy.port(), key);
     }
     // The servers' own keys mean nothing here either.
-    let server_pid = activity.pids("state = 'active'")[0].parse().expect("a pid is a number");
+    let server_pid = activity.pids("state = 'active'")[0]
+        .parse()
+        .expect("a pid is a number");
     cancel(proxy.port(), &(server_pid, secret.clone()));
     // Requests without any secret, or cut short, do no harm.
-    for bytes in [&[0, 0, 0, 12, 4, 210, 22, 46, 0, 0, 0, 1][..], &[0, 0, 0, 16, 4, 210, 22, 46, 0, 0]] {
+    for bytes in [
+        &[0, 0, 0, 12, 4, 210, 22, 46, 0, 0, 0, 1][..],
+        &[0, 0, 0, 16, 4, 210, 22, 46, 0, 0],
+    ] {
         let mut client = RawClient::open(proxy.port()).expect("the proxy accepts");
         client.send_bytes(bytes.to_vec());
     }
     assert_eq!(activity.count("state = 'active'"), 1);
-    assert_eq!(client.receive(std::time::Duration::from_millis(1)), Received::Silence);
+    assert_eq!(
+        client.receive(std::time::Duration::from_millis(1)),
+        Received::Silence
+    );
     cancel(proxy.port(), &(pid, secret));
     was_cancelled(&mut client, 'I');
     assert_eq!(client.query_value("select 1"), "1");
@@ -179,27 +224,45 @@ fn a_request_that_lands_on_another_proxy_is_passed_on() {
     let database = Postgres::shared().fresh_database();
     let with = |id: u16, peers: &[(u16, u16)]| {
         let config = config(&database, 4).general("peer_id", &id.to_string());
-        peers.iter().fold(config, |config, (id, port)| config.append(&format!("[[peers]]\nid = {id}\nhost = \"127.0.0.1\"\nport = {port}\n")))
+        peers.iter().fold(config, |config, (id, port)| {
+            config.append(&format!(
+                "[[peers]]\nid = {id}\nhost = \"127.0.0.1\"\nport = {port}\n"
+            ))
+        })
     };
     let first = Proxy::start(&with(1, &[]));
     // A third that is a member nowhere: each believes that the other is it.
     let second = Proxy::start(&with(2, &[(1, first.port()), (3, first.port())]));
     first.write_config(&with(1, &[(2, second.port()), (3, second.port())]));
     first.reload();
-    assert!(wait::until(PATIENCE, || first.log().contains("configuration reloaded")), "{}", first.log());
+    assert!(
+        wait::until(PATIENCE, || first.log().contains("configuration reloaded")),
+        "{}",
+        first.log()
+    );
     let mut activity = Activity::of(Postgres::shared(), &database);
     for (home, other) in [(&first, &second), (&second, &first)] {
         for version in [(3, 0), (3, 2)] {
             let mut client = RawClient::open(home.port()).expect("the proxy accepts");
-            let parameters = vec![("user".to_owned(), "pgdog".to_owned()), ("database".to_owned(), database.name().to_owned())];
-            client.send(&[Message::Startup { version, parameters }]);
+            let parameters = vec![
+                ("user".to_owned(), "pgdog".to_owned()),
+                ("database".to_owned(), database.name().to_owned()),
+            ];
+            client.send(&[Message::Startup {
+                version,
+                parameters,
+            }]);
             client.until_ready();
             let (pid, mut secret) = key_of(&client);
             client.send(&[Message::query(SLEEP)]);
             activity.wait(1, "state = 'active'");
             secret[0] ^= 1;
             cancel(other.port(), &(pid, secret.clone()));
-            assert_eq!(activity.count("state = 'active'"), 1, "a wrong key, passed on");
+            assert_eq!(
+                activity.count("state = 'active'"),
+                1,
+                "a wrong key, passed on"
+            );
             secret[0] ^= 1;
             cancel(other.port(), &(pid, secret));
             was_cancelled(&mut client, 'I');
@@ -239,16 +302,27 @@ fn a_late_request_never_hits_the_next_client_of_the_server() {
         for _ in 0..250 {
             victim.send(&[Message::query("select pg_sleep(0.002)")]);
             let mut canceller = RawClient::open(proxy.port()).expect("the proxy accepts");
-            canceller.send(&[Message::CancelRequest { pid: key.0, secret: key.1.clone() }]);
+            canceller.send(&[Message::CancelRequest {
+                pid: key.0,
+                secret: key.1.clone(),
+            }]);
             let frames = victim.until_ready();
             match frames.iter().find(|frame| frame.tag == b'E') {
                 Some(error) => {
-                    assert_eq!(error.field(b'C').as_deref(), Some("57014"), "{:?}", lines(&frames));
+                    assert_eq!(
+                        error.field(b'C').as_deref(),
+                        Some("57014"),
+                        "{:?}",
+                        lines(&frames)
+                    );
                     cancelled += 1;
                 }
                 None => finished += 1,
             }
-            assert_eq!(frames.last().and_then(pgdog_tests::Frame::status), Some('I'));
+            assert_eq!(
+                frames.last().and_then(pgdog_tests::Frame::status),
+                Some('I')
+            );
             canceller.until_eof();
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -262,13 +336,22 @@ fn a_full_pool_and_a_full_proxy_still_cancel() {
         return;
     }
     let database = Postgres::shared().fresh_database();
-    let proxy = Proxy::start(&config(&database, 1).general("max_client_conn", "3").general("checkout_timeout", "30000"));
+    let proxy = Proxy::start(
+        &config(&database, 1)
+            .general("max_client_conn", "3")
+            .general("checkout_timeout", "30000"),
+    );
     let mut activity = Activity::of(Postgres::shared(), &database);
     let mut running = proxy.client("pgdog", database.name());
-    let mut waiting = [proxy.client("pgdog", database.name()), proxy.client("pgdog", database.name())];
+    let mut waiting = [
+        proxy.client("pgdog", database.name()),
+        proxy.client("pgdog", database.name()),
+    ];
     running.send(&[Message::query(SLEEP)]);
     activity.wait(1, "state = 'active'");
-    waiting.iter_mut().for_each(|client| client.send(&[Message::query("select 'served'")]));
+    waiting
+        .iter_mut()
+        .for_each(|client| client.send(&[Message::query("select 'served'")]));
     assert!(RawClient::try_login(proxy.port(), "pgdog", database.name()).is_err());
     let start = Instant::now();
     cancel(proxy.port(), &key_of(&running));

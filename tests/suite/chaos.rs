@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use pgdog_tests::{Activity, Message, Postgres, PostgresOptions, Proxy, ProxyConfig, RawClient, StopMode, wait};
+use pgdog_tests::{
+    Activity, Message, Postgres, PostgresOptions, Proxy, ProxyConfig, RawClient, StopMode, wait,
+};
 
 use dice::Dice;
 
@@ -43,12 +45,20 @@ impl World {
 }
 
 fn seed() -> u64 {
-    let given = env::var("CHAOS_SEED").ok().and_then(|text| text.parse().ok());
-    given.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |t| t.as_nanos() as u64))
+    let given = env::var("CHAOS_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    given.unwrap_or_else(|| {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(1, |t| t.as_nanos() as u64)
+    })
 }
 
 fn duration() -> Duration {
-    let given = env::var("CHAOS_SECONDS").ok().and_then(|text| text.parse().ok());
+    let given = env::var("CHAOS_SECONDS")
+        .ok()
+        .and_then(|text| text.parse().ok());
     given.map_or(SHORT, Duration::from_secs)
 }
 
@@ -58,7 +68,10 @@ fn mischief(world: &World, postgres: &Postgres, mut dice: Dice) {
         sleep(Duration::from_millis(dice.below(400) + 50));
         if let Ok(mut cancel) = RawClient::open(world.port) {
             let secret = dice.below(u64::MAX).to_be_bytes()[..4].to_vec();
-            cancel.send(&[Message::CancelRequest { pid: dice.below(1 << 31) as i32, secret }]);
+            cancel.send(&[Message::CancelRequest {
+                pid: dice.below(1 << 31) as i32,
+                secret,
+            }]);
         }
         let ends = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'pgdog' order by random() limit 1";
         if dice.one_in(2)
@@ -75,7 +88,11 @@ fn crashes(world: &World, postgres: &Postgres, mut dice: Dice) {
     let mut next = Instant::now() + first;
     while !world.over() {
         if Instant::now() >= next {
-            postgres.stop(if dice.one_in(3) { StopMode::Kill } else { StopMode::Immediate });
+            postgres.stop(if dice.one_in(3) {
+                StopMode::Kill
+            } else {
+                StopMode::Immediate
+            });
             sleep(Duration::from_millis(dice.below(700)));
             postgres.start_again();
             next = Instant::now() + Duration::from_secs(10 + dice.below(10));
@@ -86,7 +103,8 @@ fn crashes(world: &World, postgres: &Postgres, mut dice: Dice) {
 
 fn panic_text(cause: &(dyn std::any::Any + Send)) -> String {
     let text = cause.downcast_ref::<String>().cloned();
-    text.or_else(|| cause.downcast_ref::<&str>().map(|&t| t.to_owned())).unwrap_or_else(|| "a panic without words".to_owned())
+    text.or_else(|| cause.downcast_ref::<&str>().map(|&t| t.to_owned()))
+        .unwrap_or_else(|| "a panic without words".to_owned())
 }
 
 #[test]
@@ -96,14 +114,20 @@ fn chaos_gives_no_client_what_is_anothers() {
     }
     let seed = seed();
     let postgres = Postgres::start(&PostgresOptions::default());
-    postgres.run("postgres", "create unlogged table chaos (owner text, n int)");
+    postgres.run(
+        "postgres",
+        "create unlogged table chaos (owner text, n int)",
+    );
     let config = ProxyConfig::transaction(&postgres)
         .database("postgres")
         .user("pgdog", "pgdog")
         .pool_size(SERVERS)
         .general("checkout_timeout", "30000")
         .general("rollback_timeout", "1000")
-        .general("client_idle_in_transaction_timeout", &IDLE_IN_TRANSACTION.to_string())
+        .general(
+            "client_idle_in_transaction_timeout",
+            &IDLE_IN_TRANSACTION.to_string(),
+        )
         .general("query_timeout", &QUERY.to_string());
     let mut proxy = Proxy::start(&config);
     let world = Arc::new(World {
@@ -118,25 +142,47 @@ fn chaos_gives_no_client_what_is_anothers() {
             .map(|index| {
                 let world = world.clone();
                 scope.spawn(move || {
-                    let run = std::panic::AssertUnwindSafe(|| client::run(&world, index, &mut Dice::new(seed, index)));
+                    let run = std::panic::AssertUnwindSafe(|| {
+                        client::run(&world, index, &mut Dice::new(seed, index))
+                    });
                     let result = std::panic::catch_unwind(run);
                     if result.is_err() {
                         world.failed.store(true, Ordering::Relaxed);
                     }
-                    result.err().map(|cause| format!("client {index}: {}", panic_text(&*cause)))
+                    result
+                        .err()
+                        .map(|cause| format!("client {index}: {}", panic_text(&*cause)))
                 })
             })
             .collect();
         scope.spawn(|| mischief(&world, &postgres, Dice::new(seed, 1000)));
         scope.spawn(|| crashes(&world, &postgres, Dice::new(seed, 1001)));
-        clients.into_iter().filter_map(|client| client.join().expect("panics are caught")).collect()
+        clients
+            .into_iter()
+            .filter_map(|client| client.join().expect("panics are caught"))
+            .collect()
     });
-    assert!(troubles.is_empty(), "CHAOS_SEED={seed}:\n{}\n--- the proxy's log ---\n{}", troubles.join("\n"), tail(&proxy.log()));
-    let trouble = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check_rest(&postgres, &mut proxy)));
+    assert!(
+        troubles.is_empty(),
+        "CHAOS_SEED={seed}:\n{}\n--- the proxy's log ---\n{}",
+        troubles.join("\n"),
+        tail(&proxy.log())
+    );
+    let trouble = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        check_rest(&postgres, &mut proxy)
+    }));
     if let Err(cause) = trouble {
-        panic!("CHAOS_SEED={seed}: {}\n--- the proxy's log ---\n{}", panic_text(&*cause), tail(&proxy.log()));
+        panic!(
+            "CHAOS_SEED={seed}: {}\n--- the proxy's log ---\n{}",
+            panic_text(&*cause),
+            tail(&proxy.log())
+        );
     }
-    println!("chaos: {} sessions, {} answers checked", world.lives.load(Ordering::Relaxed), world.answers.load(Ordering::Relaxed));
+    println!(
+        "chaos: {} sessions, {} answers checked",
+        world.lives.load(Ordering::Relaxed),
+        world.answers.load(Ordering::Relaxed)
+    );
 }
 
 fn tail(log: &str) -> String {
@@ -150,25 +196,51 @@ fn check_rest(postgres: &Postgres, proxy: &mut Proxy) {
     assert!(!proxy.has_ended(), "the proxy has ended");
     let log = proxy.log();
     for bad in ["panicked", "unexpected message of type"] {
-        assert!(!log.contains(bad), "{bad} in the log: {:?}", log.lines().find(|line| line.contains(bad)));
+        assert!(
+            !log.contains(bad),
+            "{bad} in the log: {:?}",
+            log.lines().find(|line| line.contains(bad))
+        );
     }
     let mut activity = Activity::new(postgres, "postgres");
     let calm = wait::until(CALM, || {
-        activity.count("usename = 'pgdog' and state <> 'idle'") == 0 && activity.count("usename = 'pgdog'") <= SERVERS
+        activity.count("usename = 'pgdog' and state <> 'idle'") == 0
+            && activity.count("usename = 'pgdog'") <= SERVERS
     });
     if !calm {
         activity.wait(0, "usename = 'pgdog' and state <> 'idle'");
-        panic!("{} servers of a pool of {SERVERS} are left", activity.count("usename = 'pgdog'"));
+        panic!(
+            "{} servers of a pool of {SERVERS} are left",
+            activity.count("usename = 'pgdog'")
+        );
     }
-    assert_eq!(postgres.value("postgres", "select count(*) from pg_locks where locktype = 'advisory'"), "0");
+    assert_eq!(
+        postgres.value(
+            "postgres",
+            "select count(*) from pg_locks where locktype = 'advisory'"
+        ),
+        "0"
+    );
     let temporary = "select count(*) from pg_class where relpersistence = 't'";
-    assert!(wait::until(CALM, || postgres.value("postgres", temporary) == "0"), "temporary tables are left");
+    assert!(
+        wait::until(CALM, || postgres.value("postgres", temporary) == "0"),
+        "temporary tables are left"
+    );
     // All at once, each in a transaction: every server of the pool is looked at.
-    let mut clients: Vec<_> = (0..SERVERS).map(|_| proxy.client("pgdog", "postgres")).collect();
+    let mut clients: Vec<_> = (0..SERVERS)
+        .map(|_| proxy.client("pgdog", "postgres"))
+        .collect();
     for client in &mut clients {
         client.run("begin");
-        assert_eq!(client.query_value("select coalesce(current_setting('chaos.id', true), '')"), "", "a setting of another's");
-        assert_eq!(client.query_value("select count(*) from pg_cursors where name <> ''"), "0");
+        assert_eq!(
+            client.query_value("select coalesce(current_setting('chaos.id', true), '')"),
+            "",
+            "a setting of another's"
+        );
+        assert_eq!(
+            client.query_value("select count(*) from pg_cursors where name <> ''"),
+            "0"
+        );
         assert_eq!(client.query_value("show statement_timeout"), "0");
     }
     for client in &mut clients {

@@ -8,5 +8,8 @@ mod sockets;
 use pgdog_tests::{Database, Postgres, ProxyConfig};
 
 fn config(database: &Database<'_>) -> ProxyConfig {
-    ProxyConfig::transaction(Postgres::shared()).pool_size(4).database(database.name()).user("pgdog", "pgdog")
+    ProxyConfig::transaction(Postgres::shared())
+        .pool_size(4)
+        .database(database.name())
+        .user("pgdog", "pgdog")
 }

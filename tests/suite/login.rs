@@ -10,10 +10,14 @@ use pgdog_tests::{Postgres, ProxyConfig};
 
 /// A proxy's configuration that asks for passwords of this kind; no user yet.
 fn asking(postgres: &Postgres, auth: &str) -> ProxyConfig {
-    ProxyConfig::transaction(postgres).general("auth_type", &format!("\"{auth}\"")).general("checkout_timeout", "1500")
+    ProxyConfig::transaction(postgres)
+        .general("auth_type", &format!("\"{auth}\""))
+        .general("checkout_timeout", "1500")
 }
 
 /// The last message an unwelcome client was sent.
 fn refusal(frames: &[pgdog_tests::Frame]) -> String {
-    frames.last().map_or_else(|| "nothing".to_owned(), pgdog_tests::Frame::line)
+    frames
+        .last()
+        .map_or_else(|| "nothing".to_owned(), pgdog_tests::Frame::line)
 }

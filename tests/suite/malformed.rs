@@ -11,13 +11,18 @@ use std::time::{Duration, Instant};
 
 use pgdog_tests::message::encode_all;
 use pgdog_tests::raw::PATIENCE;
-use pgdog_tests::{Database, Frame, Message, Postgres, Proxy, ProxyConfig, RawClient, Received, wait};
+use pgdog_tests::{
+    Database, Frame, Message, Postgres, Proxy, ProxyConfig, RawClient, Received, wait,
+};
 
 /// A protocol violation.
 const VIOLATION: &str = "08P01";
 
 fn config(database: &Database<'_>) -> ProxyConfig {
-    ProxyConfig::transaction(Postgres::shared()).database(database.name()).user("pgdog", "pgdog").pool_size(2)
+    ProxyConfig::transaction(Postgres::shared())
+        .database(database.name())
+        .user("pgdog", "pgdog")
+        .pool_size(2)
 }
 
 fn startup(database: &Database<'_>) -> Message {
@@ -26,7 +31,9 @@ fn startup(database: &Database<'_>) -> Message {
 
 /// The proxy serves as if nothing had happened, and everybody's server is free again.
 fn still_serves(proxy: &Proxy, database: &Database<'_>) {
-    let mut clients: Vec<_> = (0..2).map(|_| proxy.client("pgdog", database.name())).collect();
+    let mut clients: Vec<_> = (0..2)
+        .map(|_| proxy.client("pgdog", database.name()))
+        .collect();
     for client in &mut clients {
         client.run("begin");
     }
@@ -45,11 +52,17 @@ fn message(kind: u8, length: i32, body: &[u8]) -> Vec<u8> {
 
 /// What came until the proxy closed the connection, which it must do.
 fn ended(mut client: RawClient, what: &str) -> Vec<Frame> {
-    client.until_eof().unwrap_or_else(|| panic!("{what}: neither an error nor a close"))
+    client
+        .until_eof()
+        .unwrap_or_else(|| panic!("{what}: neither an error nor a close"))
 }
 
 fn codes(frames: &[Frame]) -> Vec<String> {
-    frames.iter().filter(|f| f.tag == b'E').filter_map(|f| f.field(b'C')).collect()
+    frames
+        .iter()
+        .filter(|f| f.tag == b'E')
+        .filter_map(|f| f.field(b'C'))
+        .collect()
 }
 
 /// Bytes that look random and are the same each time.
@@ -95,7 +108,16 @@ fn first_packets_of_impossible_lengths_are_refused() {
         assert_eq!(codes(&frames), [VIOLATION], "length {length}");
     }
     // A right length around wrong contents.
-    for body in [&b""[..], b"user", b"user\0", b"user\0pgdog", b"user\0pgdog\0", b"user\0pgdog\0\0more", b"\0", b"user\0\xff\0\0"] {
+    for body in [
+        &b""[..],
+        b"user",
+        b"user\0",
+        b"user\0pgdog",
+        b"user\0pgdog\0",
+        b"user\0pgdog\0\0more",
+        b"\0",
+        b"user\0\xff\0\0",
+    ] {
         let mut client = RawClient::open(proxy.port()).expect("the proxy accepts");
         let mut bytes = (8 + body.len() as i32).to_be_bytes().to_vec();
         bytes.extend([0, 3, 0, 0]);
@@ -114,7 +136,12 @@ fn a_login_cut_off_at_any_byte_leaves_nothing() {
     }
     let database = Postgres::shared().fresh_database();
     let proxy = Proxy::start(&config(&database));
-    let bytes = encode_all(&[startup(&database), Message::query("select 1"), Message::parse("a", "select 2"), Message::Sync]);
+    let bytes = encode_all(&[
+        startup(&database),
+        Message::query("select 1"),
+        Message::parse("a", "select 2"),
+        Message::Sync,
+    ]);
     for cut in 0..bytes.len() {
         let mut client = RawClient::open(proxy.port()).expect("the proxy accepts");
         client.send_bytes(bytes[..cut].to_vec());
@@ -157,7 +184,11 @@ fn unknown_kinds_of_messages_are_protocol_violations() {
     for kind in (0..=255u8).filter(|kind| !b"QPBEDCSHFXdcf".contains(kind)) {
         let mut client = proxy.client("pgdog", database.name());
         client.send_bytes(message(kind, 4, b""));
-        assert_eq!(codes(&ended(client, &format!("kind {kind}"))), [VIOLATION], "kind {kind}");
+        assert_eq!(
+            codes(&ended(client, &format!("kind {kind}"))),
+            [VIOLATION],
+            "kind {kind}"
+        );
     }
     // Also in the middle of a transaction: what the client did is undone.
     database.run("create table t (a int)");
@@ -183,14 +214,26 @@ fn noise_in_a_session_harms_nobody() {
         for part in 0..5 {
             // Right frames around wrong contents, and at last no frame at all.
             let body = noise(seed * 10 + part, (seed % 40) as usize);
-            bytes.extend(message(kinds[body.len() % kinds.len()], 4 + body.len() as i32, &body));
+            bytes.extend(message(
+                kinds[body.len() % kinds.len()],
+                4 + body.len() as i32,
+                &body,
+            ));
         }
         bytes.extend(noise(seed, 20));
         client.send_bytes(bytes);
         drop(client);
         let mut client = proxy.client("pgdog", database.name());
-        client.send_bytes(message(kinds[seed as usize % kinds.len()], 24, &noise(seed, 20)));
-        client.send(&[Message::CopyFail(b"no".to_vec()), Message::Sync, Message::query("select 1")]);
+        client.send_bytes(message(
+            kinds[seed as usize % kinds.len()],
+            24,
+            &noise(seed, 20),
+        ));
+        client.send(&[
+            Message::CopyFail(b"no".to_vec()),
+            Message::Sync,
+            Message::query("select 1"),
+        ]);
         // Whatever it was, it is answered or ends the session.
         let answered = loop {
             match client.receive(PATIENCE) {
@@ -212,7 +255,16 @@ fn torn_contents_of_messages_are_answered_as_postgres_does() {
     }
     let database = Postgres::shared().fresh_database();
     let proxy = Proxy::start(&config(&database));
-    let bodies: [&[u8]; 8] = [b"", b"\0", b"a", b"a\0", b"a\0b\0\0\x05", b"S", b"Zx\0", b"\0\0\xff\xff\xff\xff"];
+    let bodies: [&[u8]; 8] = [
+        b"",
+        b"\0",
+        b"a",
+        b"a\0",
+        b"a\0b\0\0\x05",
+        b"S",
+        b"Zx\0",
+        b"\0\0\xff\xff\xff\xff",
+    ];
     for kind in *b"QPBDECF" {
         for body in bodies {
             let mut answers = Vec::new();
@@ -226,10 +278,16 @@ fn torn_contents_of_messages_are_answered_as_postgres_does() {
                     match client.receive(PATIENCE) {
                         Received::Frame(frame) => frames.push(frame),
                         Received::Eof => break,
-                        Received::Silence => panic!("{} {body:?} on port {port}: silence after {frames:?}", kind as char),
+                        Received::Silence => panic!(
+                            "{} {body:?} on port {port}: silence after {frames:?}",
+                            kind as char
+                        ),
                     }
                 }
-                answers.push((frames.iter().map(|f| f.tag as char).collect::<String>(), codes(&frames)));
+                answers.push((
+                    frames.iter().map(|f| f.tag as char).collect::<String>(),
+                    codes(&frames),
+                ));
             }
             assert_eq!(answers[0], answers[1], "{} {body:?}", kind as char);
         }
@@ -241,7 +299,11 @@ fn torn_contents_of_messages_are_answered_as_postgres_does() {
 fn memory(proxy: &Proxy) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{}/status", proxy.pid())).ok()?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+    line.split_whitespace()
+        .nth(1)?
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib * 1024)
 }
 
 #[test]
@@ -276,7 +338,15 @@ fn messages_that_claim_a_gigabyte_take_no_memory() {
         std::thread::sleep(Duration::from_millis(50));
     }
     drop(half_open);
-    assert!(wait::until(PATIENCE, || RawClient::try_login(proxy.port(), "pgdog", database.name()).is_ok_and(|mut c| c.query("select 1").iter().any(|f| f.tag == b'D'))));
+    assert!(wait::until(PATIENCE, || RawClient::try_login(
+        proxy.port(),
+        "pgdog",
+        database.name()
+    )
+    .is_ok_and(|mut c| c
+        .query("select 1")
+        .iter()
+        .any(|f| f.tag == b'D'))));
     still_serves(&proxy, &database);
 }
 
@@ -291,11 +361,16 @@ fn a_client_that_does_not_read_does_not_fill_the_memory() {
     let Some(before) = memory(&proxy) else { return };
     let mut stream = TcpStream::connect(("127.0.0.1", proxy.port())).expect("the proxy accepts");
     let endless = Message::query("select repeat('x', 100000) from generate_series(1, 2000)");
-    stream.write_all(&encode_all(&[startup(&database), endless])).expect("the proxy reads");
+    stream
+        .write_all(&encode_all(&[startup(&database), endless]))
+        .expect("the proxy reads");
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(1) {
         let grew = memory(&proxy).map_or(0, |now| now.saturating_sub(before));
-        assert!(grew < 16 << 20, "{grew} bytes for a client that does not read");
+        assert!(
+            grew < 16 << 20,
+            "{grew} bytes for a client that does not read"
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
     drop(stream);

@@ -24,15 +24,28 @@ impl Stage<'_> {
     fn set() -> Self {
         let database = Postgres::shared().fresh_database();
         let proxy = Proxy::start(&config(&database));
-        let (client, other) = (proxy.client("pgdog", database.name()), proxy.client("pgdog", database.name()));
-        Self { _database: database, proxy, client, other }
+        let (client, other) = (
+            proxy.client("pgdog", database.name()),
+            proxy.client("pgdog", database.name()),
+        );
+        Self {
+            _database: database,
+            proxy,
+            client,
+            other,
+        }
     }
 
     fn is_pinned(&mut self) -> bool {
         let frames = self.other.query("select 1");
         match frames.iter().find(|frame| frame.tag == b'E') {
             Some(error) => {
-                assert_eq!(error.field(b'C').as_deref(), Some("53300"), "{:?}", lines(&frames));
+                assert_eq!(
+                    error.field(b'C').as_deref(),
+                    Some("53300"),
+                    "{:?}",
+                    lines(&frames)
+                );
                 true
             }
             None => false,
@@ -65,12 +78,21 @@ fn each_reason_pins_and_unpins_on_its_own() {
     let reasons = [
         ("create temp table x (a int)", "drop table x"),
         ("select 1 as a into temporary x", "drop table x"),
-        ("begin; declare c cursor with hold for select 1; commit", "close c"),
+        (
+            "begin; declare c cursor with hold for select 1; commit",
+            "close c",
+        ),
         ("select pg_advisory_lock(1)", "select pg_advisory_unlock(1)"),
-        ("select pg_try_advisory_lock_shared(1, 2)", "select pg_advisory_unlock_all()"),
+        (
+            "select pg_try_advisory_lock_shared(1, 2)",
+            "select pg_advisory_unlock_all()",
+        ),
         ("prepare p as select 1", "deallocate p"),
         ("listen x", "unlisten x"),
-        ("do $$ begin create temp table x (a int); end $$", "do $$ begin drop table x; end $$"),
+        (
+            "do $$ begin create temp table x (a int); end $$",
+            "do $$ begin drop table x; end $$",
+        ),
         ("set pgdog.pin = on", "set pgdog.pin = off"),
         ("set pgdog.pin to 'true'", "reset pgdog.pin"),
     ];
@@ -120,7 +142,13 @@ fn what_ends_with_its_transaction_does_not_pin() {
         stage.unpins(sql);
     }
     // In several messages, too.
-    for sql in ["begin", "create temp table x (a int)", "savepoint s", "listen x", "select 1"] {
+    for sql in [
+        "begin",
+        "create temp table x (a int)",
+        "savepoint s",
+        "listen x",
+        "select 1",
+    ] {
         stage.client_runs(sql);
     }
     stage.unpins("rollback");
@@ -137,7 +165,12 @@ fn the_extended_protocol_pins_alike() {
     }
     let mut stage = Stage::set();
     let execute = |stage: &mut Stage<'_>, sql: &str| {
-        stage.client.send(&[Message::parse("", sql), Message::bind("", &[]), Message::execute(), Message::Sync]);
+        stage.client.send(&[
+            Message::parse("", sql),
+            Message::bind("", &[]),
+            Message::execute(),
+            Message::Sync,
+        ]);
         let told = lines(&stage.client.until_ready());
         assert_eq!(told.last().map(String::as_str), Some("Z I"), "{told:?}");
         stage.is_pinned()
@@ -154,10 +187,15 @@ fn the_extended_protocol_pins_alike() {
         assert!(!execute(&mut stage, unpin), "{unpin}");
     }
     // A prepared statement that makes a temporary table pins whenever it is executed.
-    stage.client.send(&[Message::parse("s", "create temp table y (a int)"), Message::Sync]);
+    stage.client.send(&[
+        Message::parse("s", "create temp table y (a int)"),
+        Message::Sync,
+    ]);
     stage.client.until_ready();
     assert!(!stage.is_pinned(), "prepared and not executed");
-    stage.client.send(&[Message::bind("s", &[]), Message::execute(), Message::Sync]);
+    stage
+        .client
+        .send(&[Message::bind("s", &[]), Message::execute(), Message::Sync]);
     stage.client.until_ready();
     assert!(stage.is_pinned());
     stage.unpins("drop table y");
@@ -170,7 +208,10 @@ fn sequence_values_are_remembered_until_they_are_discarded() {
     }
     let mut stage = Stage::set();
     stage.client_runs("create sequence s");
-    for (ask, discard) in [("select currval('s')", "discard sequences"), ("select lastval()", "discard all")] {
+    for (ask, discard) in [
+        ("select currval('s')", "discard sequences"),
+        ("select lastval()", "discard all"),
+    ] {
         stage.client_runs("begin");
         stage.client_runs("select nextval('s')");
         let drawn = stage.client.query_value(ask);
@@ -194,7 +235,8 @@ fn a_client_may_ask_for_a_server_of_its_own_at_login() {
     let mut other = proxy.client("pgdog", database.name());
     for parameters in [("pgdog.pin", "on"), ("options", "-c pgdog.pin=true")] {
         let login = [("user", "pgdog"), ("database", database.name()), parameters];
-        let (mut client, _) = RawClient::login_with(proxy.port(), &login).expect("the proxy accepts");
+        let (mut client, _) =
+            RawClient::login_with(proxy.port(), &login).expect("the proxy accepts");
         client.run("select 1");
         assert_eq!(other.query_error("select 1"), "53300", "{parameters:?}");
         client.run("set pgdog.pin = off");
@@ -211,13 +253,22 @@ fn a_pinned_server_is_cleaned_when_its_client_goes() {
     for orderly in [true, false] {
         let mut stage = Stage::set();
         stage.pins("create temp table x (a int); listen x; prepare p as select 1; select pg_advisory_lock(1)");
-        let gone = std::mem::replace(&mut stage.client, RawClient::open(stage.proxy.port()).expect("the proxy accepts"));
-        if orderly { gone.goodbye() } else { drop(gone) }
+        let gone = std::mem::replace(
+            &mut stage.client,
+            RawClient::open(stage.proxy.port()).expect("the proxy accepts"),
+        );
+        if orderly {
+            gone.goodbye()
+        } else {
+            drop(gone)
+        }
         let rows = "select (select count(*) from pg_class where relname = 'x'), (select count(*) from pg_prepared_statements where from_sql), \
             (select count(*) from pg_listening_channels()), (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid())";
         let clean = pgdog_tests::wait::until(pgdog_tests::raw::PATIENCE, || {
             let frames = stage.other.query(rows);
-            frames.iter().any(|frame| frame.line() == "D (\"0\", \"0\", \"0\", \"0\")")
+            frames
+                .iter()
+                .any(|frame| frame.line() == "D (\"0\", \"0\", \"0\", \"0\")")
         });
         assert!(clean, "orderly: {orderly}");
     }
@@ -229,8 +280,13 @@ fn pinned_connections_have_a_limit() {
         return;
     }
     let database = Postgres::shared().fresh_database();
-    let proxy = Proxy::start(&config(&database).pool_size(4).general("max_pinned_connections", "1"));
-    let [mut first, mut second, mut third, mut plain] = [(); 4].map(|()| proxy.client("pgdog", database.name()));
+    let proxy = Proxy::start(
+        &config(&database)
+            .pool_size(4)
+            .general("max_pinned_connections", "1"),
+    );
+    let [mut first, mut second, mut third, mut plain] =
+        [(); 4].map(|()| proxy.client("pgdog", database.name()));
     first.run("create temp table x (a int)");
     // Whether it is kept is found out behind the answer; this waits for it.
     first.run("select 1");
@@ -239,10 +295,18 @@ fn pinned_connections_have_a_limit() {
     plain.send(&[Message::query("commit")]);
     let told = lines(&plain.until_eof().expect("it is closed"));
     assert_eq!(told[..2], ["C COMMIT", "Z I"]);
-    assert!(told.iter().any(|line| line.starts_with("E FATAL 53300") && line.contains("temp")), "{told:?}");
+    assert!(
+        told.iter()
+            .any(|line| line.starts_with("E FATAL 53300") && line.contains("temp")),
+        "{told:?}"
+    );
     second.send(&[Message::query("listen x")]);
     let told = lines(&second.until_eof().expect("it is closed"));
-    assert!(told.last().is_some_and(|line| line.starts_with("E FATAL 53300") && line.contains("listen")), "{told:?}");
+    assert!(
+        told.last()
+            .is_some_and(|line| line.starts_with("E FATAL 53300") && line.contains("listen")),
+        "{told:?}"
+    );
     assert_eq!(third.query_value("select 1"), "1");
     first.run("drop table x");
     third.run("listen x");
@@ -250,6 +314,9 @@ fn pinned_connections_have_a_limit() {
     drop(third);
     assert!(pgdog_tests::wait::until(pgdog_tests::raw::PATIENCE, || {
         let mut next = proxy.client("pgdog", database.name());
-        next.query("listen x").last().and_then(pgdog_tests::Frame::status).is_some()
+        next.query("listen x")
+            .last()
+            .and_then(pgdog_tests::Frame::status)
+            .is_some()
     }));
 }

@@ -12,11 +12,20 @@ use pgdog_tests::{Database, Postgres, Proxy, ProxyConfig, RawClient};
 
 /// A proxy in transaction mode with this many servers for the user `pgdog`.
 fn config(database: &Database<'_>, pool_size: usize) -> ProxyConfig {
-    ProxyConfig::transaction(Postgres::shared()).pool_size(pool_size).database(database.name()).user("pgdog", "pgdog")
+    ProxyConfig::transaction(Postgres::shared())
+        .pool_size(pool_size)
+        .database(database.name())
+        .user("pgdog", "pgdog")
 }
 
 /// Runs `work` with this many clients at once; panics when one of them does.
-fn with_clients(proxy: &Proxy, user: &str, database: &str, count: usize, work: impl Fn(&mut RawClient) + Sync) {
+fn with_clients(
+    proxy: &Proxy,
+    user: &str,
+    database: &str,
+    count: usize,
+    work: impl Fn(&mut RawClient) + Sync,
+) {
     thread::scope(|scope| {
         for _ in 0..count {
             scope.spawn(|| {

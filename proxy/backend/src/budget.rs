@@ -22,7 +22,12 @@ impl Budget {
     /// A limit of `limit` connections.
     #[must_use]
     pub fn new(limit: u32) -> Arc<Self> {
-        Arc::new(Self { limit: AtomicU32::new(limit), used: AtomicU32::new(0), pools: Mutex::default(), wanted: AtomicBool::new(false) })
+        Arc::new(Self {
+            limit: AtomicU32::new(limit),
+            used: AtomicU32::new(0),
+            pools: Mutex::default(),
+            wanted: AtomicBool::new(false),
+        })
     }
 
     /// Changes the limit; connections above it are closed as they come back.
@@ -44,12 +49,20 @@ impl Budget {
 
     fn others(&self, pool: &Pool) -> Vec<Arc<Pool>> {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        pools.iter().filter_map(Weak::upgrade).filter(|p| !std::ptr::eq(&**p, pool)).collect()
+        pools
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter(|p| !std::ptr::eq(&**p, pool))
+            .collect()
     }
 
     pub(crate) fn acquire(&self) -> bool {
         let limit = self.limit.load(Ordering::Relaxed);
-        self.used.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| (used < limit).then_some(used + 1)).is_ok()
+        self.used
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| {
+                (used < limit).then_some(used + 1)
+            })
+            .is_ok()
     }
 
     pub(crate) fn release(&self) {
@@ -84,7 +97,10 @@ impl Budget {
             return false;
         }
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        pools.iter().filter_map(Weak::upgrade).any(|p| p.starved.load(Ordering::Acquire) && p.state.try_lock().is_ok_and(|s| s.staying() + 1 < total))
+        pools.iter().filter_map(Weak::upgrade).any(|p| {
+            p.starved.load(Ordering::Acquire)
+                && p.state.try_lock().is_ok_and(|s| s.staying() + 1 < total)
+        })
     }
 
     /// A place is free: whoever starves may try again, the poorest first.
@@ -92,7 +108,11 @@ impl Budget {
         if !self.wanted.swap(false, Ordering::AcqRel) {
             return;
         }
-        let mut starved: Vec<_> = self.others(but).into_iter().filter(|p| p.starved.swap(false, Ordering::AcqRel)).collect();
+        let mut starved: Vec<_> = self
+            .others(but)
+            .into_iter()
+            .filter(|p| p.starved.swap(false, Ordering::AcqRel))
+            .collect();
         starved.sort_by_key(|p| p.lock().total);
         for pool in starved {
             pool.grow_soon(worker);

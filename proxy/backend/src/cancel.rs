@@ -28,5 +28,7 @@ pub async fn cancel(target: &Target, key: &CancelKey) -> Result<(), ServerError>
         let _ = stream.read(&mut [0; 16]).await;
         Ok(())
     };
-    tokio::time::timeout(PATIENCE, work).await.map_err(|_| ServerError::Timeout(PATIENCE))?
+    tokio::time::timeout(PATIENCE, work)
+        .await
+        .map_err(|_| ServerError::Timeout(PATIENCE))?
 }

@@ -13,7 +13,10 @@ pub struct Clock {
 impl Default for Clock {
     fn default() -> Self {
         // Not zero, so that zero can mean "never".
-        Self { start: Instant::now(), now: AtomicU64::new(1) }
+        Self {
+            start: Instant::now(),
+            now: AtomicU64::new(1),
+        }
     }
 }
 
@@ -27,6 +30,9 @@ impl Clock {
 
     /// Moves the time on.
     pub fn tick(&self) {
-        self.now.store(self.start.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
+        self.now.store(
+            self.start.elapsed().as_millis() as u64 + 1,
+            Ordering::Relaxed,
+        );
     }
 }

@@ -73,7 +73,11 @@ impl ServerError {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::NoTls { .. } | Self::Authentication(_) | Self::Scram(_) => true,
-            Self::Refused(error) => error.code.starts_with("28") || error.code == sqlstate::UNDEFINED_DATABASE || error.code.starts_with("42"),
+            Self::Refused(error) => {
+                error.code.starts_with("28")
+                    || error.code == sqlstate::UNDEFINED_DATABASE
+                    || error.code.starts_with("42")
+            }
             _ => false,
         }
     }
@@ -82,15 +86,26 @@ impl ServerError {
 impl ClientError for ServerError {
     fn response(&self) -> ErrorResponse {
         match self {
-            Self::Refused(error) => ErrorResponse { ..(**error).clone() },
-            Self::Dial { address, .. } | Self::LoginTimeout { address, .. } | Self::NoTls { address } => {
-                ErrorResponse::error(sqlstate::CANNOT_CONNECT, format!("could not connect to server {address}")).detail(self.to_string())
-            }
+            Self::Refused(error) => ErrorResponse {
+                ..(**error).clone()
+            },
+            Self::Dial { address, .. }
+            | Self::LoginTimeout { address, .. }
+            | Self::NoTls { address } => ErrorResponse::error(
+                sqlstate::CANNOT_CONNECT,
+                format!("could not connect to server {address}"),
+            )
+            .detail(self.to_string()),
             Self::Authentication(_) | Self::Scram(_) => {
-                ErrorResponse::error(sqlstate::CANNOT_CONNECT, "could not log in to the server").detail(self.to_string())
+                ErrorResponse::error(sqlstate::CANNOT_CONNECT, "could not log in to the server")
+                    .detail(self.to_string())
             }
-            Self::Closed | Self::Io(_) | Self::Timeout(_) => ErrorResponse::fatal(sqlstate::CONNECTION_FAILURE, self.to_string()),
-            Self::Protocol(_) | Self::OutOfSync(_) => ErrorResponse::fatal(sqlstate::PROTOCOL_VIOLATION, self.to_string()),
+            Self::Closed | Self::Io(_) | Self::Timeout(_) => {
+                ErrorResponse::fatal(sqlstate::CONNECTION_FAILURE, self.to_string())
+            }
+            Self::Protocol(_) | Self::OutOfSync(_) => {
+                ErrorResponse::fatal(sqlstate::PROTOCOL_VIOLATION, self.to_string())
+            }
         }
     }
 }
@@ -118,14 +133,25 @@ impl ClientError for CheckoutError {
     fn response(&self) -> ErrorResponse {
         match self {
             Self::Timeout { last, .. } => {
-                let error = ErrorResponse::error(sqlstate::TOO_MANY_CONNECTIONS, format!("checkout timeout: {self}"));
+                let error = ErrorResponse::error(
+                    sqlstate::TOO_MANY_CONNECTIONS,
+                    format!("checkout timeout: {self}"),
+                );
                 match last {
-                    Some(last) => ErrorResponse { code: sqlstate::CANNOT_CONNECT.to_owned(), ..error }.detail(last.to_string()),
-                    None => error.hint("Raise pool_size or checkout_timeout, or make transactions shorter."),
+                    Some(last) => ErrorResponse {
+                        code: sqlstate::CANNOT_CONNECT.to_owned(),
+                        ..error
+                    }
+                    .detail(last.to_string()),
+                    None => error
+                        .hint("Raise pool_size or checkout_timeout, or make transactions shorter."),
                 }
             }
             Self::Server(error) => error.response(),
-            Self::Closed => ErrorResponse::fatal(sqlstate::ADMIN_SHUTDOWN, "the pool is closed: the configuration changed or the proxy shuts down"),
+            Self::Closed => ErrorResponse::fatal(
+                sqlstate::ADMIN_SHUTDOWN,
+                "the pool is closed: the configuration changed or the proxy shuts down",
+            ),
         }
     }
 }

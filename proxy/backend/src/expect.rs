@@ -145,7 +145,12 @@ impl Owed {
     #[inline]
     #[must_use]
     pub fn prepared_only(&self) -> bool {
-        self.unsynced && self.idle_batch && self.queue.is_empty() && !self.ignoring && !self.copy_in && self.status == TransactionStatus::Idle
+        self.unsynced
+            && self.idle_batch
+            && self.queue.is_empty()
+            && !self.ignoring
+            && !self.copy_in
+            && self.status == TransactionStatus::Idle
     }
 
     /// Whether answers are on their way.
@@ -159,7 +164,10 @@ impl Owed {
     #[must_use]
     pub fn awaits_status(&self) -> bool {
         let failed = self.status == TransactionStatus::Failed;
-        self.queue.iter().any(|e| matches!(e, Expect::Query | Expect::Sync | Expect::OwnSync) || failed && matches!(e, Expect::Execute))
+        self.queue.iter().any(|e| {
+            matches!(e, Expect::Query | Expect::Sync | Expect::OwnSync)
+                || failed && matches!(e, Expect::Execute)
+        })
     }
 
     /// Whether a Parse or Close of this statement is still to be answered, and may be skipped without what is sent now being
@@ -167,7 +175,12 @@ impl Owed {
     #[must_use]
     pub fn awaits_change(&self, id: StatementId) -> bool {
         let changes = |e: &Expect| e.changes() == Some(id);
-        self.changes > 0 && self.queue.iter().skip_while(|e| !changes(e)).any(|e| matches!(e, Expect::Query | Expect::Sync | Expect::OwnSync))
+        self.changes > 0
+            && self
+                .queue
+                .iter()
+                .skip_while(|e| !changes(e))
+                .any(|e| matches!(e, Expect::Query | Expect::Sync | Expect::OwnSync))
     }
 
     /// Notes a message that was sent (or, for [`Expect::Fake`], was not).
@@ -273,7 +286,11 @@ impl Owed {
     }
 
     /// Within a Query such a message changes nothing; else it must end the entry at the front.
-    fn done(&mut self, bad: OutOfSync, ends: impl Fn(&Expect) -> bool) -> Result<Verdict, OutOfSync> {
+    fn done(
+        &mut self,
+        bad: OutOfSync,
+        ends: impl Fn(&Expect) -> bool,
+    ) -> Result<Verdict, OutOfSync> {
         match self.queue.front() {
             Some(Expect::Query) => Ok(Verdict::Forward),
             Some(front) if ends(front) => {
@@ -302,7 +319,10 @@ impl Owed {
             }
         }
         // The Syncs that were sent are lost: without another, what follows the copy is still to be synced.
-        let synced = self.queue.iter().any(|e| matches!(e, Expect::Query | Expect::Sync));
+        let synced = self
+            .queue
+            .iter()
+            .any(|e| matches!(e, Expect::Query | Expect::Sync));
         self.unsynced |= !synced;
         self.idle_batch &= synced;
     }

@@ -22,10 +22,20 @@ impl Pool {
             let permit = {
                 let mut state = self.lock();
                 let wanted = state.waiters > state.connecting as usize;
-                let oldest = state.waiting.iter().filter_map(|q| q.front()).map(|w| w.since).min();
+                let oldest = state
+                    .waiting
+                    .iter()
+                    .filter_map(|q| q.front())
+                    .map(|w| w.since)
+                    .min();
                 let waited = oldest.map_or(0, |since| self.clock.now().saturating_sub(since));
-                let reserve = if u128::from(waited) >= state.settings.reserve_timeout.as_millis() { state.settings.reserve_size } else { 0 };
-                let allowed = state.total < state.settings.size + reserve && state.connecting < state.settings.max_connecting.max(1);
+                let reserve = if u128::from(waited) >= state.settings.reserve_timeout.as_millis() {
+                    state.settings.reserve_size
+                } else {
+                    0
+                };
+                let allowed = state.total < state.settings.size + reserve
+                    && state.connecting < state.settings.max_connecting.max(1);
                 if !wanted || !allowed || state.closed || self.clock.now() < state.retry_at {
                     return;
                 }
@@ -34,7 +44,11 @@ impl Pool {
                     Ok(()) => {
                         state.total += 1;
                         state.connecting += 1;
-                        Permit { pool: Arc::downgrade(self), budgets, worker }
+                        Permit {
+                            pool: Arc::downgrade(self),
+                            budgets,
+                            worker,
+                        }
                     }
                     Err(refused) => {
                         let total = state.staying();
@@ -73,12 +87,25 @@ impl Pool {
             state.waiters -= late.len();
             let spare = state.staying().saturating_sub(settings.min_size);
             let spent = spent(&mut state.idle[worker], now, settings.idle_timeout, spare);
-            let short = worker == 0 && !state.closed && state.total < settings.min_size.min(settings.size) && now >= state.retry_at && state.connecting == 0;
-            (late, spent, settings.checkout_timeout, state.last_error.clone(), short)
+            let short = worker == 0
+                && !state.closed
+                && state.total < settings.min_size.min(settings.size)
+                && now >= state.retry_at
+                && state.connecting == 0;
+            (
+                late,
+                spent,
+                settings.checkout_timeout,
+                state.last_error.clone(),
+                short,
+            )
         };
         for waiter in late {
             self.stats.wait_timeouts.fetch_add(1, Ordering::Relaxed);
-            waiter.fail(CheckoutError::Timeout { waited, last: last.clone() });
+            waiter.fail(CheckoutError::Timeout {
+                waited,
+                last: last.clone(),
+            });
         }
         spent.into_iter().for_each(|s| s.close());
         if short {
@@ -97,7 +124,11 @@ impl Pool {
             }
             state.total += 1;
             state.connecting += 1;
-            Permit { pool: Arc::downgrade(self), budgets, worker }
+            Permit {
+                pool: Arc::downgrade(self),
+                budgets,
+                worker,
+            }
         };
         tokio::spawn(open(self.clone(), permit, worker));
     }
@@ -115,14 +146,22 @@ fn acquire(budgets: &[Arc<Budget>]) -> Result<(), &Arc<Budget>> {
 }
 
 /// Takes out connections that are too old, or idle for too long while there are more than `spare` says must stay.
-fn spent(idle: &mut Vec<Box<Server>>, now: u64, idle_timeout: Option<Duration>, mut spare: u32) -> Vec<Box<Server>> {
+#[allow(clippy::vec_box, reason = "as the pool keeps them")]
+fn spent(
+    idle: &mut Vec<Box<Server>>,
+    now: u64,
+    idle_timeout: Option<Duration>,
+    mut spare: u32,
+) -> Vec<Box<Server>> {
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     let mut spent = Vec::new();
     let mut index = 0;
     while index < idle.len() {
         let server = &mut idle[index];
         let old = server.expires.is_some_and(|at| at <= now);
-        let unused = spare > 0 && idle_timeout.is_some_and(|t| u128::from(now.saturating_sub(server.used)) >= t.as_millis());
+        let unused = spare > 0
+            && idle_timeout
+                .is_some_and(|t| u128::from(now.saturating_sub(server.used)) >= t.as_millis());
         if old || unused || !server.still_idle(&mut cx) {
             spare = spare.saturating_sub(1);
             spent.push(idle.remove(index));
@@ -137,7 +176,11 @@ fn spent(idle: &mut Vec<Box<Server>>, now: u64, idle_timeout: Option<Duration>, 
 async fn open(pool: Arc<Pool>, permit: Permit, worker: usize) {
     let (settings, target, generation) = {
         let state = pool.lock();
-        (state.settings.clone(), state.target.clone(), state.generation)
+        (
+            state.settings.clone(),
+            state.target.clone(),
+            state.generation,
+        )
     };
     let mut result = target.connect().await;
     for _ in 1..settings.connect_attempts.max(1) {
@@ -154,7 +197,9 @@ async fn open(pool: Arc<Pool>, permit: Permit, worker: usize) {
             server.used = now;
             server.worker = worker;
             server.generation = generation;
-            server.expires = settings.lifetime.map(|lifetime| now + jittered(lifetime, settings.lifetime_jitter).as_millis() as u64);
+            server.expires = settings.lifetime.map(|lifetime| {
+                now + jittered(lifetime, settings.lifetime_jitter).as_millis() as u64
+            });
             server.permit = Some(permit);
             {
                 let mut state = pool.lock();

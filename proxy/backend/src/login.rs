@@ -48,14 +48,29 @@ impl Target {
     /// [`ServerError`]; the server's own words where it gave some.
     pub async fn connect(&self) -> Result<Server, ServerError> {
         let mut last = None;
-        for password in self.passwords.iter().map(Some).chain(self.passwords.is_empty().then_some(None)) {
-            let attempt = tokio::time::timeout(self.timeout, self.login(password.map(String::as_str)));
-            match attempt.await.unwrap_or_else(|_| Err(ServerError::LoginTimeout { address: self.address.to_string(), timeout: self.timeout })) {
-                Err(ServerError::Refused(error)) if error.code.starts_with("28") => last = Some(ServerError::Refused(error)),
+        for password in self
+            .passwords
+            .iter()
+            .map(Some)
+            .chain(self.passwords.is_empty().then_some(None))
+        {
+            let attempt =
+                tokio::time::timeout(self.timeout, self.login(password.map(String::as_str)));
+            match attempt.await.unwrap_or_else(|_| {
+                Err(ServerError::LoginTimeout {
+                    address: self.address.to_string(),
+                    timeout: self.timeout,
+                })
+            }) {
+                Err(ServerError::Refused(error)) if error.code.starts_with("28") => {
+                    last = Some(ServerError::Refused(error))
+                }
                 other => return other,
             }
         }
-        Err(last.unwrap_or(ServerError::Authentication("a password, and none is configured")))
+        Err(last.unwrap_or(ServerError::Authentication(
+            "a password, and none is configured",
+        )))
     }
 
     /// The same with other startup parameters.
@@ -80,8 +95,13 @@ impl Target {
     ///
     /// [`ServerError::Dial`], [`ServerError::NoTls`].
     pub async fn open(&self) -> Result<Stream, ServerError> {
-        let failed = |source| ServerError::Dial { address: self.address.to_string(), source: Arc::new(source) };
-        let mut stream = dial(&self.address, self.timeout, &self.tcp).await.map_err(failed)?;
+        let failed = |source| ServerError::Dial {
+            address: self.address.to_string(),
+            source: Arc::new(source),
+        };
+        let mut stream = dial(&self.address, self.timeout, &self.tcp)
+            .await
+            .map_err(failed)?;
         let (Some(tls), Address::Tcp { host, .. }) = (&self.tls, &*self.address) else {
             return Ok(stream);
         };
@@ -91,7 +111,9 @@ impl Target {
         // One byte and no more: what follows it must come through TLS (CVE-2021-23222).
         match stream.read_u8().await? {
             b'S' => pgdog_net::connect(stream, tls, host).await.map_err(failed),
-            b'N' if tls.verify().is_required() => Err(ServerError::NoTls { address: self.address.to_string() }),
+            b'N' if tls.verify().is_required() => Err(ServerError::NoTls {
+                address: self.address.to_string(),
+            }),
             b'N' => Ok(stream),
             _ => Err(ServerError::Protocol("invalid answer to SSLRequest")),
         }
@@ -119,8 +141,18 @@ impl Target {
             notifications: Vec::new(),
         };
         let mut out = Vec::new();
-        let own = [("user", self.user.as_str()), ("database", self.database.as_str())];
-        write_startup(&mut out, own.into_iter().chain(self.parameters.iter().map(|(n, v)| (n.as_str(), v.as_str()))));
+        let own = [
+            ("user", self.user.as_str()),
+            ("database", self.database.as_str()),
+        ];
+        write_startup(
+            &mut out,
+            own.into_iter().chain(
+                self.parameters
+                    .iter()
+                    .map(|(n, v)| (n.as_str(), v.as_str())),
+            ),
+        );
         server.send(&out).await?;
         let mut input = Buffer::new();
         let mut scram = None;
@@ -131,13 +163,22 @@ impl Target {
             let body = &message[frame::HEADER..];
             match message[0] {
                 b'R' => {
-                    let request = Authentication::read(body).ok_or(ServerError::Protocol("malformed authentication request"))?;
+                    let request = Authentication::read(body)
+                        .ok_or(ServerError::Protocol("malformed authentication request"))?;
                     let answer = self.answer(request, password, &server.stream, &mut scram)?;
                     if !answer.is_empty() {
                         server.send(&answer).await?;
                     }
                 }
-                b'K' => server.key = read_key_data(body).filter(|(_, s)| !s.is_empty()).map(|(pid, secret)| CancelKey { pid, secret: secret.to_vec() }),
+                b'K' => {
+                    server.key =
+                        read_key_data(body)
+                            .filter(|(_, s)| !s.is_empty())
+                            .map(|(pid, secret)| CancelKey {
+                                pid,
+                                secret: secret.to_vec(),
+                            })
+                }
                 b'S' => server.note_parameter(body),
                 b'N' | b'v' => {}
                 b'E' => return Err(ServerError::Refused(Box::new(ErrorResponse::read(body)))),
@@ -148,20 +189,39 @@ impl Target {
     }
 
     /// The answer to one authentication request; empty when none is due.
-    fn answer(&self, request: Authentication<'_>, password: Option<&str>, stream: &Stream, scram: &mut Option<Exchange>) -> Result<Vec<u8>, ServerError> {
+    fn answer(
+        &self,
+        request: Authentication<'_>,
+        password: Option<&str>,
+        stream: &Stream,
+        scram: &mut Option<Exchange>,
+    ) -> Result<Vec<u8>, ServerError> {
         let mut out = Vec::new();
-        let password = || password.ok_or(ServerError::Authentication("a password, and none is configured"));
+        let password = || {
+            password.ok_or(ServerError::Authentication(
+                "a password, and none is configured",
+            ))
+        };
         let out_of_order = ServerError::Protocol("SASL message out of order");
         match request {
             Authentication::Ok => {}
             Authentication::Cleartext => frontend::password(&mut out, password()?.as_bytes()),
-            Authentication::Md5(salt) => frontend::password(&mut out, md5::hash_password(&self.user, password()?, salt).as_bytes()),
+            Authentication::Md5(salt) => frontend::password(
+                &mut out,
+                md5::hash_password(&self.user, password()?, salt).as_bytes(),
+            ),
             Authentication::Sasl(list) => {
                 password()?;
                 let offered = |name: &str| mechanisms(list).any(|m| m == name.as_bytes());
                 let binding = match stream.channel_binding() {
-                    Some(end_point) if offered(SCRAM_SHA_256_PLUS) => ClientBinding::EndPoint(end_point),
-                    _ if !offered(SCRAM_SHA_256) => return Err(ServerError::Authentication("a SASL mechanism other than SCRAM-SHA-256")),
+                    Some(end_point) if offered(SCRAM_SHA_256_PLUS) => {
+                        ClientBinding::EndPoint(end_point)
+                    }
+                    _ if !offered(SCRAM_SHA_256) => {
+                        return Err(ServerError::Authentication(
+                            "a SASL mechanism other than SCRAM-SHA-256",
+                        ));
+                    }
                     Some(_) => ClientBinding::NotOffered,
                     None => ClientBinding::None,
                 };
@@ -175,8 +235,14 @@ impl Target {
                 let keys = self.keys.get_or_derive(password()?, &params)?;
                 frontend::sasl_response(&mut out, &exchange.client_final(&keys)?);
             }
-            Authentication::SaslFinal(data) => scram.as_mut().ok_or(out_of_order)?.server_final(data)?,
-            Authentication::Other(_) => return Err(ServerError::Authentication("an authentication method other than password, md5 and SCRAM-SHA-256")),
+            Authentication::SaslFinal(data) => {
+                scram.as_mut().ok_or(out_of_order)?.server_final(data)?
+            }
+            Authentication::Other(_) => {
+                return Err(ServerError::Authentication(
+                    "an authentication method other than password, md5 and SCRAM-SHA-256",
+                ));
+            }
         }
         Ok(out)
     }

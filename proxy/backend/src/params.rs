@@ -36,9 +36,15 @@ impl Params {
         let text = match self.get(name) {
             None => return false,
             Some(Value::Plain(value)) => value,
-            Some(Value::Statement(set)) => set.trim_end_matches(|c: char| c == ';' || c.is_whitespace()).rsplit([' ', '=']).next().unwrap_or_default(),
+            Some(Value::Statement(set)) => set
+                .trim_end_matches(|c: char| c == ';' || c.is_whitespace())
+                .rsplit([' ', '='])
+                .next()
+                .unwrap_or_default(),
         };
-        ["on", "true", "t", "yes", "1"].iter().any(|on| text.trim_matches('\'').eq_ignore_ascii_case(on))
+        ["on", "true", "t", "yes", "1"]
+            .iter()
+            .any(|on| text.trim_matches('\'').eq_ignore_ascii_case(on))
     }
 
     /// Sets one.
@@ -83,12 +89,18 @@ impl Params {
             sql.push_str("RESET SESSION AUTHORIZATION;RESET ROLE;");
         }
         let ordinary = |n: &str| !IDENTITY.contains(&n) && n != ENCODING;
-        for (name, _) in self.iter().filter(|(n, _)| ordinary(n) && target.get(n).is_none()) {
+        for (name, _) in self
+            .iter()
+            .filter(|(n, _)| ordinary(n) && target.get(n).is_none())
+        {
             sql.push_str("RESET ");
             write_name(&mut sql, name);
             sql.push(';');
         }
-        for (name, value) in target.iter().filter(|(n, v)| ordinary(n) && self.get(n) != Some(v)) {
+        for (name, value) in target
+            .iter()
+            .filter(|(n, v)| ordinary(n) && self.get(n) != Some(v))
+        {
             write_set(&mut sql, name, value);
         }
         match (self.get(ENCODING), target.get(ENCODING)) {
@@ -168,23 +180,38 @@ mod tests {
 
     #[test]
     fn only_differences_are_said() {
-        let (from, to) = (params(&[("a", "1"), ("b", "2"), ("x.y", "3")]), params(&[("a", "1"), ("b", "it's")]));
-        assert_eq!(from.statements_to(&to), "RESET \"x\".\"y\";SELECT pg_catalog.set_config('b','it''s',false);");
+        let (from, to) = (
+            params(&[("a", "1"), ("b", "2"), ("x.y", "3")]),
+            params(&[("a", "1"), ("b", "it's")]),
+        );
+        assert_eq!(
+            from.statements_to(&to),
+            "RESET \"x\".\"y\";SELECT pg_catalog.set_config('b','it''s',false);"
+        );
         assert_eq!(to.statements_to(&to), "");
     }
 
     #[test]
     fn a_role_is_left_before_anything_else_and_taken_after() {
-        let (from, to) = (params(&[("role", "x"), ("a", "1")]), params(&[("role", "y"), ("a", "2")]));
+        let (from, to) = (
+            params(&[("role", "x"), ("a", "1")]),
+            params(&[("role", "y"), ("a", "2")]),
+        );
         let sql = from.statements_to(&to);
         let at = |what| sql.find(what).unwrap();
-        assert!(at("RESET ROLE") < at("'a'") && at("'a'") < at("'role','y'"), "{sql}");
+        assert!(
+            at("RESET ROLE") < at("'a'") && at("'a'") < at("'role','y'"),
+            "{sql}"
+        );
     }
 
     #[test]
     fn equal_settings_are_shared() {
         let interner = Interner::default();
-        assert!(Arc::ptr_eq(&interner.intern(params(&[("a", "1")])), &interner.intern(params(&[("A", "1")]))));
+        assert!(Arc::ptr_eq(
+            &interner.intern(params(&[("a", "1")])),
+            &interner.intern(params(&[("A", "1")]))
+        ));
         for i in 0..1000 {
             interner.intern(params(&[("n", &i.to_string())]));
         }

@@ -62,6 +62,10 @@ pub(crate) struct State {
     pub(crate) settings: Arc<PoolSettings>,
     pub(crate) target: Arc<Target>,
     pub(crate) budgets: Vec<Arc<Budget>>,
+    #[allow(
+        clippy::vec_box,
+        reason = "connections move by pointer between the stack, waiters and clients"
+    )]
     pub(crate) idle: Vec<Vec<Box<Server>>>,
     pub(crate) waiting: Vec<VecDeque<Arc<Waiter>>>,
     pub(crate) waiters: usize,
@@ -136,7 +140,13 @@ pub struct PoolFigures {
 impl Pool {
     /// A pool that opens connections to `target` when they are asked for.
     #[must_use]
-    pub fn new(settings: Arc<PoolSettings>, target: Arc<Target>, budgets: Vec<Arc<Budget>>, workers: usize, clock: Arc<Clock>) -> Arc<Self> {
+    pub fn new(
+        settings: Arc<PoolSettings>,
+        target: Arc<Target>,
+        budgets: Vec<Arc<Budget>>,
+        workers: usize,
+        clock: Arc<Clock>,
+    ) -> Arc<Self> {
         let pool = Arc::new(Self {
             user: settings.user.clone(),
             database: settings.database.clone(),
@@ -197,7 +207,12 @@ impl Pool {
     }
 
     /// New sizes and timeouts for the same servers; connections stay.
-    pub fn configure(self: &Arc<Self>, settings: Arc<PoolSettings>, target: Arc<Target>, budgets: &[Arc<Budget>]) {
+    pub fn configure(
+        self: &Arc<Self>,
+        settings: Arc<PoolSettings>,
+        target: Arc<Target>,
+        budgets: &[Arc<Budget>],
+    ) {
         if self.mode.swap(settings.mode as u8, Ordering::Relaxed) != settings.mode as u8 {
             // Sessions of one mode begin otherwise than those of another.
             self.reconnect();
@@ -236,7 +251,10 @@ impl Pool {
                     return None;
                 }
                 let now = self.clock.now();
-                let check_before = state.settings.healthcheck_interval.map(|i| now.saturating_sub(i.as_millis() as u64));
+                let check_before = state
+                    .settings
+                    .healthcheck_interval
+                    .map(|i| now.saturating_sub(i.as_millis() as u64));
                 let top = state.idle[worker].last()?;
                 if check_before.is_some_and(|before| top.used <= before && now != top.used) {
                     return None;
@@ -256,12 +274,17 @@ impl Pool {
         let waiter = {
             let mut state = self.lock();
             if state.closed {
-                return Waiting { pool: self.clone(), waiter: Waiter::failed(CheckoutError::Closed) };
+                return Waiting {
+                    pool: self.clone(),
+                    waiter: Waiter::failed(CheckoutError::Closed),
+                };
             }
             state.ticket += 1;
             let waiter = Waiter::new(state.ticket, worker, self.clock.now());
             // An idle one of a neighbour, or one that needs a check first, is as good as a free one.
-            let idle = (0..state.idle.len()).map(|i| (worker + i) % state.idle.len()).find(|&w| !state.idle[w].is_empty());
+            let idle = (0..state.idle.len())
+                .map(|i| (worker + i) % state.idle.len())
+                .find(|&w| !state.idle[w].is_empty());
             if state.waiters == 0
                 && let Some(owner) = idle
                 && let Some(server) = state.idle[owner].pop()
@@ -270,7 +293,10 @@ impl Pool {
                 if waiter.grant(server).is_err() {
                     unreachable!("nobody else knows the waiter yet");
                 }
-                return Waiting { pool: self.clone(), waiter };
+                return Waiting {
+                    pool: self.clone(),
+                    waiter,
+                };
             }
             state.waiting[worker].push_back(waiter.clone());
             state.waiters += 1;
@@ -278,7 +304,10 @@ impl Pool {
         };
         self.stats.waits.fetch_add(1, Ordering::Relaxed);
         self.grow(worker);
-        Waiting { pool: self.clone(), waiter }
+        Waiting {
+            pool: self.clone(),
+            waiter,
+        }
     }
 
     /// Gives a connection back. It must be at rest, and nobody's: the next client gets it as it is.
@@ -288,7 +317,11 @@ impl Pool {
         let mut state = self.lock();
         server.used = self.clock.now();
         let surplus = state.staying() > state.settings.size && state.waiters == 0;
-        if state.closed || surplus || server.generation != state.generation || server.expires.is_some_and(|at| at <= server.used) {
+        if state.closed
+            || surplus
+            || server.generation != state.generation
+            || server.expires.is_some_and(|at| at <= server.used)
+        {
             drop(state);
             server.close();
             return;
@@ -345,7 +378,12 @@ impl Pool {
     pub(crate) fn evict_idle(&self) -> bool {
         let evicted = {
             let mut state = self.lock();
-            let oldest = state.idle.iter().enumerate().filter_map(|(w, s)| s.first().map(|s| (s.used, w))).min();
+            let oldest = state
+                .idle
+                .iter()
+                .enumerate()
+                .filter_map(|(w, s)| s.first().map(|s| (s.used, w)))
+                .min();
             oldest.map(|(_, worker)| state.idle[worker].remove(0))
         };
         evicted.map(|s| s.close()).is_some()
@@ -364,7 +402,12 @@ impl State {
             return None;
         }
         let ticket = |q: &VecDeque<Arc<Waiter>>| q.front().map(|w| w.ticket);
-        let (oldest, owner) = self.waiting.iter().enumerate().filter_map(|(i, q)| Some((ticket(q)?, i))).min()?;
+        let (oldest, owner) = self
+            .waiting
+            .iter()
+            .enumerate()
+            .filter_map(|(i, q)| Some((ticket(q)?, i)))
+            .min()?;
         let local = ticket(&self.waiting[worker]).is_some_and(|t| t - oldest <= LOCAL_PREFERENCE);
         let waiter = self.waiting[if local { worker } else { owner }].pop_front();
         self.waiters -= usize::from(waiter.is_some());
@@ -385,7 +428,10 @@ impl Waiting {
     /// # Errors
     ///
     /// [`CheckoutError`].
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> std::task::Poll<Result<Box<Server>, CheckoutError>> {
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> std::task::Poll<Result<Box<Server>, CheckoutError>> {
         self.waiter.poll(cx)
     }
 
@@ -437,10 +483,15 @@ impl Pool {
         }
         let (interval, timeout) = {
             let state = self.lock();
-            (state.settings.healthcheck_interval, state.settings.healthcheck_timeout)
+            (
+                state.settings.healthcheck_interval,
+                state.settings.healthcheck_timeout,
+            )
         };
         let now = self.clock.now();
-        if interval.is_some_and(|i| Duration::from_millis(now.saturating_sub(server.used)) >= i && now != server.used) {
+        if interval.is_some_and(|i| {
+            Duration::from_millis(now.saturating_sub(server.used)) >= i && now != server.used
+        }) {
             if server.query(";", timeout).await.is_err() {
                 self.stats.discards.fetch_add(1, Ordering::Relaxed);
                 return None;

@@ -53,7 +53,16 @@ impl Reasons {
     pub const KNOWABLE: Self = Self(0b1_1111);
 
     /// Names in the order of the bits.
-    pub const NAMES: [&'static str; 8] = ["temp", "cursor", "advisory_lock", "prepare", "listen", "sequence", "forever", "asked"];
+    pub const NAMES: [&'static str; 8] = [
+        "temp",
+        "cursor",
+        "advisory_lock",
+        "prepare",
+        "listen",
+        "sequence",
+        "forever",
+        "asked",
+    ];
 
     /// Whether there is any.
     #[inline]
@@ -79,7 +88,11 @@ impl Reasons {
 
     /// Their names.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        Self::NAMES.into_iter().enumerate().filter(move |(bit, _)| self.0 >> bit & 1 == 1).map(|(_, name)| name)
+        Self::NAMES
+            .into_iter()
+            .enumerate()
+            .filter(move |(bit, _)| self.0 >> bit & 1 == 1)
+            .map(|(_, name)| name)
     }
 
     /// `self` with those that the server was asked about as it answered.
@@ -96,7 +109,12 @@ impl Server {
     /// # Errors
     ///
     /// As [`Server::query`].
-    pub async fn settings(&mut self, login: &str, custom: &[String], timeout: Duration) -> Result<Params, ServerError> {
+    pub async fn settings(
+        &mut self,
+        login: &str,
+        custom: &[String],
+        timeout: Duration,
+    ) -> Result<Params, ServerError> {
         let mut sql = SETTINGS.to_owned();
         for name in custom {
             // Settings with dots that no library declares stand in no view: they are asked for by name.
@@ -106,7 +124,11 @@ impl Server {
             literal(&mut sql, name);
             sql.push_str(", true)");
         }
-        let encoding = self.reported.iter().find(|(n, _)| &**n == b"client_encoding").map(|(_, v)| String::from_utf8_lossy(v).into_owned());
+        let encoding = self
+            .reported
+            .iter()
+            .find(|(n, _)| &**n == b"client_encoding")
+            .map(|(_, v)| String::from_utf8_lossy(v).into_owned());
         let foreign = encoding.filter(|e| e != "UTF8");
         if foreign.is_some() {
             sql = format!("BEGIN; SET LOCAL client_encoding = 'UTF8'; {sql}; COMMIT");
@@ -127,8 +149,16 @@ impl Server {
     ///
     /// As [`Server::query`].
     pub async fn has_temp_schema(&mut self, timeout: Duration) -> Result<bool, ServerError> {
-        let rows = self.query("SELECT pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0::pg_catalog.oid", timeout).await?;
-        Ok(rows.first().and_then(|r| r.first()).is_some_and(|c| c.as_deref() == Some("t")))
+        let rows = self
+            .query(
+                "SELECT pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0::pg_catalog.oid",
+                timeout,
+            )
+            .await?;
+        Ok(rows
+            .first()
+            .and_then(|r| r.first())
+            .is_some_and(|c| c.as_deref() == Some("t")))
     }
 
     /// Has the server count what the session has done, as it would at the session's end (PostgreSQL 15 and later).
@@ -138,10 +168,19 @@ impl Server {
     ///
     /// As [`Server::query`].
     pub async fn flush_statistics(&mut self, timeout: Duration) -> Result<(), ServerError> {
-        let version = self.reported.iter().find(|(n, _)| &**n == b"server_version").map(|(_, v)| String::from_utf8_lossy(v).into_owned());
-        let major = version.and_then(|v| v.split(|c: char| !c.is_ascii_digit()).next().and_then(|m| m.parse::<u32>().ok()));
+        let version = self
+            .reported
+            .iter()
+            .find(|(n, _)| &**n == b"server_version")
+            .map(|(_, v)| String::from_utf8_lossy(v).into_owned());
+        let major = version.and_then(|v| {
+            v.split(|c: char| !c.is_ascii_digit())
+                .next()
+                .and_then(|m| m.parse::<u32>().ok())
+        });
         if major.is_some_and(|m| m >= 15) {
-            self.query("SELECT pg_catalog.pg_stat_force_next_flush()", timeout).await?;
+            self.query("SELECT pg_catalog.pg_stat_force_next_flush()", timeout)
+                .await?;
         }
         Ok(())
     }
@@ -153,7 +192,11 @@ impl Server {
     /// As [`Server::query`].
     pub async fn holds(&mut self, timeout: Duration) -> Result<Reasons, ServerError> {
         let rows = self.query(HOLDS, timeout).await?;
-        let bits = rows.first().map_or(0, |row| row.iter().enumerate().fold(0, |bits, (i, c)| bits | u8::from(c.as_deref() == Some("t")) << i));
+        let bits = rows.first().map_or(0, |row| {
+            row.iter().enumerate().fold(0, |bits, (i, c)| {
+                bits | u8::from(c.as_deref() == Some("t")) << i
+            })
+        });
         Ok(Reasons(bits))
     }
 }
@@ -161,7 +204,9 @@ impl Server {
 fn read_settings(rows: Rows, login: &str) -> Params {
     let mut params = Params::default();
     for row in rows {
-        let [Some(name), Some(value)] = &row[..] else { continue };
+        let [Some(name), Some(value)] = &row[..] else {
+            continue;
+        };
         if name == "session_authorization" && value == login {
             continue;
         }

@@ -39,7 +39,7 @@ pub struct Server {
     /// How to cancel its query. Some services give no key.
     pub key: Option<CancelKey>,
     /// Its ParameterStatus values, as they stand now.
-    pub reported: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub reported: Vec<Reported>,
     /// Where it is.
     pub address: Arc<Address>,
     /// Coarse time when it was opened, ms.
@@ -63,19 +63,28 @@ pub struct Server {
 /// The setting that decides how the text of queries is read.
 const ENCODING: &str = "client_encoding";
 
+/// A setting as a server reported it: its name and value.
+pub type Reported = (Box<[u8]>, Box<[u8]>);
+
 /// Rows of a query of ours: columns in text format.
 pub type Rows = Vec<Vec<Option<String>>>;
 
 impl Server {
     /// Reads what is there into `input`. 0 bytes: the server has closed. Cancel safe.
-    pub fn poll_fill(&mut self, cx: &mut Context<'_>, input: &mut Buffer) -> Poll<std::io::Result<usize>> {
+    pub fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: &mut Buffer,
+    ) -> Poll<std::io::Result<usize>> {
         input.reserve(buffer::SIZE / 4);
         poll_read_buf(std::pin::Pin::new(&mut self.stream), cx, &mut input.bytes)
     }
 
     /// Notes a ParameterStatus. Servers send few, so a list does.
     pub fn note_parameter(&mut self, body: &[u8]) {
-        let Some((name, value)) = read_parameter_status(body) else { return };
+        let Some((name, value)) = read_parameter_status(body) else {
+            return;
+        };
         match self.reported.iter_mut().find(|(n, _)| &**n == name) {
             Some(entry) => entry.1 = value.into(),
             None => self.reported.push((name.into(), value.into())),
@@ -93,7 +102,10 @@ impl Server {
 
     /// Something came while nobody used the connection: notices and settings are fine, anything else is its end.
     fn idle_messages(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut input = Buffer { bytes: Vec::with_capacity(1024), start: 0 };
+        let mut input = Buffer {
+            bytes: Vec::with_capacity(1024),
+            start: 0,
+        };
         loop {
             match poll_read_buf(std::pin::Pin::new(&mut self.stream), cx, &mut input.bytes) {
                 Poll::Pending => return input.is_empty(),
@@ -139,7 +151,8 @@ impl Server {
     /// [`ServerError::Closed`] or [`ServerError::Io`] when the connection broke, [`ServerError::Protocol`] on a bad length.
     pub async fn next_message(&mut self, input: &mut Buffer) -> Result<usize, ServerError> {
         loop {
-            let header = Header::peek(input.data()).map_err(|_| ServerError::Protocol("invalid message length"))?;
+            let header = Header::peek(input.data())
+                .map_err(|_| ServerError::Protocol("invalid message length"))?;
             if let Some(header) = header
                 && input.len() >= header.len
             {
@@ -158,7 +171,9 @@ impl Server {
     ///
     /// [`ServerError::Refused`] when the server said so (the connection is usable), any other when it is not.
     pub async fn query(&mut self, sql: &str, timeout: Duration) -> Result<Rows, ServerError> {
-        tokio::time::timeout(timeout, self.query_now(sql)).await.map_err(|_| ServerError::Timeout(timeout))?
+        tokio::time::timeout(timeout, self.query_now(sql))
+            .await
+            .map_err(|_| ServerError::Timeout(timeout))?
     }
 
     async fn query_now(&mut self, sql: &str) -> Result<Rows, ServerError> {
@@ -184,9 +199,16 @@ impl Server {
             input.consume(len);
             self.owed.answer(kind, &body)?;
             match kind {
-                b'D' => rows.push(read_row(&body).into_iter().map(|c| c.map(|c| String::from_utf8_lossy(c).into_owned())).collect()),
+                b'D' => rows.push(
+                    read_row(&body)
+                        .into_iter()
+                        .map(|c| c.map(|c| String::from_utf8_lossy(c).into_owned()))
+                        .collect(),
+                ),
                 b'S' => self.note_parameter(&body),
-                b'A' => pgdog_wire::write::message(&mut self.notifications, b'A', |b| b.extend_from_slice(&body)),
+                b'A' => pgdog_wire::write::message(&mut self.notifications, b'A', |b| {
+                    b.extend_from_slice(&body)
+                }),
                 b'E' => {
                     let error = ErrorResponse::read(&body);
                     if error.severity == pgdog_wire::Severity::Fatal {
@@ -206,7 +228,11 @@ impl Server {
     /// # Errors
     ///
     /// As [`Server::query`].
-    pub async fn set_params(&mut self, target: &Arc<Params>, timeout: Duration) -> Result<(), ServerError> {
+    pub async fn set_params(
+        &mut self,
+        target: &Arc<Params>,
+        timeout: Duration,
+    ) -> Result<(), ServerError> {
         let sql = self.params.statements_to(target);
         if !sql.is_empty() {
             if self.params.get(ENCODING).is_some() {
@@ -237,7 +263,11 @@ impl Server {
     #[must_use]
     pub fn moved_to(self: Box<Self>, worker: usize) -> Option<Box<Self>> {
         let mut server = *self;
-        let stream = server.stream.detach().and_then(pgdog_net::Detached::attach).ok()?;
+        let stream = server
+            .stream
+            .detach()
+            .and_then(pgdog_net::Detached::attach)
+            .ok()?;
         server.stream = stream;
         server.worker = worker;
         Some(Box::new(server))
@@ -251,7 +281,9 @@ impl Server {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let _ = self.stream.poll_write_slice(&mut cx, &out);
         let _ = self.stream.poll_flush_all(&mut cx);
-        if let (Some(permit), Ok(runtime)) = (self.permit.take(), tokio::runtime::Handle::try_current()) {
+        if let (Some(permit), Ok(runtime)) =
+            (self.permit.take(), tokio::runtime::Handle::try_current())
+        {
             permit.going();
             runtime.spawn(async move {
                 let gone = async {

@@ -76,12 +76,28 @@ impl Store {
     /// An empty store.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { inner: Mutex::new(Inner { sweep_at: limit, ..Inner::default() }), limit }
+        Self {
+            inner: Mutex::new(Inner {
+                sweep_at: limit,
+                ..Inner::default()
+            }),
+            limit,
+        }
     }
 
     /// The statement with this text; made when it is new. `effects` is asked for then only.
-    pub fn get(&self, text: &[u8], types: &[u8], scope: Option<&str>, effects: impl FnOnce() -> u16) -> Arc<Statement> {
-        let key = Key { text: text.into(), types: types.into(), scope: scope.map(Into::into) };
+    pub fn get(
+        &self,
+        text: &[u8],
+        types: &[u8],
+        scope: Option<&str>,
+        effects: impl FnOnce() -> u16,
+    ) -> Arc<Statement> {
+        let key = Key {
+            text: text.into(),
+            types: types.into(),
+            scope: scope.map(Into::into),
+        };
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(statement) = inner.by_key.get(&key) {
             return statement.clone();
@@ -118,7 +134,11 @@ impl Store {
     /// How many statements there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).by_key.len()
+        self.inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .by_key
+            .len()
     }
 
     /// Whether there is none.
@@ -184,7 +204,11 @@ impl Prepared {
         if self.last_use.len() <= limit {
             return None;
         }
-        self.last_use.iter().min_by_key(|(_, at)| **at).filter(|(_, at)| **at + spare < self.clock + 1).map(|(id, _)| *id)
+        self.last_use
+            .iter()
+            .min_by_key(|(_, at)| **at)
+            .filter(|(_, at)| **at + spare < self.clock + 1)
+            .map(|(id, _)| *id)
     }
 }
 
@@ -236,7 +260,10 @@ mod tests {
         let store = Store::new(10);
         let get = |text: &[u8], types: &[u8], scope| store.get(text, types, scope, || 0).id;
         assert_eq!(get(b"a", b"\0\0", None), get(b"a", b"\0\0", None));
-        assert_ne!(get(b"a", b"\0\0", None), get(b"a", b"\0\x01\0\0\0\x17", None));
+        assert_ne!(
+            get(b"a", b"\0\0", None),
+            get(b"a", b"\0\x01\0\0\0\x17", None)
+        );
         assert_ne!(get(b"a", b"\0\0", None), get(b"a", b"\0\0", Some("x")));
     }
 

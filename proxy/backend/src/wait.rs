@@ -39,11 +39,21 @@ pub(crate) enum Left {
 
 impl Waiter {
     pub(crate) fn new(ticket: u64, worker: usize, since: u64) -> Arc<Self> {
-        Arc::new(Self { ticket, worker, since, state: Mutex::new(WaitState::Waiting(None)) })
+        Arc::new(Self {
+            ticket,
+            worker,
+            since,
+            state: Mutex::new(WaitState::Waiting(None)),
+        })
     }
 
     pub(crate) fn failed(error: CheckoutError) -> Arc<Self> {
-        Arc::new(Self { ticket: 0, worker: 0, since: 0, state: Mutex::new(WaitState::Failed(error)) })
+        Arc::new(Self {
+            ticket: 0,
+            worker: 0,
+            since: 0,
+            state: Mutex::new(WaitState::Failed(error)),
+        })
     }
 
     fn settle(&self, with: WaitState) -> Result<(), WaitState> {
@@ -80,7 +90,9 @@ impl Waiter {
             WaitState::Granted(server) => Poll::Ready(Ok(server)),
             WaitState::Failed(error) => Poll::Ready(Err(error)),
             WaitState::Waiting(waker) => {
-                let waker = waker.filter(|w| w.will_wake(cx.waker())).unwrap_or_else(|| cx.waker().clone());
+                let waker = waker
+                    .filter(|w| w.will_wake(cx.waker()))
+                    .unwrap_or_else(|| cx.waker().clone());
                 *state = WaitState::Waiting(Some(waker));
                 Poll::Pending
             }

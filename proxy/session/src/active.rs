@@ -9,12 +9,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use pgdog_backend::server::Reported;
 use pgdog_backend::{CheckoutError, Expect, Server, StatementId, Waiting};
 use pgdog_config::PoolerMode;
 use pgdog_sql::Effects;
 use pgdog_wire::ErrorResponse;
-use pgdog_wire::buffer::{self, Buffer};
 use pgdog_wire::backend::TransactionStatus;
+use pgdog_wire::buffer::{self, Buffer};
 use tokio_util::io::poll_read_buf;
 
 use crate::client::Client;
@@ -40,7 +41,7 @@ pub(crate) enum Event {
     /// The client asks for the sequence values of its session for the first time.
     CleanSequences,
     /// No connection could be had.
-    CheckoutFailed(CheckoutError),
+    CheckoutFailed(Box<CheckoutError>),
     /// The server is at rest, and its session may have changed.
     Settle,
     /// The client has closed its socket or said goodbye.
@@ -52,7 +53,7 @@ pub(crate) enum Event {
     /// The server broke the protocol.
     OutOfSync(pgdog_backend::expect::OutOfSync),
     /// The client broke the protocol or a rule: it is told and closed.
-    Refuse(ErrorResponse),
+    Refuse(Box<ErrorResponse>),
     /// Somebody has something to tell.
     Signal(Signal),
 }
@@ -126,7 +127,7 @@ pub(crate) struct Active {
     /// Names with dots of settings that the session may have made up since the last rest.
     pub(crate) custom: Vec<String>,
     /// Settings that the server reported and that are not what they were before; name and old value.
-    pub(crate) reverts: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub(crate) reverts: Vec<Reported>,
     /// The cancel request under way to the server.
     pub(crate) cancelling: Option<tokio::task::JoinHandle<()>>,
     pub(crate) leaving: Leaving,
@@ -147,6 +148,7 @@ pub(crate) struct Active {
 
 thread_local! {
     /// Those that nobody uses now, with their buffers: as many as were ever needed at once on this worker.
+    #[allow(clippy::vec_box, reason = "clients hold them by pointer, and hand them back so")]
     static SPARE: RefCell<Vec<Box<Active>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -187,7 +189,9 @@ impl Active {
 
     /// One for this client, with its pinned server.
     pub(crate) fn take(client: &mut Client) -> Box<Self> {
-        let mut active = SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Box::new(Self::new()));
+        let mut active = SPARE
+            .with_borrow_mut(Vec::pop)
+            .unwrap_or_else(|| Box::new(Self::new()));
         active.server = client.pinned.take();
         active.counted = client.counted;
         active.mode = client.pool().mode();
@@ -199,7 +203,12 @@ impl Active {
         client.pinned = self.server.take();
         client.counted = std::mem::take(&mut self.counted);
         self.waiting = None;
-        debug_assert!(self.cin.is_empty() && self.cout.is_empty() && self.sin.is_empty() && self.sout.is_empty());
+        debug_assert!(
+            self.cin.is_empty()
+                && self.cout.is_empty()
+                && self.sin.is_empty()
+                && self.sout.is_empty()
+        );
         for buffer in [&mut self.cin, &mut self.sout, &mut self.sin, &mut self.cout] {
             buffer.clear();
             buffer.shrink();
@@ -226,7 +235,11 @@ impl Active {
         }
     }
 
-    fn poll_bytes(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Poll<Result<Event, Event>> {
+    fn poll_bytes(
+        &mut self,
+        client: &mut Client,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Event, Event>> {
         if self.waiting.is_some() {
             let server = ready!(self.poll_waiting(client, cx))?;
             self.attach(client, server)?;
@@ -256,7 +269,9 @@ impl Active {
 
     /// Reads from the server while the client keeps up, and looks at what came.
     fn poll_server(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Result<bool, Event> {
-        let Some(server) = &mut self.server else { return Ok(false) };
+        let Some(server) = &mut self.server else {
+            return Ok(false);
+        };
         if self.cout.len() >= HIGH {
             return Ok(false);
         }
@@ -271,17 +286,24 @@ impl Active {
         }
     }
 
-    fn poll_write_client(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Result<bool, Event> {
+    fn poll_write_client(
+        &mut self,
+        client: &mut Client,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, Event> {
         if self.cout.is_empty() && !self.unflushed {
             return Ok(false);
         }
-        let (moved, flushed) = poll_out(&mut client.stream, &mut self.cout, cx).map_err(Event::ClientBroke)?;
+        let (moved, flushed) =
+            poll_out(&mut client.stream, &mut self.cout, cx).map_err(Event::ClientBroke)?;
         self.unflushed = !flushed;
         Ok(moved)
     }
 
     fn poll_write_server(&mut self, cx: &mut Context<'_>) -> Result<bool, Event> {
-        let Some(server) = &mut self.server else { return Ok(false) };
+        let Some(server) = &mut self.server else {
+            return Ok(false);
+        };
         if self.sout.is_empty() && !self.unflushed_server {
             return Ok(false);
         }
@@ -303,7 +325,11 @@ impl Active {
     fn poll_client(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Result<bool, Event> {
         if self.barrier {
             // A COPY does not end before the client has said more.
-            if !self.server.as_ref().is_none_or(|s| s.owed.is_empty() || s.owed.copy_in) {
+            if !self
+                .server
+                .as_ref()
+                .is_none_or(|s| s.owed.is_empty() || s.owed.copy_in)
+            {
                 return Ok(false);
             }
             self.barrier = false;
@@ -313,7 +339,13 @@ impl Active {
         if self.waiting.is_some() || self.sout.len() >= HIGH || self.cout.len() >= HIGH {
             return Ok(false);
         }
-        if self.cancelling.is_some() && self.server.as_ref().is_none_or(|s| s.owed.settled() || s.owed.copy_in) && self.cancel_under_way(cx) {
+        if self.cancelling.is_some()
+            && self
+                .server
+                .as_ref()
+                .is_none_or(|s| s.owed.settled() || s.owed.copy_in)
+            && self.cancel_under_way(cx)
+        {
             return Ok(false);
         }
         // What is there is looked at first: a wait for a connection may have come in between.
@@ -329,7 +361,9 @@ impl Active {
             Poll::Ready(Ok(0)) => {
                 // What it said before still counts; but an answer that nobody waits for is not worked on forever.
                 self.leaving = Leaving::Closed;
-                self.grace = Some(Box::pin(tokio::time::sleep(client.live.settings.rollback_timeout)));
+                self.grace = Some(Box::pin(tokio::time::sleep(
+                    client.live.settings.rollback_timeout,
+                )));
                 cx.waker().wake_by_ref();
                 Ok(false)
             }
@@ -342,8 +376,14 @@ impl Active {
     }
 
     /// The connection that was waited for. A client that leaves meanwhile is noticed.
-    fn poll_waiting(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Poll<Result<Box<Server>, Event>> {
-        let Some(waiting) = &mut self.waiting else { return Poll::Pending };
+    fn poll_waiting(
+        &mut self,
+        client: &mut Client,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Box<Server>, Event>> {
+        let Some(waiting) = &mut self.waiting else {
+            return Poll::Pending;
+        };
         match waiting.poll(cx) {
             Poll::Ready(result) => {
                 self.waiting = None;
@@ -351,9 +391,13 @@ impl Active {
                     Ok(mut server) => {
                         // Fresh from another client of this worker: nothing to move and nothing to check.
                         let fresh = client.runtime.clock.now().saturating_sub(server.used) < FRESH;
-                        if fresh && server.worker == client.worker && server.still_idle(cx) { Ok(server) } else { Err(Event::Prepare(server)) }
+                        if fresh && server.worker == client.worker && server.still_idle(cx) {
+                            Ok(server)
+                        } else {
+                            Err(Event::Prepare(server))
+                        }
                     }
-                    Err(error) => Err(Event::CheckoutFailed(error)),
+                    Err(error) => Err(Event::CheckoutFailed(Box::new(error))),
                 })
             }
             Poll::Pending => {
@@ -362,7 +406,9 @@ impl Active {
                     self.cin.reserve(buffer::SIZE / 4);
                     match poll_read_buf(Pin::new(&mut client.stream), cx, &mut self.cin.bytes) {
                         Poll::Ready(Ok(0)) => return Poll::Ready(Err(Event::ClientLeft)),
-                        Poll::Ready(Err(error)) => return Poll::Ready(Err(Event::ClientBroke(error))),
+                        Poll::Ready(Err(error)) => {
+                            return Poll::Ready(Err(Event::ClientBroke(error)));
+                        }
                         Poll::Ready(Ok(_)) => cx.waker().wake_by_ref(),
                         Poll::Pending => {}
                     }
@@ -373,8 +419,15 @@ impl Active {
     }
 
     /// The connection is the client's from now on. Its settings may have to be brought in line first.
-    pub(crate) fn attach(&mut self, client: &mut Client, mut server: Box<Server>) -> Result<(), Event> {
-        if self.mode == PoolerMode::Session && !Arc::ptr_eq(&server.base, &client.startup) && server.base != client.startup {
+    pub(crate) fn attach(
+        &mut self,
+        client: &mut Client,
+        mut server: Box<Server>,
+    ) -> Result<(), Event> {
+        if self.mode == PoolerMode::Session
+            && !Arc::ptr_eq(&server.base, &client.startup)
+            && server.base != client.startup
+        {
             self.server = Some(server);
             return Err(Event::Rebase);
         }
@@ -387,12 +440,20 @@ impl Active {
     }
 
     /// Asks for a connection; `false` when it must be waited for.
-    pub(crate) fn checkout(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Result<bool, Event> {
+    pub(crate) fn checkout(
+        &mut self,
+        client: &mut Client,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, Event> {
         if client.refresh().is_none() {
-            return Err(Event::Refuse(ErrorResponse::fatal(
+            let error = ErrorResponse::fatal(
                 pgdog_wire::sqlstate::ADMIN_SHUTDOWN,
-                format!("user \"{}\" of database \"{}\" was taken out of the configuration", client.account.user.name, client.account.user.database),
-            )));
+                format!(
+                    "user \"{}\" of database \"{}\" was taken out of the configuration",
+                    client.account.user.name, client.account.user.database
+                ),
+            );
+            return Err(Event::Refuse(Box::new(error)));
         }
         self.mode = client.pool().mode();
         match client.pool().take(client.worker, cx) {
@@ -412,23 +473,37 @@ impl Active {
     fn rest(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Option<Event> {
         if let Some(server) = &mut self.server {
             let unfinished = server.owed.copy_in || server.owed.unsynced || server.owed.ignoring;
-            if self.leaving != Leaving::No && unfinished && self.sout.is_empty() && !whole_message(&self.cin) {
+            if self.leaving != Leaving::No
+                && unfinished
+                && self.sout.is_empty()
+                && !whole_message(&self.cin)
+            {
                 // The rest of what it began will not come.
                 return Some(Event::ClientLeft);
             }
-            if server.owed.prepared_only() && self.from_client.left == 0 && self.cin.is_empty() && self.sin.is_empty() && self.mode != PoolerMode::Session {
+            if server.owed.prepared_only()
+                && self.from_client.left == 0
+                && self.cin.is_empty()
+                && self.sin.is_empty()
+                && self.mode != PoolerMode::Session
+            {
                 // asyncpg prepares with Flush, and its Sync comes when the statement is used: minutes later, or never.
                 pgdog_wire::frontend::bare(&mut self.sout.bytes, b'S');
                 server.owed.push(Expect::OwnSync);
                 cx.waker().wake_by_ref();
                 return None;
             }
-            if !server.owed.settled() || !self.sout.is_empty() || self.unflushed_server || self.from_client.left > 0 {
+            if !server.owed.settled()
+                || !self.sout.is_empty()
+                || self.unflushed_server
+                || self.from_client.left > 0
+            {
                 return None;
             }
             if server.owed.status != TransactionStatus::Idle {
                 self.note(client, Doing::IdleInTransaction);
-                return (self.leaving != Leaving::No && !whole_message(&self.cin)).then_some(Event::ClientLeft);
+                return (self.leaving != Leaving::No && !whole_message(&self.cin))
+                    .then_some(Event::ClientLeft);
             }
             if !self.sin.is_empty() || self.from_server.left > 0 {
                 return None;
@@ -447,15 +522,25 @@ impl Active {
                 client.pool().release(server);
             }
         }
-        if self.leaving != Leaving::No && self.waiting.is_none() && !whole_message(&self.cin) && self.cout.is_empty() {
+        if self.leaving != Leaving::No
+            && self.waiting.is_none()
+            && !whole_message(&self.cin)
+            && self.cout.is_empty()
+        {
             return Some(Event::ClientLeft);
         }
-        if self.waiting.is_some() || !self.cin.is_empty() || !self.cout.is_empty() || self.unflushed || self.skipping || self.from_client.left > 0 {
+        if self.waiting.is_some()
+            || !self.cin.is_empty()
+            || !self.cout.is_empty()
+            || self.unflushed
+            || self.skipping
+            || self.from_client.left > 0
+        {
             // An unfinished message or answer: the client is not idle yet, but has no server either.
             return None;
         }
         if self.draining {
-            return Some(Event::Refuse(crate::client::shutting_down()));
+            return Some(Event::Refuse(Box::new(crate::client::shutting_down())));
         }
         self.note(client, Doing::Idle);
         Some(Event::Idle)
@@ -463,7 +548,9 @@ impl Active {
 
     /// Whether a cancel request is on its way: until the server has closed its connection, it may hit whatever runs next.
     fn cancel_under_way(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(cancelling) = &mut self.cancelling else { return false };
+        let Some(cancelling) = &mut self.cancelling else {
+            return false;
+        };
         if Pin::new(cancelling).poll(cx).is_pending() {
             return true;
         }
@@ -495,7 +582,11 @@ fn whole_message(input: &Buffer) -> bool {
 
 /// Writes what the socket takes.
 /// Says whether something moved, and whether nothing is held back (TLS may keep what the socket did not take).
-fn poll_out(stream: &mut pgdog_net::Stream, out: &mut Buffer, cx: &mut Context<'_>) -> io::Result<(bool, bool)> {
+fn poll_out(
+    stream: &mut pgdog_net::Stream,
+    out: &mut Buffer,
+    cx: &mut Context<'_>,
+) -> io::Result<(bool, bool)> {
     let mut moved = false;
     while !out.is_empty() {
         match stream.poll_write_slice(cx, out.data()) {

@@ -49,7 +49,7 @@ pub enum Ended {
     /// Its socket broke.
     Broke(std::io::Error),
     /// The proxy ended it, and told it so.
-    Refused(ErrorResponse),
+    Refused(Box<ErrorResponse>),
     /// Its server was lost, as the server itself has said.
     ServerLost,
 }
@@ -70,7 +70,11 @@ impl Client {
     /// Who it is, for the log at its end; `None` when that is not wanted.
     #[must_use]
     pub fn log_line(&self, peer: pgdog_net::Peer) -> Option<Box<str>> {
-        self.live.settings.log.disconnections.then(|| format!("{peer} {}/{}", self.user(), self.database()).into())
+        self.live
+            .settings
+            .log
+            .disconnections
+            .then(|| format!("{peer} {}/{}", self.user(), self.database()).into())
     }
 
     /// Its pool.
@@ -120,7 +124,7 @@ impl Client {
                 self.poll_idle(cx)
             })
             .await;
-            let mut event = self.heed_idle(signals).map(Event::Refuse);
+            let mut event = self.heed_idle(signals).map(|e| Event::Refuse(Box::new(e)));
             if signals.0 != 0 && event.is_none() {
                 continue;
             }
@@ -147,7 +151,10 @@ impl Client {
             return Some(shutting_down());
         }
         if signals.has(Signal::IDLE_TIMEOUT) && self.registered.handle.doing().0 == Doing::Idle {
-            return Some(ErrorResponse::fatal(sqlstate::IDLE_SESSION_TIMEOUT, "terminating connection due to client_idle_timeout"));
+            return Some(ErrorResponse::fatal(
+                sqlstate::IDLE_SESSION_TIMEOUT,
+                "terminating connection due to client_idle_timeout",
+            ));
         }
         // Nothing runs: a cancel request came too late, as PostgreSQL would see it.
         None
@@ -160,7 +167,9 @@ impl Client {
             return Some(());
         }
         let live = self.runtime.live();
-        self.account = live.account(&self.account.user.name, &self.account.user.database)?.clone();
+        self.account = live
+            .account(&self.account.user.name, &self.account.user.database)?
+            .clone();
         self.live = live;
         self.generation = generation;
         Some(())
@@ -169,7 +178,10 @@ impl Client {
 
 /// What clients are told at shutdown.
 pub(crate) fn shutting_down() -> ErrorResponse {
-    ErrorResponse::fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+    ErrorResponse::fatal(
+        sqlstate::ADMIN_SHUTDOWN,
+        "terminating connection due to administrator command",
+    )
 }
 
 /// Writes and flushes all of `bytes`. Not cancel safe.

@@ -114,7 +114,8 @@ impl ClientHandle {
     /// Notes when its transaction began, or that it has none.
     #[inline]
     pub fn in_transaction(&self, since: Option<u64>) {
-        self.transaction_since.store(since.unwrap_or(0), Ordering::Relaxed);
+        self.transaction_since
+            .store(since.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// What it does, and since when.
@@ -167,7 +168,11 @@ impl Drop for Registered {
     fn drop(&mut self) {
         self.registry.total.fetch_sub(1, Ordering::AcqRel);
         self.registry.clients().remove(&self.handle.pid);
-        let mut counts = self.registry.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self
+            .registry
+            .counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for who in self.counted.iter() {
             if let Some(count) = counts.get_mut(who) {
                 *count -= 1;
@@ -214,7 +219,10 @@ impl Registry {
             if limit.is_some_and(|limit| self.len() >= limit) {
                 return Err(LimitHit::Process);
             }
-            for (who, limit, hit) in [(&counted[0], user_limit, LimitHit::User), (&counted[1], database_limit, LimitHit::Database)] {
+            for (who, limit, hit) in [
+                (&counted[0], user_limit, LimitHit::User),
+                (&counted[1], database_limit, LimitHit::Database),
+            ] {
                 if limit.is_some_and(|limit| counts.get(who).copied().unwrap_or(0) >= limit) {
                     return Err(hit);
                 }
@@ -236,7 +244,11 @@ impl Registry {
         if self.draining.load(Ordering::Acquire) {
             handle.signal(Signal::DRAIN);
         }
-        Ok(Registered { registry: self.clone(), handle, counted })
+        Ok(Registered {
+            registry: self.clone(),
+            handle,
+            counted,
+        })
     }
 
     /// Clients logged in.
@@ -255,7 +267,13 @@ impl Registry {
     pub fn cancel(&self, key: &CancelKey) -> bool {
         let found = self.clients().get(&key.pid).cloned();
         let Some(handle) = found else { return false };
-        let equal = handle.secret.len() == key.secret.len() && handle.secret.iter().zip(&key.secret).fold(0, |d, (a, b)| d | (a ^ b)) == 0;
+        let equal = handle.secret.len() == key.secret.len()
+            && handle
+                .secret
+                .iter()
+                .zip(&key.secret)
+                .fold(0, |d, (a, b)| d | (a ^ b))
+                == 0;
         if equal {
             handle.signal(Signal::CANCEL);
         }
@@ -293,18 +311,32 @@ mod tests {
         let mut pid = 0;
         move || {
             pid += 1;
-            CancelKey { pid, secret: vec![1, 2, 3, 4] }
+            CancelKey {
+                pid,
+                secret: vec![1, 2, 3, 4],
+            }
         }
     }
 
     #[test]
     fn only_the_right_key_cancels() {
         let registry = Arc::new(Registry::default());
-        let client = registry.register(None, ("u", None), ("d", None), 1, keys()).unwrap();
-        assert!(!registry.cancel(&CancelKey { pid: 1, secret: vec![1, 2, 3, 5] }));
-        assert!(!registry.cancel(&CancelKey { pid: 1, secret: vec![1, 2, 3] }));
+        let client = registry
+            .register(None, ("u", None), ("d", None), 1, keys())
+            .unwrap();
+        assert!(!registry.cancel(&CancelKey {
+            pid: 1,
+            secret: vec![1, 2, 3, 5]
+        }));
+        assert!(!registry.cancel(&CancelKey {
+            pid: 1,
+            secret: vec![1, 2, 3]
+        }));
         assert_eq!(client.handle.take_signals(), Signal(0));
-        assert!(registry.cancel(&CancelKey { pid: 1, secret: vec![1, 2, 3, 4] }));
+        assert!(registry.cancel(&CancelKey {
+            pid: 1,
+            secret: vec![1, 2, 3, 4]
+        }));
         assert_eq!(client.handle.take_signals(), Signal::CANCEL);
     }
 
@@ -312,12 +344,33 @@ mod tests {
     fn limits_count_those_who_are_there() {
         let registry = Arc::new(Registry::default());
         let mut key = keys();
-        let first = registry.register(None, ("u", Some(1)), ("d", None), 1, &mut key).unwrap();
-        assert_eq!(registry.register(Some(1), ("v", None), ("d", None), 1, &mut key).unwrap_err(), LimitHit::Process);
-        assert_eq!(registry.register(None, ("u", Some(1)), ("d", None), 1, &mut key).unwrap_err(), LimitHit::User);
-        assert_eq!(registry.register(None, ("v", Some(1)), ("d", Some(1)), 1, &mut key).unwrap_err(), LimitHit::Database);
+        let first = registry
+            .register(None, ("u", Some(1)), ("d", None), 1, &mut key)
+            .unwrap();
+        assert_eq!(
+            registry
+                .register(Some(1), ("v", None), ("d", None), 1, &mut key)
+                .unwrap_err(),
+            LimitHit::Process
+        );
+        assert_eq!(
+            registry
+                .register(None, ("u", Some(1)), ("d", None), 1, &mut key)
+                .unwrap_err(),
+            LimitHit::User
+        );
+        assert_eq!(
+            registry
+                .register(None, ("v", Some(1)), ("d", Some(1)), 1, &mut key)
+                .unwrap_err(),
+            LimitHit::Database
+        );
         drop(first);
         assert!(registry.is_empty());
-        assert!(registry.register(None, ("u", Some(1)), ("d", Some(1)), 1, &mut key).is_ok());
+        assert!(
+            registry
+                .register(None, ("u", Some(1)), ("d", Some(1)), 1, &mut key)
+                .is_ok()
+        );
     }
 }

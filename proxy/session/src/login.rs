@@ -65,19 +65,30 @@ pub async fn login(stream: Stream, peer: Peer, runtime: &Arc<Runtime>, worker: u
     let generation = runtime.generation();
     let live = runtime.live();
     let limit = live.settings.timeouts.login;
-    let mut session = Session { stream: Some(stream), peer, live, generation, runtime: runtime.clone(), worker };
+    let mut session = Session {
+        stream: Some(stream),
+        peer,
+        live,
+        generation,
+        runtime: runtime.clone(),
+        worker,
+    };
     let result = tokio::time::timeout(limit, session.run()).await;
     let error = match result {
         Ok(Ok(login)) => return login,
         Ok(Err(Fail::Io)) => return Login::Gone,
         Ok(Err(Fail::Told(error))) => *error,
-        Err(_) => ErrorResponse::fatal(sqlstate::PROTOCOL_VIOLATION, "canceling authentication due to client_login_timeout"),
+        Err(_) => ErrorResponse::fatal(
+            sqlstate::PROTOCOL_VIOLATION,
+            "canceling authentication due to client_login_timeout",
+        ),
     };
     runtime.metrics.count(|m| &m.login_failures);
     if let Some(stream) = &mut session.stream {
         let mut out = Vec::new();
         error.write(&mut out);
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), write_all(stream, &out)).await;
+        let _ =
+            tokio::time::timeout(std::time::Duration::from_secs(1), write_all(stream, &out)).await;
         let _ = tokio::time::timeout(std::time::Duration::from_secs(1), stream.shutdown()).await;
     }
     Login::Refused(error)
@@ -99,16 +110,25 @@ impl Session {
 
     async fn run(&mut self) -> Result<Login, Fail> {
         let startup = match self.first_packets().await? {
-            FirstPacket::Cancel(key) => return Ok(Login::Cancel(key, Box::new(self.stream.take().ok_or(Fail::Io)?))),
+            FirstPacket::Cancel(key) => {
+                return Ok(Login::Cancel(
+                    key,
+                    Box::new(self.stream.take().ok_or(Fail::Io)?),
+                ));
+            }
             FirstPacket::Startup(startup) => startup,
-            FirstPacket::Ssl | FirstPacket::Gss => return Err(violation("repeated encryption request")),
+            FirstPacket::Ssl | FirstPacket::Gss => {
+                return Err(violation("repeated encryption request"));
+            }
         };
         self.negotiate(&startup).await?;
         let account = self.authenticate(&startup).await?;
         if startup.replication.is_some() {
             return self.replicate(&startup, &account).await;
         }
-        self.greet(startup, account).await.map(|client| Login::Client(Box::new(client)))
+        self.greet(startup, account)
+            .await
+            .map(|client| Login::Client(Box::new(client)))
     }
 
     /// TLS and GSS requests, then the startup packet.
@@ -136,11 +156,23 @@ impl Session {
                     asked_gss = true;
                     write_all(self.stream()?, b"N").await?;
                 }
-                FirstPacket::Ssl | FirstPacket::Gss => return Err(violation("repeated encryption request")),
+                FirstPacket::Ssl | FirstPacket::Gss => {
+                    return Err(violation("repeated encryption request"));
+                }
                 packet @ FirstPacket::Startup(_) => {
-                    let required = self.live.settings.client_tls.as_ref().is_some_and(|tls| tls.required);
+                    let required = self
+                        .live
+                        .settings
+                        .client_tls
+                        .as_ref()
+                        .is_some_and(|tls| tls.required);
                     if required && matches!(self.peer, Peer::Tcp(_)) && !self.stream()?.is_tls() {
-                        return Err(ErrorResponse::fatal(sqlstate::CONNECTION_REJECTED, "TLS is required").hint("Connect with sslmode=require.").into());
+                        return Err(ErrorResponse::fatal(
+                            sqlstate::CONNECTION_REJECTED,
+                            "TLS is required",
+                        )
+                        .hint("Connect with sslmode=require.")
+                        .into());
                     }
                     return Ok(packet);
                 }
@@ -150,25 +182,43 @@ impl Session {
     }
 
     async fn answer_ssl(&mut self) -> Result<(), Fail> {
-        let tls = self.live.tls.clone().filter(|_| matches!(self.peer, Peer::Tcp(_)));
+        let tls = self
+            .live
+            .tls
+            .clone()
+            .filter(|_| matches!(self.peer, Peer::Tcp(_)));
         let Some(tls) = tls else {
             write_all(self.stream()?, b"N").await?;
             return Ok(());
         };
         write_all(self.stream()?, b"S").await?;
         let plain = self.stream.take().ok_or(Fail::Io)?;
-        self.stream = Some(pgdog_net::accept(plain, &tls, &[]).await.map_err(|error| self.tls_failed(&error))?);
+        self.stream = Some(
+            pgdog_net::accept(plain, &tls, &[])
+                .await
+                .map_err(|error| self.tls_failed(&error))?,
+        );
         Ok(())
     }
 
     /// TLS from the first byte, as PostgreSQL 17's clients may begin: ALPN is not optional then.
     async fn direct_tls(&mut self, first: u8) -> Result<(), Fail> {
-        let Some(tls) = self.live.tls.clone() else { return Err(Fail::Io) };
+        let Some(tls) = self.live.tls.clone() else {
+            return Err(Fail::Io);
+        };
         let plain = self.stream.take().ok_or(Fail::Io)?;
-        let stream = pgdog_net::accept(plain, &tls, &[first]).await.map_err(|error| self.tls_failed(&error))?;
+        let stream = pgdog_net::accept(plain, &tls, &[first])
+            .await
+            .map_err(|error| self.tls_failed(&error))?;
         let negotiated = stream.alpn().is_some();
         self.stream = Some(stream);
-        if negotiated { Ok(()) } else { Err(violation("received direct SSL connection request without ALPN protocol negotiation extension")) }
+        if negotiated {
+            Ok(())
+        } else {
+            Err(violation(
+                "received direct SSL connection request without ALPN protocol negotiation extension",
+            ))
+        }
     }
 
     fn tls_failed(&self, error: &pgdog_net::NetError) -> Fail {
@@ -182,7 +232,11 @@ impl Session {
             return Ok(());
         }
         let version = VERSION_3_2.min(3 << 16 | u32::from(startup.minor));
-        let unknown: Vec<_> = startup.protocol_options.iter().map(String::as_str).collect();
+        let unknown: Vec<_> = startup
+            .protocol_options
+            .iter()
+            .map(String::as_str)
+            .collect();
         let mut out = Vec::new();
         backend::negotiate_version(&mut out, version, &unknown);
         Ok(write_all(self.stream()?, &out).await?)
@@ -193,13 +247,33 @@ impl Session {
         let of_user = self.live.accounts.get(&startup.user);
         let exact = of_user.and_then(|a| a.get(&startup.database)).cloned();
         // The password of any of the user's databases serves to tell that the database is not there.
-        let account = exact.clone().or_else(|| of_user.and_then(|a| a.values().min_by(|x, y| x.user.database.cmp(&y.user.database))).cloned());
-        let failed = || ErrorResponse::fatal(sqlstate::INVALID_PASSWORD, format!("password authentication failed for user \"{}\"", startup.user));
-        let auth = account.as_ref().and_then(|a| a.user.auth).unwrap_or(self.live.settings.auth);
+        let account = exact.clone().or_else(|| {
+            of_user
+                .and_then(|a| {
+                    a.values()
+                        .min_by(|x, y| x.user.database.cmp(&y.user.database))
+                })
+                .cloned()
+        });
+        let failed = || {
+            ErrorResponse::fatal(
+                sqlstate::INVALID_PASSWORD,
+                format!(
+                    "password authentication failed for user \"{}\"",
+                    startup.user
+                ),
+            )
+        };
+        let auth = account
+            .as_ref()
+            .and_then(|a| a.user.auth)
+            .unwrap_or(self.live.settings.auth);
         let by_certificate = self.certificate_fits(account.as_deref());
         let proven = match (&account, auth) {
             _ if by_certificate => true,
-            (Some(account), _) if account.user.certificate_required => return Err(self.certificate_refused(&startup.user)),
+            (Some(account), _) if account.user.certificate_required => {
+                return Err(self.certificate_refused(&startup.user));
+            }
             (account, AuthType::Trust) => account.is_some(),
             (account, AuthType::Scram) => self.scram(account.clone(), &startup.user).await?,
             (account, AuthType::Md5) => self.md5(account.as_deref(), &startup.user).await?,
@@ -209,7 +283,13 @@ impl Session {
             tracing::info!(peer = %self.peer, user = %startup.user, database = %startup.database, known = account.is_some(), "login refused");
             return Err(failed().into());
         }
-        exact.ok_or_else(|| ErrorResponse::fatal(sqlstate::UNDEFINED_DATABASE, format!("database \"{}\" does not exist", startup.database)).into())
+        exact.ok_or_else(|| {
+            ErrorResponse::fatal(
+                sqlstate::UNDEFINED_DATABASE,
+                format!("database \"{}\" does not exist", startup.database),
+            )
+            .into()
+        })
     }
 
     fn certificate_fits(&self, account: Option<&Account>) -> bool {
@@ -223,8 +303,15 @@ impl Session {
 
     /// What is told to a client that can only get in by a certificate, in PostgreSQL's words.
     fn certificate_refused(&self, user: &str) -> Fail {
-        let presented = self.stream.as_ref().is_some_and(|s| s.peer_identity().is_some());
-        let text = if presented { format!("certificate authentication failed for user \"{user}\"") } else { "connection requires a valid client certificate".to_owned() };
+        let presented = self
+            .stream
+            .as_ref()
+            .is_some_and(|s| s.peer_identity().is_some());
+        let text = if presented {
+            format!("certificate authentication failed for user \"{user}\"")
+        } else {
+            "connection requires a valid client certificate".to_owned()
+        };
         ErrorResponse::fatal(sqlstate::INVALID_AUTHORIZATION, text).into()
     }
 
@@ -238,9 +325,15 @@ impl Session {
     async fn answer(&mut self) -> Result<Vec<u8>, Fail> {
         let mut header = [0; 5];
         self.stream()?.read_exact(&mut header).await?;
-        let header = pgdog_wire::Header::peek(&header).ok().flatten().ok_or_else(|| violation("invalid message length"))?;
+        let header = pgdog_wire::Header::peek(&header)
+            .ok()
+            .flatten()
+            .ok_or_else(|| violation("invalid message length"))?;
         if header.kind != b'p' {
-            return Err(violation(&format!("expected password response, got message type {}", header.kind)));
+            return Err(violation(&format!(
+                "expected password response, got message type {}",
+                header.kind
+            )));
         }
         if header.len > PASSWORD_MAX {
             return Err(violation("password message is too long"));
@@ -254,7 +347,10 @@ impl Session {
         let (secret, name) = (self.runtime.secret, user.to_owned());
         // PBKDF2 takes milliseconds the first time: not on the thread that serves others.
         let known = account.clone();
-        let verifiers = tokio::task::spawn_blocking(move || known.and_then(|a| a.verifiers(&secret))).await.unwrap_or_default();
+        let verifiers =
+            tokio::task::spawn_blocking(move || known.and_then(|a| a.verifiers(&secret)))
+                .await
+                .unwrap_or_default();
         let real = verifiers.is_some();
         let verifiers = verifiers.unwrap_or_else(|| Arc::new(Verifiers::mock(&secret, &name)));
         let encrypted = self.stream()?.is_tls();
@@ -271,13 +367,17 @@ impl Session {
         self.ask(Authentication::Sasl(&list)).await?;
         let mut exchange = Exchange::new(verifiers, binding);
         let body = self.answer().await?;
-        let (mechanism, first) = frontend::read_sasl_initial(&body).ok_or_else(|| violation("malformed SASL message"))?;
-        let reply = exchange.client_first(mechanism, first).map_err(|e| e.response())?;
+        let (mechanism, first) = frontend::read_sasl_initial(&body)
+            .ok_or_else(|| violation("malformed SASL message"))?;
+        let reply = exchange
+            .client_first(mechanism, first)
+            .map_err(|e| e.response())?;
         self.ask(Authentication::SaslContinue(&reply)).await?;
         let body = self.answer().await?;
         match exchange.client_final(&body) {
             Ok(accepted) if real => {
-                self.ask(Authentication::SaslFinal(&accepted.message)).await?;
+                self.ask(Authentication::SaslFinal(&accepted.message))
+                    .await?;
                 Ok(true)
             }
             Ok(_) | Err(pgdog_wire::scram::ScramError::WrongPassword) => Ok(false),
@@ -292,32 +392,56 @@ impl Session {
         let answer = body.strip_suffix(b"\0").unwrap_or(&body);
         let none = [String::from("\u{1}unknown")];
         let passwords = account.map_or(&none[..], |a| &a.user.credentials.passwords[..]);
-        let right = passwords.iter().fold(false, |right, password| right | md5::verify(user, password, salt, answer));
+        let right = passwords.iter().fold(false, |right, password| {
+            right | md5::verify(user, password, salt, answer)
+        });
         Ok(right && account.is_some())
     }
 
     async fn plain(&mut self, account: Option<&Account>) -> Result<bool, Fail> {
-        let secure = self.stream()?.is_tls() || self.peer == Peer::Unix || self.live.settings.plain_without_tls;
+        let secure = self.stream()?.is_tls()
+            || self.peer == Peer::Unix
+            || self.live.settings.plain_without_tls;
         if !secure {
-            let error = ErrorResponse::fatal(sqlstate::INVALID_AUTHORIZATION, "a plain password is not asked for without TLS");
-            return Err(error.hint("Connect with sslmode=require, or set plain_without_tls.").into());
+            let error = ErrorResponse::fatal(
+                sqlstate::INVALID_AUTHORIZATION,
+                "a plain password is not asked for without TLS",
+            );
+            return Err(error
+                .hint("Connect with sslmode=require, or set plain_without_tls.")
+                .into());
         }
         self.ask(Authentication::Cleartext).await?;
         let body = self.answer().await?;
         let answer = body.strip_suffix(b"\0").unwrap_or(&body);
-        let Ok(answer) = std::str::from_utf8(answer) else { return Ok(false) };
+        let Ok(answer) = std::str::from_utf8(answer) else {
+            return Ok(false);
+        };
         let (secret, answer) = (self.runtime.secret, answer.to_owned());
         let known = account.is_some();
         // An unknown user costs as much as one with one password.
-        let nobody = || pgdog_config::Credentials { passwords: vec!["\u{1}unknown".to_owned()], verifier: None };
+        let nobody = || pgdog_config::Credentials {
+            passwords: vec!["\u{1}unknown".to_owned()],
+            verifier: None,
+        };
         let credentials = account.map_or_else(nobody, |a| a.user.credentials.clone());
         let user = account.map(|a| a.user.name.clone()).unwrap_or_default();
         // Compared by what is derived from them, so that the time says nothing of the text.
         let check = move || {
-            let verifier = |password: &str| pgdog_wire::scram::Verifier::from_password(password, &pgdog_wire::scram::Params::for_user(&secret, &user));
+            let verifier = |password: &str| {
+                pgdog_wire::scram::Verifier::from_password(
+                    password,
+                    &pgdog_wire::scram::Params::for_user(&secret, &user),
+                )
+            };
             let given = verifier(&answer).ok();
-            let listed = credentials.passwords.iter().fold(false, |right, p| right | (given.is_some() && verifier(p).ok() == given));
-            let stored = credentials.verifier.as_deref().and_then(|v| pgdog_wire::scram::Verifier::parse(v).ok());
+            let listed = credentials.passwords.iter().fold(false, |right, p| {
+                right | (given.is_some() && verifier(p).ok() == given)
+            });
+            let stored = credentials
+                .verifier
+                .as_deref()
+                .and_then(|v| pgdog_wire::scram::Verifier::parse(v).ok());
             (listed | stored.is_some_and(|v| v.matches(&answer))) && known
         };
         Ok(tokio::task::spawn_blocking(check).await.unwrap_or(false))
@@ -326,12 +450,24 @@ impl Session {
     /// Takes the client in, finds out what its server would have told it, and tells it.
     async fn greet(&mut self, startup: Startup, account: Arc<Account>) -> Result<Client, Fail> {
         let settings = &self.live.settings;
-        let (user, database) = ((account.user.name.as_str(), account.user.max_clients), (account.user.database.as_str(), account.user.pool.database_max_clients));
+        let (user, database) = (
+            (account.user.name.as_str(), account.user.max_clients),
+            (
+                account.user.database.as_str(),
+                account.user.pool.database_max_clients,
+            ),
+        );
         let (peer_id, long) = (settings.peer_id, startup.minor >= 2);
         let registered = self
             .runtime
             .registry
-            .register(settings.max_client_conn, user, database, self.runtime.clock.now(), || self.runtime.cancel_key(peer_id, long))
+            .register(
+                settings.max_client_conn,
+                user,
+                database,
+                self.runtime.clock.now(),
+                || self.runtime.cancel_key(peer_id, long),
+            )
             .map_err(|hit| too_many(hit, &account))?;
         if let Some(error) = &startup.bad_options {
             self.ask(Authentication::Ok).await?;
@@ -384,16 +520,29 @@ impl Session {
     }
 
     /// Asks a server of the pool what it says to a client with these settings; it refuses wrong ones as PostgreSQL does.
-    async fn learn_welcome(&mut self, account: &Arc<Account>, params: &Arc<Params>) -> Result<Arc<[u8]>, Fail> {
+    async fn learn_welcome(
+        &mut self,
+        account: &Arc<Account>,
+        params: &Arc<Params>,
+    ) -> Result<Arc<[u8]>, Fail> {
         let mut account = account.clone();
         let mut server = loop {
             let error = match borrow(&account.pool, self.worker).await {
                 Ok(server) => break server,
                 Err(error) => error,
             };
-            match self.runtime.live().account(&account.user.name, &account.user.database) {
+            match self
+                .runtime
+                .live()
+                .account(&account.user.name, &account.user.database)
+            {
                 // A reload has put another pool in its place meanwhile.
-                Some(now) if matches!(error, CheckoutError::Closed) && !Arc::ptr_eq(&now.pool, &account.pool) => account = now.clone(),
+                Some(now)
+                    if matches!(error, CheckoutError::Closed)
+                        && !Arc::ptr_eq(&now.pool, &account.pool) =>
+                {
+                    account = now.clone()
+                }
                 _ => {
                     let mut response = error.response();
                     response.severity = Severity::Fatal;
@@ -401,7 +550,10 @@ impl Session {
                 }
             }
         };
-        if let Err(error) = server.set_params(params, account.user.pool.connect_timeout).await {
+        if let Err(error) = server
+            .set_params(params, account.user.pool.connect_timeout)
+            .await
+        {
             let mut response = error.response();
             response.severity = Severity::Fatal;
             if server.owed.at_rest() {
@@ -411,26 +563,44 @@ impl Session {
         }
         let mut messages = Vec::new();
         // The application's name differs between clients of the same settings, and never fails.
-        for (name, value) in server.reported.iter().filter(|(n, _)| &**n != b"application_name") {
+        for (name, value) in server
+            .reported
+            .iter()
+            .filter(|(n, _)| &**n != b"application_name")
+        {
             backend::parameter_status(&mut messages, name, value);
         }
         account.pool.release(server);
         let messages: Arc<[u8]> = messages.into();
-        self.runtime.remember_welcome(&account.pool, params.clone(), messages.clone());
+        self.runtime
+            .remember_welcome(&account.pool, params.clone(), messages.clone());
         Ok(messages)
     }
 
     /// A replication connection has a server of its own; bytes pass both ways until one side closes.
-    async fn replicate(&mut self, startup: &Startup, account: &Arc<Account>) -> Result<Login, Fail> {
+    async fn replicate(
+        &mut self,
+        startup: &Startup,
+        account: &Arc<Account>,
+    ) -> Result<Login, Fail> {
         let target = account.pool.target();
         let mut parameters = target.parameters.clone();
-        parameters.extend(startup.replication.iter().map(|v| ("replication".to_owned(), v.clone())));
+        parameters.extend(
+            startup
+                .replication
+                .iter()
+                .map(|v| ("replication".to_owned(), v.clone())),
+        );
         parameters.extend(startup.parameters.iter().cloned());
-        let mut server = target.with_parameters(parameters).connect().await.map_err(|e| {
-            let mut response = e.response();
-            response.severity = Severity::Fatal;
-            response
-        })?;
+        let mut server = target
+            .with_parameters(parameters)
+            .connect()
+            .await
+            .map_err(|e| {
+                let mut response = e.response();
+                response.severity = Severity::Fatal;
+                response
+            })?;
         let mut out = Vec::new();
         Authentication::Ok.write(&mut out);
         for (name, value) in &server.reported {
@@ -481,14 +651,29 @@ fn session_params(startup: &Startup) -> (Params, Option<String>, bool) {
 
 /// PostgreSQL keeps names of applications to printable ASCII (`pg_clean_ascii`).
 fn clean_ascii(text: &str) -> String {
-    text.bytes().take(NAME_MAX).map(|b| if (32..127).contains(&b) { b as char } else { '?' }).collect()
+    text.bytes()
+        .take(NAME_MAX)
+        .map(|b| {
+            if (32..127).contains(&b) {
+                b as char
+            } else {
+                '?'
+            }
+        })
+        .collect()
 }
 
 fn too_many(hit: LimitHit, account: &Account) -> ErrorResponse {
     let text = match hit {
         LimitHit::Process => "sorry, too many clients already (max_client_conn)".to_owned(),
-        LimitHit::User => format!("too many connections for role \"{}\" (max_user_client_connections)", account.user.name),
-        LimitHit::Database => format!("too many connections for database \"{}\" (max_db_client_connections)", account.user.database),
+        LimitHit::User => format!(
+            "too many connections for role \"{}\" (max_user_client_connections)",
+            account.user.name
+        ),
+        LimitHit::Database => format!(
+            "too many connections for database \"{}\" (max_db_client_connections)",
+            account.user.database
+        ),
     };
     ErrorResponse::fatal(sqlstate::TOO_MANY_CONNECTIONS, text)
 }

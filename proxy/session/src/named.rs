@@ -9,9 +9,12 @@ use pgdog_sql::lexer::{Lexer, skip_blank};
 
 use crate::client::Client;
 
+/// The text, the statement it names, and the client's name for it when that is to be forgotten.
+type Rewritten = (Vec<u8>, Arc<Statement>, Option<Box<[u8]>>);
+
 /// The text with our name instead of the client's, the statement, and the client's name when it is to be forgotten.
 /// `None`: the text names none of the protocol's statements.
-pub(crate) fn rewrite(client: &Client, text: &[u8]) -> Option<(Vec<u8>, Arc<Statement>, Option<Box<[u8]>>)> {
+pub(crate) fn rewrite(client: &Client, text: &[u8]) -> Option<Rewritten> {
     let statements = client.statements.as_ref()?;
     let mut tokens = Lexer::new(text);
     let first = tokens.next()?;

@@ -29,7 +29,11 @@ pub(crate) struct Abandoned {
 /// Puts the server into order in a task of its own, or closes it.
 pub(crate) fn spawn(left: Abandoned, client: &Client) {
     let owed = &left.server.owed;
-    let clean = owed.at_rest() && !left.server.tainted && left.cancelling.is_none() && left.input.is_empty() && left.answer_left == 0;
+    let clean = owed.at_rest()
+        && !left.server.tainted
+        && left.cancelling.is_none()
+        && left.input.is_empty()
+        && left.answer_left == 0;
     let pool = client.pool().clone();
     if clean && !left.partial_request {
         pool.release(left.server);
@@ -48,11 +52,22 @@ pub(crate) fn spawn(left: Abandoned, client: &Client) {
         return;
     }
     client.runtime.metrics.count(|m| &m.recoveries);
-    tokio::spawn(recover(left, pool, target, client.live.settings.rollback_timeout));
+    tokio::spawn(recover(
+        left,
+        pool,
+        target,
+        client.live.settings.rollback_timeout,
+    ));
 }
 
 async fn recover(left: Abandoned, pool: Arc<Pool>, target: Arc<Target>, limit: Duration) {
-    let Abandoned { mut server, answer_left, input, cancelling, .. } = left;
+    let Abandoned {
+        mut server,
+        answer_left,
+        input,
+        cancelling,
+        ..
+    } = left;
     // Nobody wants the answer: a long query is cancelled rather than read to its end.
     let cancelling = match (cancelling, server.key.clone()) {
         (None, Some(key)) if !server.owed.settled() && !server.owed.copy_in => {
@@ -95,7 +110,9 @@ async fn drain(server: &mut Server, mut skip: usize, mut input: Buffer) -> Resul
     server.send(&out).await?;
     while !server.owed.settled() {
         if skip > 0 {
-            if input.is_empty() && std::future::poll_fn(|cx| server.poll_fill(cx, &mut input)).await? == 0 {
+            if input.is_empty()
+                && std::future::poll_fn(|cx| server.poll_fill(cx, &mut input)).await? == 0
+            {
                 return Err(ServerError::Closed);
             }
             let count = skip.min(input.len());

@@ -29,12 +29,17 @@ impl Active {
                 done += count;
                 continue;
             }
-            let Some(header) = Header::peek(&data[done..]).map_err(|_| broken(data[done]))? else { break };
+            let Some(header) = Header::peek(&data[done..]).map_err(|_| broken(data[done]))? else {
+                break;
+            };
             let available = data.len() - done;
             if matches!(header.kind, b'D' | b'd' | b'V') {
                 // Rows are the bulk: they pass whatever their size.
                 let count = header.len.min(available);
-                self.from_server = Passing { left: header.len - count, kept: true };
+                self.from_server = Passing {
+                    left: header.len - count,
+                    kept: true,
+                };
                 done += count;
                 continue;
             }
@@ -44,16 +49,30 @@ impl Active {
                 }
                 break;
             }
-            let Some(server) = &mut self.server else { break };
+            let Some(server) = &mut self.server else {
+                break;
+            };
             let body = &data[done + frame::HEADER..done + header.len];
-            let verdict = server.owed.answer(header.kind, body).map_err(Event::OutOfSync)?;
-            let special = matches!(header.kind, b'E' | b'S' | b'C' | b'N') || verdict != Verdict::Forward || self.holding != Holding::No;
+            let verdict = server
+                .owed
+                .answer(header.kind, body)
+                .map_err(Event::OutOfSync)?;
+            let special = matches!(header.kind, b'E' | b'S' | b'C' | b'N')
+                || verdict != Verdict::Forward
+                || self.holding != Holding::No;
             if special {
                 let body_start = self.sin.start + done + frame::HEADER;
-                let forward = self.special(client, header.kind, body_start..self.sin.start + done + header.len, verdict)?;
+                let forward = self.special(
+                    client,
+                    header.kind,
+                    body_start..self.sin.start + done + header.len,
+                    verdict,
+                )?;
                 if let Some(instead) = forward {
                     let from = self.sin.start + kept;
-                    self.cout.bytes.extend_from_slice(&self.sin.bytes[from..self.sin.start + done]);
+                    self.cout
+                        .bytes
+                        .extend_from_slice(&self.sin.bytes[from..self.sin.start + done]);
                     self.cout.bytes.extend_from_slice(&instead);
                     kept = done + header.len;
                 }
@@ -75,21 +94,32 @@ impl Active {
                 self.sin.move_to(&mut self.cout);
                 return;
             }
-            self.cout.bytes.extend_from_slice(&self.sin.data()[kept..done]);
+            self.cout
+                .bytes
+                .extend_from_slice(&self.sin.data()[kept..done]);
         }
         self.sin.consume(done);
         if !self.sin.is_empty()
             && let Ok(Some(header)) = Header::peek(self.sin.data())
         {
             // The rest of a message that must be whole needs room.
-            self.sin.reserve(header.len.saturating_sub(self.sin.len()).min(WHOLE_MAX));
+            self.sin
+                .reserve(header.len.saturating_sub(self.sin.len()).min(WHOLE_MAX));
         }
     }
 
     /// Emits the answers that are due without the server, and keeps the client's names in step.
     #[inline]
-    pub(crate) fn due(&mut self, client: &mut Client, kind: u8, mut kept: usize, done: usize) -> usize {
-        let Some(server) = &mut self.server else { return kept };
+    pub(crate) fn due(
+        &mut self,
+        client: &mut Client,
+        kind: u8,
+        mut kept: usize,
+        done: usize,
+    ) -> usize {
+        let Some(server) = &mut self.server else {
+            return kept;
+        };
         if kind == b'1' && std::mem::take(&mut server.owed.confirmed) {
             client.statements().confirm();
         }
@@ -108,10 +138,19 @@ impl Active {
     }
 
     /// A message that must be understood. `Some`: what the client gets instead of it.
-    fn special(&mut self, client: &mut Client, kind: u8, body: std::ops::Range<usize>, verdict: Verdict) -> Result<Option<Vec<u8>>, Event> {
+    fn special(
+        &mut self,
+        client: &mut Client,
+        kind: u8,
+        body: std::ops::Range<usize>,
+        verdict: Verdict,
+    ) -> Result<Option<Vec<u8>>, Event> {
         let body = &self.sin.bytes[body];
         let instead = match (kind, verdict) {
-            (b'E', verdict) => return Ok(self.error(client, &body.to_vec(), verdict)),
+            (b'E', verdict) => {
+                let body = body.to_vec();
+                return Ok(self.error(client, &body, verdict));
+            }
             (_, Verdict::Swallow | Verdict::Instead(_)) => Some(Vec::new()),
             (b'S', Verdict::Forward) => {
                 let body = body.to_vec();
@@ -127,7 +166,11 @@ impl Active {
                 self.completed(client, &tag);
                 None
             }
-            (b'N', Verdict::Forward) => client.statements.as_ref().and_then(|s| s.unmask(body)).map(|text| framed(b'N', &text)),
+            (b'N', Verdict::Forward) => client
+                .statements
+                .as_ref()
+                .and_then(|s| s.unmask(body))
+                .map(|text| framed(b'N', &text)),
             _ => None,
         };
         Ok(instead)
@@ -135,8 +178,16 @@ impl Active {
 
     /// The server reports a setting. One that ends up other than it began was changed by something that no text showed.
     fn parameter(&mut self, body: &[u8]) {
-        let (Some(server), Some((name, value))) = (&mut self.server, read_parameter_status(body)) else { return };
-        let old = server.reported.iter().find(|(n, _)| &**n == name).map(|(_, v)| v.clone()).unwrap_or_default();
+        let (Some(server), Some((name, value))) = (&mut self.server, read_parameter_status(body))
+        else {
+            return;
+        };
+        let old = server
+            .reported
+            .iter()
+            .find(|(n, _)| &**n == name)
+            .map(|(_, v)| v.clone())
+            .unwrap_or_default();
         match self.reverts.iter().position(|(n, _)| &**n == name) {
             Some(at) if &*self.reverts[at].1 == value => {
                 self.reverts.swap_remove(at);
@@ -177,8 +228,13 @@ impl Active {
     /// An error: what it undoes, and how the client sees it. `None`: as it is.
     fn error(&mut self, client: &mut Client, body: &[u8], verdict: Verdict) -> Option<Vec<u8>> {
         self.failed = true;
-        self.told |= matches!(error::field(body, b'V').or_else(|| error::field(body, b'S')), Some(b"FATAL" | b"PANIC"));
-        let Some(server) = &mut self.server else { return None };
+        self.told |= matches!(
+            error::field(body, b'V').or_else(|| error::field(body, b'S')),
+            Some(b"FATAL" | b"PANIC")
+        );
+        let Some(server) = &mut self.server else {
+            return None;
+        };
         for id in server.owed.lost.drain(..) {
             server.prepared.remove(id);
         }
@@ -210,7 +266,11 @@ impl Active {
             error.write(&mut out);
             return Some(out);
         }
-        client.statements.as_ref()?.unmask(body).map(|text| framed(b'E', &text))
+        client
+            .statements
+            .as_ref()?
+            .unmask(body)
+            .map(|text| framed(b'E', &text))
     }
 }
 

@@ -39,7 +39,11 @@ enum Step {
 
 impl Active {
     /// Deals with the client's messages as far as they are there. Says whether any was.
-    pub(crate) fn requests(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Result<bool, Event> {
+    pub(crate) fn requests(
+        &mut self,
+        client: &mut Client,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, Event> {
         let mut moved = false;
         while !self.cin.is_empty() && !self.barrier && self.waiting.is_none() {
             if self.from_client.left > 0 {
@@ -87,11 +91,23 @@ impl Active {
         self.pass_on();
     }
 
-    fn request(&mut self, client: &mut Client, header: Header, cx: &mut Context<'_>) -> Result<Step, Event> {
+    fn request(
+        &mut self,
+        client: &mut Client,
+        header: Header,
+        cx: &mut Context<'_>,
+    ) -> Result<Step, Event> {
         let Header { kind, len } = header;
-        let small = matches!(kind, b'E' | b'D' | b'C' | b'S' | b'H' | b'X' | b'c' | b'f' | b'p');
+        let small = matches!(
+            kind,
+            b'E' | b'D' | b'C' | b'S' | b'H' | b'X' | b'c' | b'f' | b'p'
+        );
         if len > if small { SMALL_MAX } else { LARGE_MAX } {
-            return Err(violation(format!("invalid message length {} of message type {:?}", len - 1, kind as char)));
+            return Err(violation(format!(
+                "invalid message length {} of message type {:?}",
+                len - 1,
+                kind as char
+            )));
         }
         let whole = self.cin.len() >= len;
         if !whole && small {
@@ -227,15 +243,21 @@ impl Active {
     }
 
     /// A Query that changes more than the transaction.
-    fn special_query(&mut self, client: &mut Client, len: usize, found: Effects) -> Result<Step, Event> {
+    fn special_query(
+        &mut self,
+        client: &mut Client,
+        len: usize,
+        found: Effects,
+    ) -> Result<Step, Event> {
         if found.any(Effects::BEGINS) && self.mode == PoolerMode::Statement {
-            return Err(Event::Refuse(no_transactions()));
+            return Err(Event::Refuse(Box::new(no_transactions())));
         }
         let alone = self.server.as_ref().is_some_and(|s| s.owed.at_rest());
         if found.any(Effects::SEQUENCES) && alone && !client.reasons.any() {
             return Err(Event::CleanSequences);
         }
-        let text = String::from_utf8_lossy(query_text(self.body(len)).unwrap_or_default()).into_owned();
+        let text =
+            String::from_utf8_lossy(query_text(self.body(len)).unwrap_or_default()).into_owned();
         self.note_custom(text.as_bytes(), found);
         self.effects = self.effects.with(found);
         self.pin_now(client, found);
@@ -259,7 +281,8 @@ impl Active {
             return Ok(self.as_it_is(b'Q', len));
         }
         if found.any(Effects::NAMES_STATEMENT)
-            && let Some((rewritten, statement, forget)) = crate::named::rewrite(client, text.as_bytes())
+            && let Some((rewritten, statement, forget)) =
+                crate::named::rewrite(client, text.as_bytes())
         {
             self.ensure(client, &statement);
             self.cin.consume(len);
@@ -277,7 +300,11 @@ impl Active {
 
     /// A RESET that goes back to what the login gave is answered when that is set again.
     fn hold(&mut self, client: &Client, text: &str) {
-        let resets = match pgdog_sql::set::read(pgdog_sql::lexer::statements(text.as_bytes()).next().unwrap_or_default()) {
+        let resets = match pgdog_sql::set::read(
+            pgdog_sql::lexer::statements(text.as_bytes())
+                .next()
+                .unwrap_or_default(),
+        ) {
             Some(Setting::ResetAll) => !client.startup.is_empty(),
             Some(Setting::Reset { name }) => client.startup.get(&name).is_some(),
             _ => false,
@@ -314,7 +341,10 @@ impl Active {
         if action == QuerySizeAction::Warn {
             return None;
         }
-        let error = ErrorResponse::error(sqlstate::PROGRAM_LIMIT_EXCEEDED, format!("query of {len} bytes is larger than query_size_limit ({limit} bytes)"));
+        let error = ErrorResponse::error(
+            sqlstate::PROGRAM_LIMIT_EXCEEDED,
+            format!("query of {len} bytes is larger than query_size_limit ({limit} bytes)"),
+        );
         Some(Ok(self.fail_here(error, len, true)))
     }
 
@@ -359,7 +389,9 @@ impl Active {
                 self.note_effects(client, effects(parse.query))?;
                 Ok(self.as_it_is(b'P', len))
             }
-            PreparedLevel::Extended | PreparedLevel::Full if !named => self.parse_unnamed(client, len),
+            PreparedLevel::Extended | PreparedLevel::Full if !named => {
+                self.parse_unnamed(client, len)
+            }
             PreparedLevel::Disabled => self.parse_unnamed(client, len),
             _ => self.parse_stored(client, len),
         }
@@ -370,10 +402,14 @@ impl Active {
             return Ok(());
         }
         if found.any(Effects::BEGINS) && self.mode == PoolerMode::Statement {
-            return Err(Event::Refuse(no_transactions()));
+            return Err(Event::Refuse(Box::new(no_transactions())));
         }
         self.pin_now(client, found);
-        let found = if found.any(Effects::ONE_SETTING) { found.with(Effects::SETTINGS) } else { found };
+        let found = if found.any(Effects::ONE_SETTING) {
+            found.with(Effects::SETTINGS)
+        } else {
+            found
+        };
         self.effects = self.effects.with(found);
         Ok(())
     }
@@ -381,14 +417,19 @@ impl Active {
     /// An unnamed Parse is passed on, and remembered in case it is used again on another server.
     fn parse_unnamed(&mut self, client: &mut Client, len: usize) -> Result<Step, Event> {
         let message = &self.cin.data()[..len];
-        let found = Parse::read(&message[frame::HEADER..]).map_or(Effects::NONE, |p| effects(p.query));
+        let found =
+            Parse::read(&message[frame::HEADER..]).map_or(Effects::NONE, |p| effects(p.query));
         let token = client.next_token();
-        client.statements().set_unnamed(message, found.bits(), token);
+        client
+            .statements()
+            .set_unnamed(message, found.bits(), token);
         if let Some(server) = &mut self.server {
             server.unnamed = token;
         }
         if found != Effects::NONE {
-            let text = Parse::read(&self.cin.data()[frame::HEADER..len]).map(|p| p.query.to_vec()).unwrap_or_default();
+            let text = Parse::read(&self.cin.data()[frame::HEADER..len])
+                .map(|p| p.query.to_vec())
+                .unwrap_or_default();
             self.note_custom(&text, found);
             self.note_effects(client, found)?;
             if found.any(Effects::NAMES_STATEMENT)
@@ -421,9 +462,17 @@ impl Active {
         let Some(parse) = Parse::read(&self.cin.data()[frame::HEADER..len]) else {
             return Ok(self.as_it_is(b'P', len));
         };
-        let Some(server) = &mut self.server else { return Ok(Step::Wait) };
+        let Some(server) = &mut self.server else {
+            return Ok(Step::Wait);
+        };
         let named = !parse.name.is_empty();
-        if named && let Some(existing) = client.statements.as_ref().and_then(|s| s.get(parse.name)).cloned() {
+        if named
+            && let Some(existing) = client
+                .statements
+                .as_ref()
+                .and_then(|s| s.get(parse.name))
+                .cloned()
+        {
             if !server.owed.is_empty() && !server.owed.copy_in {
                 // The name may be free again when all is answered: an error takes back what it skips.
                 return Ok(self.wait_for_answers());
@@ -438,28 +487,48 @@ impl Active {
             }
             return Ok(Step::Next);
         }
-        let statement = client.runtime.store.get(parse.query, parse.types, client.params.scope(), || effects(parse.query).bits());
+        let statement =
+            client
+                .runtime
+                .store
+                .get(parse.query, parse.types, client.params.scope(), || {
+                    effects(parse.query).bits()
+                });
         let known = server.prepared.touch(statement.id);
-        let in_block = server.owed.status != TransactionStatus::Idle || self.effects.any(Effects::BEGINS);
-        let unsure = server.owed.awaits_change(statement.id) || known && in_block && server.owed.awaits_status();
+        let in_block =
+            server.owed.status != TransactionStatus::Idle || self.effects.any(Effects::BEGINS);
+        let unsure = server.owed.awaits_change(statement.id)
+            || known && in_block && server.owed.awaits_status();
         if unsure && !server.owed.copy_in {
             // Nobody knows yet whether the transaction, or the Parse before, will have failed by then.
             return Ok(self.wait_for_answers());
         }
-        if known && server.owed.status == TransactionStatus::Failed && !ends_transaction(parse.query) {
+        if known
+            && server.owed.status == TransactionStatus::Failed
+            && !ends_transaction(parse.query)
+        {
             // The server refuses it in a failed transaction, under any name; the unnamed one is gone with that.
             frontend::parse(&mut self.sout.bytes, b"", parse.query, parse.types);
             server.owed.push(Expect::Parse(None));
             server.unnamed = 0;
         } else if known {
             server.owed.push(Expect::Fake(b'1'));
-            client.statements().add_or_set_unnamed(named, parse.name, statement);
+            client
+                .statements()
+                .add_or_set_unnamed(named, parse.name, statement);
         } else {
             evict(server, client, &mut self.sout.bytes);
-            frontend::parse(&mut self.sout.bytes, &statement.name, parse.query, parse.types);
+            frontend::parse(
+                &mut self.sout.bytes,
+                &statement.name,
+                parse.query,
+                parse.types,
+            );
             server.owed.push(Expect::Parse(Some(statement.id)));
             server.prepared.insert(statement.id);
-            client.statements().add_or_set_unnamed(named, parse.name, statement);
+            client
+                .statements()
+                .add_or_set_unnamed(named, parse.name, statement);
         }
         self.cin.consume(len);
         Ok(Step::Next)
@@ -474,25 +543,40 @@ impl Active {
 
     /// Whether the server's answers must tell first whether it has the statement.
     fn unsure(&self, statement: &Statement) -> bool {
-        self.server.as_ref().is_some_and(|s| s.owed.awaits_change(statement.id) && !s.owed.copy_in)
+        self.server
+            .as_ref()
+            .is_some_and(|s| s.owed.awaits_change(statement.id) && !s.owed.copy_in)
     }
 
     /// Makes sure that the server has the statement before what is written next.
     fn ensure(&mut self, client: &Client, statement: &Statement) {
-        let Some(server) = &mut self.server else { return };
+        let Some(server) = &mut self.server else {
+            return;
+        };
         if server.prepared.touch(statement.id) {
             return;
         }
         evict(server, client, &mut self.sout.bytes);
-        frontend::parse(&mut self.sout.bytes, &statement.name, &statement.text, &statement.types);
+        frontend::parse(
+            &mut self.sout.bytes,
+            &statement.name,
+            &statement.text,
+            &statement.types,
+        );
         server.owed.push(Expect::OwnParse(Some(statement.id)));
         server.prepared.insert(statement.id);
     }
 
     /// Makes sure that the server's unnamed statement is the client's.
     fn ensure_unnamed(&mut self, client: &mut Client) {
-        let token = client.statements.as_ref().map_or(0, |s| s.unnamed_token).max(1);
-        let Some(server) = &mut self.server else { return };
+        let token = client
+            .statements
+            .as_ref()
+            .map_or(0, |s| s.unnamed_token)
+            .max(1);
+        let Some(server) = &mut self.server else {
+            return;
+        };
         if server.unnamed == token && token > 1 {
             return;
         }
@@ -522,7 +606,11 @@ impl Active {
             return Ok(self.as_it_is(b'B', len));
         };
         let statement = if names.statement.is_empty() {
-            match client.statements.as_ref().and_then(|s| s.unnamed_stored.clone()) {
+            match client
+                .statements
+                .as_ref()
+                .and_then(|s| s.unnamed_stored.clone())
+            {
                 Some(stored) => stored,
                 None => {
                     self.ensure_unnamed(client);
@@ -532,7 +620,12 @@ impl Active {
                 }
             }
         } else {
-            match client.statements.as_ref().and_then(|s| s.get(names.statement)).cloned() {
+            match client
+                .statements
+                .as_ref()
+                .and_then(|s| s.get(names.statement))
+                .cloned()
+            {
                 Some(stored) => stored,
                 // Unknown here: one that SQL's PREPARE made, or none, as the server will say.
                 None => return Ok(self.as_it_is(b'B', len)),
@@ -542,7 +635,10 @@ impl Active {
             return Ok(self.wait_for_answers());
         }
         if statement.stale.load(std::sync::atomic::Ordering::Relaxed) {
-            let error = ErrorResponse::error(sqlstate::FEATURE_NOT_SUPPORTED, "cached plan must not change result type");
+            let error = ErrorResponse::error(
+                sqlstate::FEATURE_NOT_SUPPORTED,
+                "cached plan must not change result type",
+            );
             // asyncpg and pgjdbc prepare again, and tell this error from others of its code by the routine.
             return Ok(self.fail_here(error.routine("RevalidateCachedQuery"), len, false));
         }
@@ -560,7 +656,9 @@ impl Active {
     fn write_bind(&mut self, len: usize, statement: &Statement) {
         let data = self.cin.data();
         let there = data.len().min(len);
-        let Some(names) = BindNames::read(&data[frame::HEADER..there]) else { return };
+        let Some(names) = BindNames::read(&data[frame::HEADER..there]) else {
+            return;
+        };
         let spent = frame::HEADER + names.len;
         let length = (len - 1 - names.statement.len() + statement.name.len()) as u32;
         let out = &mut self.sout.bytes;
@@ -578,11 +676,22 @@ impl Active {
     }
 
     fn describe_or_close(&mut self, client: &mut Client, kind: u8, len: usize) -> Step {
-        let Some(Target::Statement(name)) = Target::read(&self.cin.data()[frame::HEADER..len]) else {
+        let Some(Target::Statement(name)) = Target::read(&self.cin.data()[frame::HEADER..len])
+        else {
             return self.as_it_is(kind, len);
         };
         let (unnamed, name) = (name.is_empty(), name.to_vec());
-        let stored = client.statements.as_ref().and_then(|s| if unnamed { s.unnamed_stored.as_ref() } else { s.get(&name) }).cloned();
+        let stored = client
+            .statements
+            .as_ref()
+            .and_then(|s| {
+                if unnamed {
+                    s.unnamed_stored.as_ref()
+                } else {
+                    s.get(&name)
+                }
+            })
+            .cloned();
         match (kind, stored) {
             (b'D', Some(statement)) if self.unsure(&statement) => self.wait_for_answers(),
             (b'D', Some(statement)) => {
@@ -620,9 +729,15 @@ impl Active {
 
 /// Closes the server's oldest statement when it has too many.
 fn evict(server: &mut pgdog_backend::Server, client: &Client, out: &mut Vec<u8>) {
-    let Some(limit) = client.live.settings.prepared_limit else { return };
+    let Some(limit) = client.live.settings.prepared_limit else {
+        return;
+    };
     if let Some(id) = server.prepared.oldest_above(limit.saturating_sub(1), 1) {
-        frontend::of_statement(out, b'C', format!("{}{}", pgdog_backend::statements::PREFIX, id.number()).as_bytes());
+        frontend::of_statement(
+            out,
+            b'C',
+            format!("{}{}", pgdog_backend::statements::PREFIX, id.number()).as_bytes(),
+        );
         server.owed.push(Expect::OwnClose(Some(id)));
         server.prepared.remove(id);
     }
@@ -630,14 +745,24 @@ fn evict(server: &mut pgdog_backend::Server, client: &Client, out: &mut Vec<u8>)
 
 /// Whether a failed transaction still takes this statement.
 fn ends_transaction(text: &[u8]) -> bool {
-    pgdog_sql::lexer::Lexer::new(text).next().is_some_and(|t| ["rollback", "commit", "end", "abort", "prepare"].iter().any(|k| t.is(k)))
+    pgdog_sql::lexer::Lexer::new(text).next().is_some_and(|t| {
+        ["rollback", "commit", "end", "abort", "prepare"]
+            .iter()
+            .any(|k| t.is(k))
+    })
 }
 
 fn violation(message: String) -> Event {
-    Event::Refuse(ErrorResponse::fatal(sqlstate::PROTOCOL_VIOLATION, message))
+    Event::Refuse(Box::new(ErrorResponse::fatal(
+        sqlstate::PROTOCOL_VIOLATION,
+        message,
+    )))
 }
 
 fn no_transactions() -> ErrorResponse {
-    ErrorResponse::fatal(sqlstate::FEATURE_NOT_SUPPORTED, "transaction blocks are not allowed in statement pooling mode")
-        .hint("Connect to a database whose pooler_mode is transaction or session.")
+    ErrorResponse::fatal(
+        sqlstate::FEATURE_NOT_SUPPORTED,
+        "transaction blocks are not allowed in statement pooling mode",
+    )
+    .hint("Connect to a database whose pooler_mode is transaction or session.")
 }

@@ -27,14 +27,29 @@ impl Account {
     /// An account whose secrets are derived when they are first needed.
     #[must_use]
     pub fn new(user: User, pool: Arc<Pool>) -> Self {
-        Self { user, pool, verifiers: OnceLock::new() }
+        Self {
+            user,
+            pool,
+            verifiers: OnceLock::new(),
+        }
     }
 
     /// What its SCRAM proofs are checked against; `None` when it has no password. Slow at the first call (PBKDF2).
     pub fn verifiers(&self, secret: &[u8; 32]) -> Option<Arc<Verifiers>> {
         let make = || {
-            let stored = self.user.credentials.verifier.as_deref().and_then(|v| Verifier::parse(v).ok());
-            Verifiers::new(&self.user.credentials.passwords, stored.as_ref(), &ScramParams::for_user(secret, &self.user.name)).ok().map(Arc::new)
+            let stored = self
+                .user
+                .credentials
+                .verifier
+                .as_deref()
+                .and_then(|v| Verifier::parse(v).ok());
+            Verifiers::new(
+                &self.user.credentials.passwords,
+                stored.as_ref(),
+                &ScramParams::for_user(secret, &self.user.name),
+            )
+            .ok()
+            .map(Arc::new)
         };
         self.verifiers.get_or_init(make).clone()
     }
@@ -125,7 +140,10 @@ impl Runtime {
     /// The configuration in force.
     #[must_use]
     pub fn live(&self) -> Arc<Live> {
-        self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.live
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Which configuration is in force.
@@ -151,7 +169,11 @@ impl Runtime {
     #[must_use]
     pub fn cancel_key(&self, peer_id: u16, long: bool) -> CancelKey {
         let pid = (u32::from(peer_id) << 17 | rand::random::<u32>() & 0x1_ffff) & 0x7fff_ffff;
-        let secret = if long { rand::random::<[u8; 32]>().to_vec() } else { rand::random::<[u8; 4]>().to_vec() };
+        let secret = if long {
+            rand::random::<[u8; 32]>().to_vec()
+        } else {
+            rand::random::<[u8; 4]>().to_vec()
+        };
         CancelKey { pid, secret }
     }
 
@@ -170,15 +192,27 @@ impl Runtime {
         let key = (Arc::as_ptr(pool) as usize, params.clone());
         let welcomes = self.lock_welcomes();
         let welcome = welcomes.get(&key)?;
-        (self.clock.now().saturating_sub(welcome.at) < WELCOME_AGE).then(|| welcome.messages.clone())
+        (self.clock.now().saturating_sub(welcome.at) < WELCOME_AGE)
+            .then(|| welcome.messages.clone())
     }
 
     /// Remembers what to say.
-    pub(crate) fn remember_welcome(&self, pool: &Arc<Pool>, params: Arc<Params>, messages: Arc<[u8]>) {
+    pub(crate) fn remember_welcome(
+        &self,
+        pool: &Arc<Pool>,
+        params: Arc<Params>,
+        messages: Arc<[u8]>,
+    ) {
         let mut welcomes = self.lock_welcomes();
         if welcomes.len() >= WELCOMES {
             welcomes.clear();
         }
-        welcomes.insert((Arc::as_ptr(pool) as usize, params), Welcome { messages, at: self.clock.now() });
+        welcomes.insert(
+            (Arc::as_ptr(pool) as usize, params),
+            Welcome {
+                messages,
+                at: self.clock.now(),
+            },
+        );
     }
 }

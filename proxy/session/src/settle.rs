@@ -40,13 +40,21 @@ impl Active {
             return true;
         }
         let changed = !std::mem::take(&mut self.reverts).is_empty();
-        if changed && !self.effects.any(Effects::SETTINGS.with(Effects::ONE_SETTING)) {
+        if changed
+            && !self
+                .effects
+                .any(Effects::SETTINGS.with(Effects::ONE_SETTING))
+        {
             self.effects = self.effects.with(Effects::SETTINGS);
         }
         let released = self.effects.any(Effects::RELEASES) && client.reasons.has(Reasons::KNOWABLE);
         let keeps = client.reasons.any();
         let pins = keeps && !self.counted;
-        let unlike = keeps && self.server.as_ref().is_some_and(|s| !Arc::ptr_eq(&s.params, &client.params));
+        let unlike = keeps
+            && self
+                .server
+                .as_ref()
+                .is_some_and(|s| !Arc::ptr_eq(&s.params, &client.params));
         self.effects.any(ASKS) || released || pins || unlike || self.counted && !keeps
     }
 
@@ -61,14 +69,21 @@ impl Active {
 
     /// One SET or RESET has succeeded: the client and its server have it now.
     fn track(&mut self, client: &mut Client, text: &str) {
-        let Some(server) = &mut self.server else { return };
-        let statement = pgdog_sql::lexer::statements(text.as_bytes()).next().unwrap_or_default();
+        let Some(server) = &mut self.server else {
+            return;
+        };
+        let statement = pgdog_sql::lexer::statements(text.as_bytes())
+            .next()
+            .unwrap_or_default();
         let (mut of_client, mut of_server) = ((*client.params).clone(), (*server.params).clone());
         match set::read(statement) {
             Some(Setting::Set { name }) => {
                 // What the server reports is the whole value; the text may hold a part of it (DateStyle) or mean another
                 // thing elsewhere.
-                let reported = server.reported.iter().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()));
+                let reported = server
+                    .reported
+                    .iter()
+                    .find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()));
                 let value = match reported {
                     Some((_, value)) => Value::Plain(String::from_utf8_lossy(value).into()),
                     None => Value::Statement(String::from_utf8_lossy(statement).trim_end().into()),
@@ -89,7 +104,8 @@ impl Active {
                 }
             }
             Some(Setting::ResetAll) => {
-                let identity = ["role", "session_authorization"].map(|n| (n, of_server.get(n).cloned()));
+                let identity =
+                    ["role", "session_authorization"].map(|n| (n, of_server.get(n).cloned()));
                 of_server = Params::default();
                 of_client = (*client.startup).clone();
                 for (name, value) in identity {
@@ -128,9 +144,13 @@ impl Active {
             Event::OutOfSync(error) => {
                 tracing::error!(user = %client.account.user.name, database = %client.account.user.database, "{error}");
                 self.drop_server(client);
-                self.refuse(client, ErrorResponse::fatal(sqlstate::PROTOCOL_VIOLATION, error.to_string())).await
+                self.refuse(
+                    client,
+                    ErrorResponse::fatal(sqlstate::PROTOCOL_VIOLATION, error.to_string()),
+                )
+                .await
             }
-            Event::Refuse(error) => self.refuse(client, error).await,
+            Event::Refuse(error) => self.refuse(client, *error).await,
             Event::Signal(signal) => self.signal(client, signal).await,
         }
     }
@@ -151,7 +171,9 @@ impl Active {
 
     /// Brings the server's settings to the client's.
     async fn sync_params(&mut self, client: &mut Client) -> Result<(), Ended> {
-        let Some(server) = &mut self.server else { return Ok(()) };
+        let Some(server) = &mut self.server else {
+            return Ok(());
+        };
         client.runtime.metrics.count(|m| &m.param_syncs);
         match server.set_params(&client.params.clone(), ASK_TIMEOUT).await {
             Ok(()) => Ok(()),
@@ -160,7 +182,13 @@ impl Active {
                 self.drop_server(client);
                 let mut response = error.response();
                 response.severity = Severity::Fatal;
-                self.refuse(client, response.hint("The settings of this session could not be given to a server connection.")).await
+                self.refuse(
+                    client,
+                    response.hint(
+                        "The settings of this session could not be given to a server connection.",
+                    ),
+                )
+                .await
             }
         }
     }
@@ -168,7 +196,9 @@ impl Active {
     /// Makes a server forget the sequence values that others have drawn, before this client asks for the last one.
     async fn clean_sequences(&mut self, client: &mut Client) -> Result<(), Ended> {
         client.reasons.put(Reasons::SEQUENCE, true);
-        let Some(server) = &mut self.server else { return Ok(()) };
+        let Some(server) = &mut self.server else {
+            return Ok(());
+        };
         match server.query("DISCARD SEQUENCES", ASK_TIMEOUT).await {
             Ok(_) => Ok(()),
             Err(error) => {
@@ -181,7 +211,9 @@ impl Active {
     /// In session mode a server begins with the client's own startup settings, so that RESET means what it means: one that
     /// began with others is replaced.
     async fn rebase(&mut self, client: &mut Client) -> Result<(), Ended> {
-        let Some(mut old) = self.server.take() else { return Ok(()) };
+        let Some(mut old) = self.server.take() else {
+            return Ok(());
+        };
         let target = client.pool().target();
         let mut parameters = target.parameters.clone();
         parameters.extend(client.startup.iter().filter_map(|(n, v)| match v {
@@ -189,12 +221,23 @@ impl Active {
             Value::Statement(_) => None,
         }));
         let permit = old.permit.take();
-        let (opened, used, expires, generation) = (old.opened, old.used, old.expires, old.generation);
+        let (opened, used, expires, generation) =
+            (old.opened, old.used, old.expires, old.generation);
         old.close();
         match target.with_parameters(parameters).connect().await {
             Ok(server) => {
                 let base = client.startup.clone();
-                let new = Server { permit, opened, used, expires, generation, worker: client.worker, params: base.clone(), base, ..server };
+                let new = Server {
+                    permit,
+                    opened,
+                    used,
+                    expires,
+                    generation,
+                    worker: client.worker,
+                    params: base.clone(),
+                    base,
+                    ..server
+                };
                 self.server = Some(Box::new(new));
                 if !Arc::ptr_eq(&client.params, &client.startup) {
                     return self.sync_params(client).await;
@@ -209,16 +252,24 @@ impl Active {
         }
     }
 
-    async fn checkout_failed(&mut self, client: &mut Client, error: &CheckoutError) -> Result<(), Ended> {
+    async fn checkout_failed(
+        &mut self,
+        client: &mut Client,
+        error: &CheckoutError,
+    ) -> Result<(), Ended> {
         let before = client.pool().clone();
-        if matches!(error, CheckoutError::Closed) && client.refresh().is_some() && !Arc::ptr_eq(&before, client.pool()) {
+        if matches!(error, CheckoutError::Closed)
+            && client.refresh().is_some()
+            && !Arc::ptr_eq(&before, client.pool())
+        {
             // A reload has put another pool in its place: in line there.
             self.mode = client.pool().mode();
             self.waiting = Some(client.pool().wait(client.worker));
             return Ok(());
         }
         let mut response = error.response();
-        let drop = client.live.settings.client_recovery == ClientRecovery::Drop || response.severity == Severity::Fatal;
+        let drop = client.live.settings.client_recovery == ClientRecovery::Drop
+            || response.severity == Severity::Fatal;
         if drop {
             response.severity = Severity::Fatal;
             return self.refuse(client, response).await;
@@ -231,23 +282,36 @@ impl Active {
     fn fail_unserved(&mut self, client: &Client, error: &ErrorResponse) {
         error.write(&mut self.cout.bytes);
         self.note(client, Doing::Idle);
-        let Ok(Some(header)) = Header::peek(self.cin.data()) else { return };
+        let Ok(Some(header)) = Header::peek(self.cin.data()) else {
+            return;
+        };
         if matches!(header.kind, b'Q' | b'F') {
             backend::ready(&mut self.cout.bytes, TransactionStatus::Idle);
         } else {
             self.skipping = true;
         }
-        self.from_client = Passing { left: header.len, kept: false };
+        self.from_client = Passing {
+            left: header.len,
+            kept: false,
+        };
     }
 
     /// Asks the server what its session holds now, and decides whether the client keeps it.
     async fn settle(&mut self, client: &mut Client) -> Result<(), Ended> {
-        let Some(server) = &mut self.server else { return Ok(()) };
+        let Some(server) = &mut self.server else {
+            return Ok(());
+        };
         let effects = std::mem::take(&mut self.effects);
         let login = client.pool().settings().server_user.clone();
         let holding = std::mem::replace(&mut self.holding, Holding::No) != Holding::No;
         let mut custom = std::mem::take(&mut self.custom);
-        custom.extend(client.params.iter().map(|(n, _)| n.to_owned()).filter(|n| n.contains('.')));
+        custom.extend(
+            client
+                .params
+                .iter()
+                .map(|(n, _)| n.to_owned())
+                .filter(|n| n.contains('.')),
+        );
         custom.sort();
         custom.dedup();
         let had_temp = client.reasons.has(Reasons::TEMP);
@@ -256,7 +320,11 @@ impl Active {
                 let found = server.settings(&login, &custom, ASK_TIMEOUT).await?;
                 let mut wanted = found.clone();
                 // A setting with a dot is empty after a RESET, rather than unknown again.
-                let is_reset = |n: &str| found.get(n).is_none_or(|v| n.contains('.') && *v == Value::Plain("".into()));
+                let is_reset = |n: &str| {
+                    found
+                        .get(n)
+                        .is_none_or(|v| n.contains('.') && *v == Value::Plain("".into()))
+                };
                 for (name, value) in client.startup.iter().filter(|(n, _)| is_reset(n)) {
                     wanted.set(name, value.clone());
                 }
@@ -267,12 +335,15 @@ impl Active {
             if effects.any(Effects::HOLDS.with(Effects::RELEASES)) {
                 client.reasons = client.reasons.learn(server.holds(ASK_TIMEOUT).await?);
             }
-            if had_temp && !client.reasons.has(Reasons::TEMP) || effects.any(Effects::CREATES_TEMP) {
+            if had_temp && !client.reasons.has(Reasons::TEMP) || effects.any(Effects::CREATES_TEMP)
+            {
                 // It has a temporary schema from now on, as no new session has: not for others, when this client leaves it.
                 server.expires = Some(0);
             }
             if (client.reasons.any() || holding) && !Arc::ptr_eq(&server.params, &client.params) {
-                server.set_params(&client.params.clone(), ASK_TIMEOUT).await?;
+                server
+                    .set_params(&client.params.clone(), ASK_TIMEOUT)
+                    .await?;
             }
             Ok::<_, ServerError>(())
         };
@@ -295,7 +366,11 @@ impl Active {
     fn release_held(&mut self) {
         let Some(server) = &self.server else { return };
         for (name, old) in self.reverts.drain(..) {
-            let now = server.reported.iter().find(|(n, _)| *n == name).map(|(_, v)| v);
+            let now = server
+                .reported
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, v)| v);
             if let Some(now) = now.filter(|now| **now != old) {
                 backend::parameter_status(&mut self.cout.bytes, &name, now);
             }
@@ -345,20 +420,40 @@ impl Active {
             return self.refuse(client, shutting_down()).await;
         }
         let too_long = [
-            (Signal::QUERY_TIMEOUT, sqlstate::QUERY_CANCELED, "query_timeout"),
-            (Signal::TRANSACTION_TIMEOUT, sqlstate::TRANSACTION_TIMEOUT, "transaction_timeout"),
-            (Signal::IDLE_IN_TRANSACTION_TIMEOUT, sqlstate::IDLE_IN_TRANSACTION_TIMEOUT, "client_idle_in_transaction_timeout"),
+            (
+                Signal::QUERY_TIMEOUT,
+                sqlstate::QUERY_CANCELED,
+                "query_timeout",
+            ),
+            (
+                Signal::TRANSACTION_TIMEOUT,
+                sqlstate::TRANSACTION_TIMEOUT,
+                "transaction_timeout",
+            ),
+            (
+                Signal::IDLE_IN_TRANSACTION_TIMEOUT,
+                sqlstate::IDLE_IN_TRANSACTION_TIMEOUT,
+                "client_idle_in_transaction_timeout",
+            ),
         ];
         for (which, code, key) in too_long {
             if signal.has(which) {
                 self.cancel_server(client);
-                return self.refuse(client, ErrorResponse::fatal(code, format!("terminating connection due to {key}"))).await;
+                return self
+                    .refuse(
+                        client,
+                        ErrorResponse::fatal(code, format!("terminating connection due to {key}")),
+                    )
+                    .await;
             }
         }
         self.draining |= signal.has(Signal::DRAIN);
         if signal.has(Signal::CANCEL) {
             if self.waiting.take().is_some() {
-                let error = ErrorResponse::error(sqlstate::QUERY_CANCELED, "canceling statement due to user request");
+                let error = ErrorResponse::error(
+                    sqlstate::QUERY_CANCELED,
+                    "canceling statement due to user request",
+                );
                 self.fail_unserved(client, &error);
             } else {
                 self.cancel_server(client);
@@ -370,7 +465,9 @@ impl Active {
     /// Asks the server to cancel what it runs, if it runs something.
     pub(crate) fn cancel_server(&mut self, client: &Client) {
         let Some(server) = &self.server else { return };
-        let Some(key) = server.key.clone() else { return };
+        let Some(key) = server.key.clone() else {
+            return;
+        };
         if server.owed.settled() {
             return;
         }
@@ -387,14 +484,22 @@ impl Active {
     }
 
     /// The server has gone. What it said before has been passed on; a client that was told nothing is told now.
-    async fn server_lost(&mut self, client: &mut Client, cause: Option<std::io::Error>) -> Result<(), Ended> {
+    async fn server_lost(
+        &mut self,
+        client: &mut Client,
+        cause: Option<std::io::Error>,
+    ) -> Result<(), Ended> {
         let error = cause.map_or(ServerError::Closed, ServerError::from);
         tracing::warn!(user = %client.account.user.name, database = %client.account.user.database, "{error}");
         let told = self.told;
         self.drop_server(client);
         if told {
             let words = std::mem::take(&mut self.cout.bytes);
-            let _ = tokio::time::timeout(LAST_WORDS, say_and_close(&mut client.stream, &words[self.cout.start..])).await;
+            let _ = tokio::time::timeout(
+                LAST_WORDS,
+                say_and_close(&mut client.stream, &words[self.cout.start..]),
+            )
+            .await;
             return Err(Ended::ServerLost);
         }
         self.refuse(client, error.response()).await
@@ -410,7 +515,7 @@ impl Active {
             error.write(&mut words);
         }
         let _ = tokio::time::timeout(LAST_WORDS, say_and_close(&mut client.stream, &words)).await;
-        Err(Ended::Refused(error))
+        Err(Ended::Refused(Box::new(error)))
     }
 
     /// Closes the server's connection: its state is not known.
@@ -426,9 +531,14 @@ impl Active {
         if std::mem::take(&mut self.counted) {
             client.pool().pinned.fetch_sub(1, Ordering::Relaxed);
         }
-        let Some(mut server) = self.server.take() else { return };
+        let Some(mut server) = self.server.take() else {
+            return;
+        };
         let partial_request = self.from_client.left > 0 || !self.sout.is_empty();
-        server.tainted |= client.reasons.any() || self.mode == PoolerMode::Session || self.effects != Effects::NONE || !self.reverts.is_empty();
+        server.tainted |= client.reasons.any()
+            || self.mode == PoolerMode::Session
+            || self.effects != Effects::NONE
+            || !self.reverts.is_empty();
         let left = recover::Abandoned {
             server,
             partial_request,

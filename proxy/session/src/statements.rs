@@ -56,12 +56,20 @@ impl Statements {
 
     /// A Close was answered.
     pub(crate) fn close(&mut self, name: &[u8]) {
-        let change = self.named.remove_entry(name).map_or(Change::Nothing, |(name, s)| Change::Removed(name, s));
+        let change = self
+            .named
+            .remove_entry(name)
+            .map_or(Change::Nothing, |(name, s)| Change::Removed(name, s));
         self.journal.push_back(change);
     }
 
     /// A Parse of a stored statement was passed on or answered, under a name or as the unnamed one.
-    pub(crate) fn add_or_set_unnamed(&mut self, named: bool, name: &[u8], statement: Arc<Statement>) {
+    pub(crate) fn add_or_set_unnamed(
+        &mut self,
+        named: bool,
+        name: &[u8],
+        statement: Arc<Statement>,
+    ) {
         if named {
             self.add(name, statement);
         } else {
@@ -87,7 +95,10 @@ impl Statements {
 
     /// The oldest `count` changes did not take place.
     pub(crate) fn undo(&mut self, count: usize) {
-        let undone: Vec<_> = self.journal.drain(..count.min(self.journal.len())).collect();
+        let undone: Vec<_> = self
+            .journal
+            .drain(..count.min(self.journal.len()))
+            .collect();
         for change in undone.into_iter().rev() {
             match change {
                 Change::Added(name) => {
@@ -143,11 +154,17 @@ impl Statements {
         let mut at = body.windows(prefix.len()).position(|w| w == prefix)?;
         let mut out = body[..at].to_vec();
         loop {
-            let digits = body[at + prefix.len()..].iter().take_while(|b| b.is_ascii_digit()).count();
+            let digits = body[at + prefix.len()..]
+                .iter()
+                .take_while(|b| b.is_ascii_digit())
+                .count();
             let end = at + prefix.len() + digits;
             let ours = &body[at..end];
             let theirs = {
-                let mut all = self.named.iter().chain(self.undone.iter().map(|(n, s)| (n, s)));
+                let mut all = self
+                    .named
+                    .iter()
+                    .chain(self.undone.iter().map(|(n, s)| (n, s)));
                 all.find(|(_, s)| &*s.name == ours).map(|(n, _)| &**n)
             };
             out.extend_from_slice(theirs.unwrap_or(ours));
@@ -193,7 +210,12 @@ mod tests {
         let statement = store.get(b"x", b"\0\0", None, || 0);
         let ours = String::from_utf8_lossy(&statement.name).into_owned();
         names.add(b"mine", statement);
-        assert_eq!(names.unmask(format!("\"{ours}\" and {ours}0").as_bytes()).unwrap(), format!("\"mine\" and {ours}0").into_bytes());
+        assert_eq!(
+            names
+                .unmask(format!("\"{ours}\" and {ours}0").as_bytes())
+                .unwrap(),
+            format!("\"mine\" and {ours}0").into_bytes()
+        );
         assert_eq!(names.unmask(b"nothing here"), None);
     }
 }

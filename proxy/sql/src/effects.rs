@@ -1,6 +1,6 @@
 //! Which state of a server session a query string may change.
 
-use crate::lexer::{Token, is_word, skip_blank, statements, Lexer};
+use crate::lexer::{Lexer, Token, is_word, skip_blank, statements};
 use crate::set::{self, Setting};
 
 /// A set of effects, as bits.
@@ -72,7 +72,11 @@ pub fn effects(text: &[u8]) -> Effects {
     let start = skip_blank(text, 0);
     match first_word(text, start) {
         Kind::Plain if !suspicious(&text[start..]) => Effects::NONE,
-        Kind::Update if !suspicious(&text[start..]) && !contains(&text[start..], b"pg_settings") => Effects::NONE,
+        Kind::Update
+            if !suspicious(&text[start..]) && !contains(&text[start..], b"pg_settings") =>
+        {
+            Effects::NONE
+        }
         Kind::Begin if !suspicious(&text[start..]) => Effects::BEGINS,
         _ => slow(text),
     }
@@ -104,9 +108,12 @@ fn first_word(text: &[u8], start: usize) -> Kind {
         len += 1;
     }
     match &word[..len] {
-        b"select" | b"insert" | b"delete" | b"with" | b"values" | b"table" | b"merge" | b"commit" | b"end" | b"rollback" | b"abort"
-        | b"show" | b"copy" | b"fetch" | b"move" | b"lock" | b"analyze" | b"vacuum" | b"release" | b"truncate" | b"notify" | b"explain" | b"grant"
-        | b"revoke" | b"comment" | b"cluster" | b"reindex" | b"refresh" | b"" => Kind::Plain,
+        b"select" | b"insert" | b"delete" | b"with" | b"values" | b"table" | b"merge"
+        | b"commit" | b"end" | b"rollback" | b"abort" | b"show" | b"copy" | b"fetch" | b"move"
+        | b"lock" | b"analyze" | b"vacuum" | b"release" | b"truncate" | b"notify" | b"explain"
+        | b"grant" | b"revoke" | b"comment" | b"cluster" | b"reindex" | b"refresh" | b"" => {
+            Kind::Plain
+        }
         b"begin" | b"start" => Kind::Begin,
         b"update" => Kind::Update,
         _ => Kind::Other,
@@ -114,7 +121,8 @@ fn first_word(text: &[u8], start: usize) -> Kind {
 }
 
 fn contains(text: &[u8], word: &[u8]) -> bool {
-    text.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
+    text.windows(word.len())
+        .any(|w| w.eq_ignore_ascii_case(word))
 }
 
 /// The bytes at which [`suspicious`] looks closer: the pass over all others is what each query pays.
@@ -148,9 +156,15 @@ fn suspicious(text: &[u8]) -> bool {
 
 /// `before` ends where an opening parenthesis stands: is the name before it one of a function that touches the session?
 fn calls_session_function(before: &[u8]) -> bool {
-    let name_end = before.iter().rposition(|&b| !b.is_ascii_whitespace() && b != 0x0b).map_or(0, |at| at + 1);
+    let name_end = before
+        .iter()
+        .rposition(|&b| !b.is_ascii_whitespace() && b != 0x0b)
+        .map_or(0, |at| at + 1);
     let (before, blank) = before.split_at(name_end);
-    if before.ends_with(b"*/") || blank.iter().any(|b| matches!(b, b'\n' | b'\r')) && last_line(before).windows(2).any(|w| w == b"--") {
+    if before.ends_with(b"*/")
+        || blank.iter().any(|b| matches!(b, b'\n' | b'\r'))
+            && last_line(before).windows(2).any(|w| w == b"--")
+    {
         // A comment may stand between the name and its parenthesis.
         return true;
     }
@@ -172,7 +186,9 @@ fn calls_session_function(before: &[u8]) -> bool {
 }
 
 fn last_line(text: &[u8]) -> &[u8] {
-    text.rsplit(|b| matches!(b, b'\n' | b'\r')).next().unwrap_or_default()
+    text.rsplit(|b| matches!(b, b'\n' | b'\r'))
+        .next()
+        .unwrap_or_default()
 }
 
 fn ends_with(text: &[u8], end: &[u8]) -> bool {
@@ -190,7 +206,9 @@ fn slow(text: &[u8]) -> Effects {
         if all.any(Effects::ONE_SETTING) {
             all = all.with(Effects::SETTINGS);
         }
-        all = all.without(Effects::ONE_SETTING).without(Effects::NAMES_STATEMENT);
+        all = all
+            .without(Effects::ONE_SETTING)
+            .without(Effects::NAMES_STATEMENT);
     }
     all
 }
@@ -215,7 +233,11 @@ fn one(statement: &[u8]) -> Effects {
             None => Effects::SETTINGS,
         },
         b"discard" => {
-            let all = if second_is("all") { Effects::FORGETS } else { Effects::NONE };
+            let all = if second_is("all") {
+                Effects::FORGETS
+            } else {
+                Effects::NONE
+            };
             all.with(Effects::SETTINGS).with(Effects::RELEASES)
         }
         b"deallocate" => {
@@ -223,12 +245,20 @@ fn one(statement: &[u8]) -> Effects {
             if second_is("prepare") {
                 target = tokens.next();
             }
-            let all = if target.is_some_and(|t| t.is("all")) { Effects::FORGETS } else { Effects::NAMES_STATEMENT };
+            let all = if target.is_some_and(|t| t.is("all")) {
+                Effects::FORGETS
+            } else {
+                Effects::NAMES_STATEMENT
+            };
             all.with(Effects::RELEASES)
         }
-        b"update" if Lexer::new(statement).any(|t| t.is("pg_settings")) => Effects::SETTINGS.with(words(statement)),
+        b"update" if Lexer::new(statement).any(|t| t.is("pg_settings")) => {
+            Effects::SETTINGS.with(words(statement))
+        }
         b"prepare" if second_is("transaction") => Effects::NONE,
-        b"prepare" => Effects::HOLDS.with(Effects::NAMES_STATEMENT).with(words(statement)),
+        b"prepare" => Effects::HOLDS
+            .with(Effects::NAMES_STATEMENT)
+            .with(words(statement)),
         b"execute" => Effects::NAMES_STATEMENT.with(words(statement)),
         b"declare" => hold(statement).with(words(statement)),
         b"close" | b"unlisten" => Effects::RELEASES,
@@ -242,7 +272,11 @@ fn one(statement: &[u8]) -> Effects {
 
 fn hold(statement: &[u8]) -> Effects {
     let with_hold = Lexer::new(statement).any(|t| t.is("hold"));
-    if with_hold { Effects::HOLDS } else { Effects::NONE }
+    if with_hold {
+        Effects::HOLDS
+    } else {
+        Effects::NONE
+    }
 }
 
 /// Effects that single words show, wherever they stand.
@@ -252,16 +286,28 @@ fn words(statement: &[u8]) -> Effects {
     while let Some(token) = tokens.next() {
         let Some(name) = token.name() else { continue };
         found = found.with(match name.as_slice() {
-            b"temp" | b"temporary" => Effects::HOLDS.with(Effects::RELEASES).with(Effects::CREATES_TEMP),
-            b"set_config" if !found.any(Effects::SETTINGS) && set::is_local_call(tokens.clone()) => Effects::NONE,
+            b"temp" | b"temporary" => Effects::HOLDS
+                .with(Effects::RELEASES)
+                .with(Effects::CREATES_TEMP),
+            b"set_config"
+                if !found.any(Effects::SETTINGS) && set::is_local_call(tokens.clone()) =>
+            {
+                Effects::NONE
+            }
             b"set_config" if set::names_literally(tokens.clone()) => Effects::SETTINGS,
             // Which setting it is, the server cannot be asked.
             b"set_config" => Effects::SETTINGS.with(Effects::FOREVER),
             b"currval" | b"lastval" => Effects::SEQUENCES,
-            n if n.starts_with(b"pg_temp") => Effects::HOLDS.with(Effects::RELEASES).with(Effects::CREATES_TEMP),
-            n if n.starts_with(b"pg_advisory_xact") || n.starts_with(b"pg_try_advisory_xact") => Effects::NONE,
+            n if n.starts_with(b"pg_temp") => Effects::HOLDS
+                .with(Effects::RELEASES)
+                .with(Effects::CREATES_TEMP),
+            n if n.starts_with(b"pg_advisory_xact") || n.starts_with(b"pg_try_advisory_xact") => {
+                Effects::NONE
+            }
             n if n.starts_with(b"pg_advisory_unlock") => Effects::RELEASES,
-            n if n.starts_with(b"pg_advisory_") || n.starts_with(b"pg_try_advisory_") => Effects::HOLDS,
+            n if n.starts_with(b"pg_advisory_") || n.starts_with(b"pg_try_advisory_") => {
+                Effects::HOLDS
+            }
             _ => Effects::NONE,
         });
     }
@@ -298,13 +344,22 @@ mod tests {
     fn what_changes_the_session_is_seen() {
         for (text, effect) in [
             ("select set_config('a', 'b', false)", Effects::SETTINGS),
-            ("select pg_catalog.set_config('a', 'b', $1)", Effects::SETTINGS),
+            (
+                "select pg_catalog.set_config('a', 'b', $1)",
+                Effects::SETTINGS,
+            ),
             ("select \"set_config\" ('a', 'b', f)", Effects::SETTINGS),
             ("select 1; set work_mem = 1", Effects::SETTINGS),
             ("SET work_mem TO '1MB'", Effects::ONE_SETTING),
             ("reset all;", Effects::ONE_SETTING),
-            ("update pg_catalog.pg_settings set setting = 1 where name = 'work_mem'", Effects::SETTINGS),
-            ("set session characteristics as transaction read only", Effects::SETTINGS),
+            (
+                "update pg_catalog.pg_settings set setting = 1 where name = 'work_mem'",
+                Effects::SETTINGS,
+            ),
+            (
+                "set session characteristics as transaction read only",
+                Effects::SETTINGS,
+            ),
             ("do $$ begin end $$", Effects::SETTINGS),
             ("CREATE TEMP TABLE t (a int)", Effects::HOLDS),
             ("select 1 as a into Temporary t", Effects::HOLDS),

@@ -109,7 +109,9 @@ impl<'a> Lexer<'a> {
         }
         let delimiter = &self.text[start..start + tag + 2];
         let body = start + delimiter.len();
-        let end = self.text[body..].windows(delimiter.len()).position(|w| w == delimiter);
+        let end = self.text[body..]
+            .windows(delimiter.len())
+            .position(|w| w == delimiter);
         self.at = end.map_or(self.text.len(), |e| body + e + delimiter.len());
         Some(&self.text[start..self.at])
     }
@@ -133,7 +135,11 @@ impl<'a> Iterator for Lexer<'a> {
                 let quote = self.peek(2);
                 self.at += 2;
                 let text = self.quoted(start, quote, false);
-                if quote == b'"' { Token::Quoted(&text[2..]) } else { Token::Literal(text) }
+                if quote == b'"' {
+                    Token::Quoted(&text[2..])
+                } else {
+                    Token::Literal(text)
+                }
             }
             b'$' if self.peek(1).is_ascii_digit() => {
                 self.at += 1;
@@ -146,7 +152,9 @@ impl<'a> Iterator for Lexer<'a> {
                     Token::Symbol(b'$')
                 }
             },
-            b'0'..=b'9' => Token::Number(self.run(start, |b| b.is_ascii_alphanumeric() || b == b'.' || b == b'_')),
+            b'0'..=b'9' => Token::Number(self.run(start, |b| {
+                b.is_ascii_alphanumeric() || b == b'.' || b == b'_'
+            })),
             b if is_word_start(b) => Token::Word(self.run(start, is_word)),
             b => {
                 self.at += 1;
@@ -163,7 +171,10 @@ pub fn skip_blank(text: &[u8], mut at: usize) -> usize {
         match text.get(at) {
             Some(b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c) => at += 1,
             Some(b'-') if text.get(at + 1) == Some(&b'-') => {
-                at = text[at..].iter().position(|&b| matches!(b, b'\n' | b'\r')).map_or(text.len(), |n| at + n);
+                at = text[at..]
+                    .iter()
+                    .position(|&b| matches!(b, b'\n' | b'\r'))
+                    .map_or(text.len(), |n| at + n);
             }
             Some(b'/') if text.get(at + 1) == Some(&b'*') => at = skip_comment(text, at + 2),
             _ => return at,
@@ -228,12 +239,21 @@ mod tests {
     use super::*;
 
     fn words(text: &str) -> Vec<String> {
-        Lexer::new(text.as_bytes()).map(|t| format!("{t:?}")).collect()
+        Lexer::new(text.as_bytes())
+            .map(|t| format!("{t:?}"))
+            .collect()
     }
 
     #[test]
     fn quotes_hide_what_is_inside() {
-        for text in ["';x'", "E'\\';x'", "\"a;\"\"b\"", "$$;$$", "$a$;$b$;$a$", "U&'x;'"] {
+        for text in [
+            "';x'",
+            "E'\\';x'",
+            "\"a;\"\"b\"",
+            "$$;$$",
+            "$a$;$b$;$a$",
+            "U&'x;'",
+        ] {
             assert_eq!(words(text).len(), 1, "{text}: {:?}", words(text));
         }
     }
@@ -246,14 +266,23 @@ mod tests {
 
     #[test]
     fn statements_are_cut_at_semicolons_only() {
-        let cut = |t: &'static str| statements(t.as_bytes()).map(|s| String::from_utf8_lossy(s).into_owned()).collect::<Vec<_>>();
+        let cut = |t: &'static str| {
+            statements(t.as_bytes())
+                .map(|s| String::from_utf8_lossy(s).into_owned())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(cut("a; b ';' ;; -- x\n ; c"), ["a", "b ';' ", "c"]);
         assert!(cut(" ; ;").is_empty());
     }
 
     #[test]
     fn names_fold_or_unquote() {
-        let name = |t: &'static str| Lexer::new(t.as_bytes()).next().and_then(|t| t.name()).unwrap();
+        let name = |t: &'static str| {
+            Lexer::new(t.as_bytes())
+                .next()
+                .and_then(|t| t.name())
+                .unwrap()
+        };
         assert_eq!(name("Work_Mem"), b"work_mem");
         assert_eq!(name("\"A\"\"b\""), b"A\"b");
     }

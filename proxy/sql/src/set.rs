@@ -58,12 +58,18 @@ pub fn read(statement: &[u8]) -> Option<Setting> {
         if !matches!(tokens.next()?, Token::Symbol(b'=')) && !assigns(statement) {
             return None;
         }
-        if matches!(name.as_str(), "transaction_isolation" | "transaction_read_only" | "transaction_deferrable") {
+        if matches!(
+            name.as_str(),
+            "transaction_isolation" | "transaction_read_only" | "transaction_deferrable"
+        ) {
             return Some(Setting::Local);
         }
         name
     };
-    if Lexer::new(statement).last().is_some_and(|t| t.is("default")) {
+    if Lexer::new(statement)
+        .last()
+        .is_some_and(|t| t.is("default"))
+    {
         return Some(Setting::Reset { name });
     }
     Some(Setting::Set { name })
@@ -83,11 +89,15 @@ fn read_reset<'a>(mut tokens: std::iter::Peekable<Lexer<'a>>) -> Option<Setting>
         return None;
     }
     if token.is("time") {
-        return Some(Setting::Reset { name: "timezone".to_owned() });
+        return Some(Setting::Reset {
+            name: "timezone".to_owned(),
+        });
     }
     let name = dotted(token, &mut tokens)?;
     Some(match name.as_str() {
-        "transaction_isolation" | "transaction_read_only" | "transaction_deferrable" => Setting::Local,
+        "transaction_isolation" | "transaction_read_only" | "transaction_deferrable" => {
+            Setting::Local
+        }
         _ => Setting::Reset { name },
     })
 }
@@ -112,14 +122,20 @@ pub fn custom_names(text: &[u8]) -> Vec<String> {
     let mut tokens = Lexer::new(text).peekable();
     while let Some(token) = tokens.next() {
         if token.is("set") || token.is("local") || token.is("session") {
-            if let Some(name) = tokens.peek().copied().filter(|t| !t.is("local") && !t.is("session")).and_then(|first| {
-                tokens.next();
-                dotted(first, &mut tokens)
-            }) && name.contains('.')
+            if let Some(name) = tokens
+                .peek()
+                .copied()
+                .filter(|t| !t.is("local") && !t.is("session"))
+                .and_then(|first| {
+                    tokens.next();
+                    dotted(first, &mut tokens)
+                })
+                && name.contains('.')
             {
                 names.push(name);
             }
-        } else if token.is("set_config") && tokens.next_if(|t| *t == Token::Symbol(b'(')).is_some() {
+        } else if token.is("set_config") && tokens.next_if(|t| *t == Token::Symbol(b'(')).is_some()
+        {
             names.extend(tokens.peek().and_then(literal_name));
         }
     }
@@ -128,7 +144,9 @@ pub fn custom_names(text: &[u8]) -> Vec<String> {
 
 /// The name in a plain string literal.
 fn literal_name(token: &Token<'_>) -> Option<String> {
-    let Token::Literal(text) = token else { return None };
+    let Token::Literal(text) = token else {
+        return None;
+    };
     let inner = text.strip_prefix(b"'")?.strip_suffix(b"'")?;
     let name = std::str::from_utf8(inner).ok()?;
     (name.contains('.') && !name.contains(['\\', '\''])).then(|| name.to_ascii_lowercase())
@@ -164,11 +182,15 @@ mod tests {
     use super::*;
 
     fn set(name: &str) -> Option<Setting> {
-        Some(Setting::Set { name: name.to_owned() })
+        Some(Setting::Set {
+            name: name.to_owned(),
+        })
     }
 
     fn reset(name: &str) -> Option<Setting> {
-        Some(Setting::Reset { name: name.to_owned() })
+        Some(Setting::Reset {
+            name: name.to_owned(),
+        })
     }
 
     #[test]
@@ -201,8 +223,14 @@ mod tests {
     #[test]
     fn custom_names_are_found_where_they_are_set() {
         let names = |text: &str| custom_names(text.as_bytes());
-        assert_eq!(names("set my.a = 1; SET LOCAL My.b to 2; set session my.c=3"), ["my.a", "my.b", "my.c"]);
-        assert_eq!(names("select set_config('My.x', $1, false), set_config('work_mem', '1', false)"), ["my.x"]);
+        assert_eq!(
+            names("set my.a = 1; SET LOCAL My.b to 2; set session my.c=3"),
+            ["my.a", "my.b", "my.c"]
+        );
+        assert_eq!(
+            names("select set_config('My.x', $1, false), set_config('work_mem', '1', false)"),
+            ["my.x"]
+        );
         assert!(names("set work_mem = 1; select a.b").is_empty());
     }
 
@@ -210,7 +238,13 @@ mod tests {
     fn only_a_literal_true_is_local() {
         let local = |args: &str| is_local_call(Lexer::new(args.as_bytes()));
         assert!(local("('a', f(1, 2), true) from x"));
-        for other in ["('a', 'b', false)", "('a', 'b', $1)", "('a', 'b', not true)", "('a', 'b', true and x)", "('a'"] {
+        for other in [
+            "('a', 'b', false)",
+            "('a', 'b', $1)",
+            "('a', 'b', not true)",
+            "('a', 'b', true and x)",
+            "('a'",
+        ] {
             assert!(!local(other), "{other}");
         }
     }

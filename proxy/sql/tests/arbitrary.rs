@@ -37,7 +37,13 @@ fn words() -> impl Strategy<Value = Vec<&'static str>> {
     let all: Vec<_> = WORDS.split_whitespace().collect();
     let word = prop_oneof![8 => prop::sample::select(all), 1 => Just(";")];
     prop::collection::vec(word, 0..MOST / 2).prop_map(|words| {
-        let called = |w| if FUNCTIONS.contains(&w) { vec![w, "("] } else { vec![w] };
+        let called = |w| {
+            if FUNCTIONS.contains(&w) {
+                vec![w, "("]
+            } else {
+                vec![w]
+            }
+        };
         words.into_iter().flat_map(called).collect()
     })
 }
@@ -126,8 +132,38 @@ proptest! {
 fn time_grows_with_the_text_and_no_faster() {
     // Each of these makes a careless scanner quadratic.
     for unit in [
-        "/*", "$a", "$a$", "'", "\"", "(", ";", "$", "a$", "set ", "temp ", "--", "set_config(", "a(", "E'\\", "U&\"",
-        "((a", "\"(", "/*/", "; ", " ", "pg_advisory_lock(", "select set_config(", "a,", " (", "$b$$a", ";/*", ";--", "set_config('", ";\n", "a\n(", "/**/(",
+        "/*",
+        "$a",
+        "$a$",
+        "'",
+        "\"",
+        "(",
+        ";",
+        "$",
+        "a$",
+        "set ",
+        "temp ",
+        "--",
+        "set_config(",
+        "a(",
+        "E'\\",
+        "U&\"",
+        "((a",
+        "\"(",
+        "/*/",
+        "; ",
+        " ",
+        "pg_advisory_lock(",
+        "select set_config(",
+        "a,",
+        " (",
+        "$b$$a",
+        ";/*",
+        ";--",
+        "set_config('",
+        ";\n",
+        "a\n(",
+        "/**/(",
     ] {
         let text = unit.repeat(256 * 1024 / unit.len());
         let started = Instant::now();

@@ -175,7 +175,11 @@ pub fn key_data(out: &mut Vec<u8>, pid: u32, secret: &[u8]) {
 pub fn negotiate_version(out: &mut Vec<u8>, version: u32, unknown: &[&str]) {
     message(out, b'v', |b| {
         b.extend_from_slice(&version.to_be_bytes());
-        b.extend_from_slice(&u32::try_from(unknown.len()).unwrap_or(u32::MAX).to_be_bytes());
+        b.extend_from_slice(
+            &u32::try_from(unknown.len())
+                .unwrap_or(u32::MAX)
+                .to_be_bytes(),
+        );
         for name in unknown {
             write::cstr(b, name.as_bytes());
         }
@@ -226,7 +230,12 @@ mod tests {
 
     #[test]
     fn authentication_requests_read_back() {
-        for request in [Authentication::Ok, Authentication::Md5([1, 2, 3, 4]), Authentication::Sasl(b"X\0\0"), Authentication::Other(9)] {
+        for request in [
+            Authentication::Ok,
+            Authentication::Md5([1, 2, 3, 4]),
+            Authentication::Sasl(b"X\0\0"),
+            Authentication::Other(9),
+        ] {
             let mut out = Vec::new();
             request.write(&mut out);
             let (frame, _) = split(&out).unwrap().unwrap();

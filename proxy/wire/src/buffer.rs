@@ -16,7 +16,10 @@ impl Buffer {
     /// An empty one of the usual size.
     #[must_use]
     pub fn new() -> Self {
-        Self { bytes: Vec::with_capacity(SIZE), start: 0 }
+        Self {
+            bytes: Vec::with_capacity(SIZE),
+            start: 0,
+        }
     }
 
     /// The unspent bytes.
@@ -66,7 +69,8 @@ impl Buffer {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
-        self.bytes.reserve(room.max(SIZE - self.bytes.len().min(SIZE)));
+        self.bytes
+            .reserve(room.max(SIZE - self.bytes.len().min(SIZE)));
     }
 
     /// Gives memory back that an unusually large message took.

@@ -79,12 +79,22 @@ pub struct ErrorResponse {
 impl ErrorResponse {
     /// An error after which the connection lives.
     pub fn error(code: &str, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, code: code.to_owned(), message: message.into(), detail: None, hint: None, routine: None }
+        Self {
+            severity: Severity::Error,
+            code: code.to_owned(),
+            message: message.into(),
+            detail: None,
+            hint: None,
+            routine: None,
+        }
     }
 
     /// An error that ends the connection.
     pub fn fatal(code: &str, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Fatal, ..Self::error(code, message) }
+        Self {
+            severity: Severity::Fatal,
+            ..Self::error(code, message)
+        }
     }
 
     /// The same with a detail.

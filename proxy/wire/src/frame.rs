@@ -42,7 +42,10 @@ impl Header {
         if length < 4 {
             return Err(FrameError::Length { kind, length });
         }
-        Ok(Some(Self { kind, len: length as usize + 1 }))
+        Ok(Some(Self {
+            kind,
+            len: length as usize + 1,
+        }))
     }
 }
 
@@ -64,7 +67,15 @@ pub fn split(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
     let Some(header) = Header::peek(bytes)? else {
         return Ok(None);
     };
-    Ok(bytes.get(HEADER..header.len).map(|body| (Frame { kind: header.kind, body }, header.len)))
+    Ok(bytes.get(HEADER..header.len).map(|body| {
+        (
+            Frame {
+                kind: header.kind,
+                body,
+            },
+            header.len,
+        )
+    }))
 }
 
 /// Reads a C string at the start of `bytes`: the text without its NUL, and what follows.
@@ -82,7 +93,10 @@ mod tests {
     #[test]
     fn a_header_needs_five_bytes() {
         assert_eq!(Header::peek(b"Q\0\0\0"), Ok(None));
-        assert_eq!(Header::peek(b"Q\0\0\0\x05"), Ok(Some(Header { kind: b'Q', len: 6 })));
+        assert_eq!(
+            Header::peek(b"Q\0\0\0\x05"),
+            Ok(Some(Header { kind: b'Q', len: 6 }))
+        );
     }
 
     #[test]
@@ -90,13 +104,25 @@ mod tests {
         for length in [-1i32, 0, 3, i32::MIN] {
             let mut bytes = vec![b'Q'];
             bytes.extend(length.to_be_bytes());
-            assert_eq!(Header::peek(&bytes), Err(FrameError::Length { kind: b'Q', length }));
+            assert_eq!(
+                Header::peek(&bytes),
+                Err(FrameError::Length { kind: b'Q', length })
+            );
         }
     }
 
     #[test]
     fn split_gives_whole_messages_only() {
-        assert_eq!(split(b"S\0\0\0\x04Q"), Ok(Some((Frame { kind: b'S', body: b"" }, 5))));
+        assert_eq!(
+            split(b"S\0\0\0\x04Q"),
+            Ok(Some((
+                Frame {
+                    kind: b'S',
+                    body: b""
+                },
+                5
+            )))
+        );
         assert_eq!(split(b"Q\0\0\0\x06a"), Ok(None));
     }
 }

@@ -44,7 +44,11 @@ impl<'a> BindNames<'a> {
     pub fn read(body: &'a [u8]) -> Option<Self> {
         let (portal, rest) = cstr(body)?;
         let (statement, _) = cstr(rest)?;
-        Some(Self { portal, statement, len: portal.len() + statement.len() + 2 })
+        Some(Self {
+            portal,
+            statement,
+            len: portal.len() + statement.len() + 2,
+        })
     }
 }
 
@@ -160,14 +164,20 @@ mod tests {
         parse(&mut out, b"s1", b"select $1", &[0, 1, 0, 0, 0, 23]);
         let (frame, _) = split(&out).unwrap().unwrap();
         let read = Parse::read(frame.body).unwrap();
-        assert_eq!((read.name, read.query, read.types.len()), (&b"s1"[..], &b"select $1"[..], 6));
+        assert_eq!(
+            (read.name, read.query, read.types.len()),
+            (&b"s1"[..], &b"select $1"[..], 6)
+        );
         assert_eq!(Parse::read(&frame.body[..frame.body.len() - 1]), None);
     }
 
     #[test]
     fn a_bind_needs_only_its_names() {
         let names = BindNames::read(b"p\0st\0\0\0").unwrap();
-        assert_eq!((names.portal, names.statement, names.len), (&b"p"[..], &b"st"[..], 5));
+        assert_eq!(
+            (names.portal, names.statement, names.len),
+            (&b"p"[..], &b"st"[..], 5)
+        );
         assert_eq!(BindNames::read(b"p\0st"), None);
     }
 

@@ -113,7 +113,11 @@ impl ClientError for StartupError {
 /// [`StartupError::Length`] when it is below 8 or above [`MAX_PACKET`].
 pub fn packet_len(word: [u8; 4]) -> Result<usize, StartupError> {
     let length = usize::try_from(i32::from_be_bytes(word)).map_err(|_| StartupError::Length)?;
-    if (8..=MAX_PACKET).contains(&length) { Ok(length) } else { Err(StartupError::Length) }
+    if (8..=MAX_PACKET).contains(&length) {
+        Ok(length)
+    } else {
+        Err(StartupError::Length)
+    }
 }
 
 /// Reads a whole first packet, its length word included.
@@ -122,7 +126,9 @@ pub fn packet_len(word: [u8; 4]) -> Result<usize, StartupError> {
 ///
 /// Whatever PostgreSQL would refuse, see [`StartupError`].
 pub fn read(packet: &[u8]) -> Result<FirstPacket, StartupError> {
-    let (_, rest) = packet.split_first_chunk::<4>().ok_or(StartupError::Length)?;
+    let (_, rest) = packet
+        .split_first_chunk::<4>()
+        .ok_or(StartupError::Length)?;
     let (code, body) = rest.split_first_chunk::<4>().ok_or(StartupError::Length)?;
     match u32::from_be_bytes(*code) {
         SSL_REQUEST => Ok(FirstPacket::Ssl),
@@ -132,7 +138,10 @@ pub fn read(packet: &[u8]) -> Result<FirstPacket, StartupError> {
             if secret.is_empty() || secret.len() > 256 {
                 return Err(StartupError::Length);
             }
-            Ok(FirstPacket::Cancel(CancelKey { pid: u32::from_be_bytes(*pid), secret: secret.to_vec() }))
+            Ok(FirstPacket::Cancel(CancelKey {
+                pid: u32::from_be_bytes(*pid),
+                secret: secret.to_vec(),
+            }))
         }
         version => {
             let (major, minor) = ((version >> 16) as u16, version as u16);
@@ -145,7 +154,10 @@ pub fn read(packet: &[u8]) -> Result<FirstPacket, StartupError> {
 }
 
 fn read_startup(minor: u16, mut body: &[u8]) -> Result<Startup, StartupError> {
-    let mut startup = Startup { minor, ..Startup::default() };
+    let mut startup = Startup {
+        minor,
+        ..Startup::default()
+    };
     let mut options = String::new();
     loop {
         let (name, rest) = cstr(body).ok_or(StartupError::Layout)?;
@@ -184,13 +196,18 @@ fn read_startup(minor: u16, mut body: &[u8]) -> Result<Startup, StartupError> {
 }
 
 fn replication(value: &str) -> Option<String> {
-    let off = ["false", "off", "no", "0", "f", "n"].iter().any(|o| value.eq_ignore_ascii_case(o));
+    let off = ["false", "off", "no", "0", "f", "n"]
+        .iter()
+        .any(|o| value.eq_ignore_ascii_case(o));
     (!off).then(|| value.to_owned())
 }
 
 /// The last value of a name wins; names of settings are compared as PostgreSQL does, without regard to case.
 fn set(parameters: &mut Vec<(String, String)>, name: &str, value: &str) {
-    match parameters.iter_mut().find(|(n, _)| n.eq_ignore_ascii_case(name)) {
+    match parameters
+        .iter_mut()
+        .find(|(n, _)| n.eq_ignore_ascii_case(name))
+    {
         Some(entry) => value.clone_into(&mut entry.1),
         None => parameters.push((name.to_owned(), value.to_owned())),
     }
@@ -203,9 +220,14 @@ fn read_options(options: &str, into: &mut Vec<(String, String)>) -> Result<(), S
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let setting = if word == "-c" {
-            words.next().ok_or_else(|| StartupError::Options(word.clone()))?.as_str()
+            words
+                .next()
+                .ok_or_else(|| StartupError::Options(word.clone()))?
+                .as_str()
         } else {
-            word.strip_prefix("--").or_else(|| word.strip_prefix("-c")).ok_or_else(|| StartupError::Options(word.clone()))?
+            word.strip_prefix("--")
+                .or_else(|| word.strip_prefix("-c"))
+                .ok_or_else(|| StartupError::Options(word.clone()))?
         };
         let Some((name, value)) = setting.split_once('=') else {
             return Err(StartupError::OptionValue(setting.to_owned()));
@@ -232,7 +254,10 @@ fn split_words(options: &str) -> Vec<String> {
 }
 
 /// Appends a StartupMessage of protocol 3.0.
-pub fn write_startup<'a>(out: &mut Vec<u8>, parameters: impl IntoIterator<Item = (&'a str, &'a str)>) {
+pub fn write_startup<'a>(
+    out: &mut Vec<u8>,
+    parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
+) {
     untyped(out, |b| {
         b.extend_from_slice(&VERSION_3_0.to_be_bytes());
         for (name, value) in parameters {
@@ -283,8 +308,14 @@ mod tests {
             startup.bad_options.map_or(Ok(startup.parameters), Err)
         };
         let pair = |n: &str, v: &str| (n.to_owned(), v.to_owned());
-        assert_eq!(read("-c a=b -cc=d --e-f=g"), Ok(vec![pair("a", "b"), pair("c", "d"), pair("e_f", "g")]));
-        assert_eq!(read(r"-c search_path=a\ b\\c"), Ok(vec![pair("search_path", r"a b\c")]));
+        assert_eq!(
+            read("-c a=b -cc=d --e-f=g"),
+            Ok(vec![pair("a", "b"), pair("c", "d"), pair("e_f", "g")])
+        );
+        assert_eq!(
+            read(r"-c search_path=a\ b\\c"),
+            Ok(vec![pair("search_path", r"a b\c")])
+        );
         assert_eq!(read("-c a=1 -c A=2"), Ok(vec![pair("a", "2")]));
         assert_eq!(read("-c"), Err(StartupError::Options("-c".into())));
         assert_eq!(read("-c="), Ok(vec![pair("", "")]));
@@ -296,15 +327,23 @@ mod tests {
     fn lengths_are_checked_first() {
         assert_eq!(packet_len(7i32.to_be_bytes()), Err(StartupError::Length));
         assert_eq!(packet_len((-1i32).to_be_bytes()), Err(StartupError::Length));
-        assert_eq!(packet_len(10_001i32.to_be_bytes()), Err(StartupError::Length));
+        assert_eq!(
+            packet_len(10_001i32.to_be_bytes()),
+            Err(StartupError::Length)
+        );
         assert_eq!(packet_len(8i32.to_be_bytes()), Ok(8));
     }
 
     #[test]
     fn other_major_versions_are_refused() {
         let mut out = Vec::new();
-        untyped(&mut out, |b| b.extend_from_slice(&(4u32 << 16).to_be_bytes()));
-        assert_eq!(read(&out), Err(StartupError::Version { major: 4, minor: 0 }));
+        untyped(&mut out, |b| {
+            b.extend_from_slice(&(4u32 << 16).to_be_bytes())
+        });
+        assert_eq!(
+            read(&out),
+            Err(StartupError::Version { major: 4, minor: 0 })
+        );
     }
 
     #[test]
@@ -318,7 +357,10 @@ mod tests {
 
     #[test]
     fn a_cancel_reads_back() {
-        let key = CancelKey { pid: 7, secret: vec![1, 2, 3, 4] };
+        let key = CancelKey {
+            pid: 7,
+            secret: vec![1, 2, 3, 4],
+        };
         let mut out = Vec::new();
         write_cancel(&mut out, &key);
         assert_eq!(read(&out), Ok(FirstPacket::Cancel(key)));

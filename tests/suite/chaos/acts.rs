@@ -42,7 +42,12 @@ fn simple(client: &mut Client) -> Result<(), Gone> {
 fn unnamed(client: &mut Client) -> Result<(), Gone> {
     let (token, mark) = (client.token(), client.name.clone());
     let parse = Message::parse("", &format!("select $1 || ':{mark}'"));
-    let frames = client.ask(&[parse, Message::bind("", &[&token]), Message::execute(), Message::Sync])?;
+    let frames = client.ask(&[
+        parse,
+        Message::bind("", &[&token]),
+        Message::execute(),
+        Message::Sync,
+    ])?;
     client.check("unnamed", &frames, &[&format!("{token}:{mark}")]);
     Ok(())
 }
@@ -52,7 +57,11 @@ fn prepared(client: &mut Client, dice: &mut Dice) -> Result<(), Gone> {
     let which = dice.below(3) as usize;
     let name = format!("statement{which}");
     // The last of them is shared: there, the parameter tells whose it is.
-    let mark = if which == 2 { "shared".to_owned() } else { client.name.clone() };
+    let mark = if which == 2 {
+        "shared".to_owned()
+    } else {
+        client.name.clone()
+    };
     let token = client.token();
     let mut messages = Vec::new();
     if client.prepared[which] && dice.one_in(8) {
@@ -60,10 +69,17 @@ fn prepared(client: &mut Client, dice: &mut Dice) -> Result<(), Gone> {
         client.prepared[which] = false;
     }
     if !client.prepared[which] {
-        messages.push(Message::parse(&name, &format!("select $1 || ':{mark}:{which}'")));
+        messages.push(Message::parse(
+            &name,
+            &format!("select $1 || ':{mark}:{which}'"),
+        ));
         client.prepared[which] = true;
     }
-    messages.extend([Message::bind(&name, &[&token]), Message::execute(), Message::Sync]);
+    messages.extend([
+        Message::bind(&name, &[&token]),
+        Message::execute(),
+        Message::Sync,
+    ]);
     let frames = client.ask(&messages)?;
     client.check("prepared", &frames, &[&format!("{token}:{mark}:{which}")]);
     Ok(())
@@ -81,13 +97,19 @@ fn setting(client: &mut Client, dice: &mut Dice) -> Result<(), Gone> {
             client.expect(&format!("begin; set chaos.id = '{token}'; rollback"), &[])?;
         }
         2 => {
-            client.expect(&format!("select set_config('chaos.id', '{token}', false)"), &[&token])?;
+            client.expect(
+                &format!("select set_config('chaos.id', '{token}', false)"),
+                &[&token],
+            )?;
             client.setting = Some(token);
         }
         _ => {}
     }
     let expected = client.setting.clone().unwrap_or_default();
-    client.expect("select coalesce(current_setting('chaos.id', true), '')", &[&expected])
+    client.expect(
+        "select coalesce(current_setting('chaos.id', true), '')",
+        &[&expected],
+    )
 }
 
 fn transaction(client: &mut Client, dice: &mut Dice) -> Result<(), Gone> {
@@ -101,7 +123,10 @@ fn transaction(client: &mut Client, dice: &mut Dice) -> Result<(), Gone> {
         client.expect("select pg_backend_pid()", &[&pid])?;
     }
     client.expect(if dice.one_in(2) { "commit" } else { "rollback" }, &[])?;
-    client.expect("select coalesce(current_setting('chaos.local', true), '')", &[""])
+    client.expect(
+        "select coalesce(current_setting('chaos.local', true), '')",
+        &[""],
+    )
 }
 
 /// Many statements at once, some of which fail and take those up to their Sync with them.
@@ -114,8 +139,16 @@ fn pipeline(client: &mut Client, dice: &mut Dice) -> Result<(), Gone> {
         for _ in 0..dice.below(6) {
             let token = client.token();
             let fails = dice.one_in(12);
-            let sql = if fails { "select 1 / ($1 = '')::int" } else { "select $1" };
-            messages.extend([Message::parse("", sql), Message::bind("", &[&token]), Message::execute()]);
+            let sql = if fails {
+                "select 1 / ($1 = '')::int"
+            } else {
+                "select $1"
+            };
+            messages.extend([
+                Message::parse("", sql),
+                Message::bind("", &[&token]),
+                Message::execute(),
+            ]);
             if fails && !failed {
                 errors += 1;
             }
@@ -134,7 +167,12 @@ fn pipeline(client: &mut Client, dice: &mut Dice) -> Result<(), Gone> {
     }
     let frames = client.answer(batches as usize)?;
     assert_eq!(firsts(&frames), expected, "{}: pipeline", client.name);
-    assert_eq!(frames.iter().filter(|f| f.tag == b'E').count(), errors, "{}: errors of a pipeline", client.name);
+    assert_eq!(
+        frames.iter().filter(|f| f.tag == b'E').count(),
+        errors,
+        "{}: errors of a pipeline",
+        client.name
+    );
     Ok(())
 }
 
@@ -159,7 +197,10 @@ fn held_cursor(client: &mut Client) -> Result<(), Gone> {
     let select = format!("select '{token}' || n from generate_series(1, 3) n");
     client.expect(&format!("declare mine cursor with hold for {select}"), &[])?;
     client.expect("fetch 1 from mine", &[&format!("{token}1")])?;
-    client.expect("fetch 2 from mine", &[&format!("{token}2"), &format!("{token}3")])?;
+    client.expect(
+        "fetch 2 from mine",
+        &[&format!("{token}2"), &format!("{token}3")],
+    )?;
     client.expect("close mine", &[])
 }
 
@@ -170,17 +211,29 @@ fn copy_in(client: &mut Client, dice: &mut Dice) -> Result<(), Gone> {
     client.raw.send(&[Message::query("copy chaos from stdin")]);
     while client.frame()?.tag != b'G' {}
     for row in 0..rows {
-        client.raw.send(&[Message::CopyData(format!("{token}\t{row}\n").into_bytes())]);
+        client
+            .raw
+            .send(&[Message::CopyData(format!("{token}\t{row}\n").into_bytes())]);
     }
     if dice.one_in(3) {
-        client.raw.send(&[Message::CopyFail(b"changed my mind".to_vec())]);
+        client
+            .raw
+            .send(&[Message::CopyFail(b"changed my mind".to_vec())]);
         let frames = client.answer(1)?;
-        assert_eq!(failure(&frames).as_deref(), Some("57014"), "{}: a copy that failed", client.name);
+        assert_eq!(
+            failure(&frames).as_deref(),
+            Some("57014"),
+            "{}: a copy that failed",
+            client.name
+        );
     } else {
         client.raw.send(&[Message::CopyDone]);
         let frames = client.answer(1)?;
         client.check("copy in", &frames, &[]);
-        client.expect(&format!("select count(*) from chaos where owner = '{token}'"), &[&rows.to_string()])?;
+        client.expect(
+            &format!("select count(*) from chaos where owner = '{token}'"),
+            &[&rows.to_string()],
+        )?;
     }
     client.expect("rollback", &[])
 }
@@ -188,32 +241,69 @@ fn copy_in(client: &mut Client, dice: &mut Dice) -> Result<(), Gone> {
 fn copy_out(client: &mut Client, dice: &mut Dice) -> Result<(), Gone> {
     let token = client.token();
     let rows = dice.below(2000);
-    let frames = client.ask(&[Message::query(&format!("copy (select '{token}', n from generate_series(1, {rows}) n) to stdout"))])?;
-    let data: Vec<u8> = frames.iter().filter(|f| f.tag == b'd').flat_map(|f| f.body.clone()).collect();
+    let frames = client.ask(&[Message::query(&format!(
+        "copy (select '{token}', n from generate_series(1, {rows}) n) to stdout"
+    ))])?;
+    let data: Vec<u8> = frames
+        .iter()
+        .filter(|f| f.tag == b'd')
+        .flat_map(|f| f.body.clone())
+        .collect();
     let expected: String = (1..=rows).map(|n| format!("{token}\t{n}\n")).collect();
     client.check("copy out", &frames, &[]);
-    assert!(data == expected.as_bytes(), "{}: copy out: {} bytes, not {}", client.name, data.len(), expected.len());
+    assert!(
+        data == expected.as_bytes(),
+        "{}: copy out: {} bytes, not {}",
+        client.name,
+        data.len(),
+        expected.len()
+    );
     Ok(())
 }
 
 fn many_rows(client: &mut Client, dice: &mut Dice) -> Result<(), Gone> {
     let token = client.token();
     let (rows, width) = (dice.below(400), dice.below(4000));
-    let frames = client.ask(&[Message::query(&format!("select '{token}' || n || repeat('x', {width}) from generate_series(1, {rows}) n"))])?;
+    let frames = client.ask(&[Message::query(&format!(
+        "select '{token}' || n || repeat('x', {width}) from generate_series(1, {rows}) n"
+    ))])?;
     let found = firsts(&frames);
-    assert!(failure(&frames).is_none(), "{}: {:?}", client.name, failure(&frames));
-    let right = found.iter().enumerate().all(|(i, value)| *value == format!("{token}{}{}", i + 1, "x".repeat(width as usize)));
-    assert!(right && found.len() as u64 == rows, "{}: rows of another, or too few: {}", client.name, found.len());
+    assert!(
+        failure(&frames).is_none(),
+        "{}: {:?}",
+        client.name,
+        failure(&frames)
+    );
+    let right = found
+        .iter()
+        .enumerate()
+        .all(|(i, value)| *value == format!("{token}{}{}", i + 1, "x".repeat(width as usize)));
+    assert!(
+        right && found.len() as u64 == rows,
+        "{}: rows of another, or too few: {}",
+        client.name,
+        found.len()
+    );
     Ok(())
 }
 
 fn failing_transaction(client: &mut Client) -> Result<(), Gone> {
     client.expect("begin", &[])?;
     let frames = client.ask(&[Message::query("select 1/0")])?;
-    assert_eq!(failure(&frames).as_deref(), Some("22012"), "{}", client.name);
+    assert_eq!(
+        failure(&frames).as_deref(),
+        Some("22012"),
+        "{}",
+        client.name
+    );
     let token = client.token();
     let frames = client.ask(&[Message::query(&format!("select '{token}'"))])?;
-    assert_eq!(failure(&frames).as_deref(), Some("25P02"), "{}", client.name);
+    assert_eq!(
+        failure(&frames).as_deref(),
+        Some("25P02"),
+        "{}",
+        client.name
+    );
     client.expect("rollback", &[])
 }
 
@@ -236,7 +326,12 @@ fn cancelled(client: &mut Client, dice: &mut Dice) -> Result<(), Gone> {
     let frames = client.answer(1);
     asker.join().expect("it does not panic");
     let frames = frames?;
-    assert_eq!(failure(&frames).as_deref(), Some("57014"), "{}: a cancelled query", client.name);
+    assert_eq!(
+        failure(&frames).as_deref(),
+        Some("57014"),
+        "{}: a cancelled query",
+        client.name
+    );
     // A request may still be on its way to what comes next, as with Postgres itself.
     client.raw.send(&[Message::query("select pg_sleep(0.05)")]);
     client.answer(1).map(drop)
@@ -245,7 +340,12 @@ fn cancelled(client: &mut Client, dice: &mut Dice) -> Result<(), Gone> {
 fn timed_out(client: &mut Client) -> Result<(), Gone> {
     client.expect("begin; set local statement_timeout = 30", &[])?;
     let frames = client.ask(&[Message::query("select pg_sleep(60)")])?;
-    assert_eq!(failure(&frames).as_deref(), Some("57014"), "{}: a query past its time", client.name);
+    assert_eq!(
+        failure(&frames).as_deref(),
+        Some("57014"),
+        "{}: a query past its time",
+        client.name
+    );
     client.expect("rollback", &[])
 }
 
@@ -254,7 +354,9 @@ pub(super) fn leave(mut client: Client, dice: &mut Dice) -> Result<(), Gone> {
     let token = client.token();
     let row = Message::CopyData(format!("{token}\t1\n").into_bytes());
     let insert = Message::query(&format!("insert into chaos values ('{token}', 1)"));
-    let long = Message::query(&format!("select '{token}' || n || repeat('y', 1000) from generate_series(1, 100000) n"));
+    let long = Message::query(&format!(
+        "select '{token}' || n || repeat('y', 1000) from generate_series(1, 100000) n"
+    ));
     match dice.below(16) {
         0 => client.raw.goodbye(),
         1 => {}
@@ -279,22 +381,42 @@ pub(super) fn leave(mut client: Client, dice: &mut Dice) -> Result<(), Gone> {
             let bytes = encode_all(&[row]);
             client.raw.send_bytes(bytes[..8].to_vec());
         }
-        7 => client.raw.send(&[Message::query("copy chaos from stdin"), row]),
+        7 => client
+            .raw
+            .send(&[Message::query("copy chaos from stdin"), row]),
         8 => {
             client.expect("begin", &[])?;
             client.ask(&[insert])?;
         }
-        9 => client.raw.send(&[Message::query("begin"), insert, Message::query("select pg_sleep(30)")]),
-        10 => client.raw.send(&[Message::parse("", "select pg_sleep(30)"), Message::bind("", &[]), Message::execute()]),
+        9 => client.raw.send(&[
+            Message::query("begin"),
+            insert,
+            Message::query("select pg_sleep(30)"),
+        ]),
+        10 => client.raw.send(&[
+            Message::parse("", "select pg_sleep(30)"),
+            Message::bind("", &[]),
+            Message::execute(),
+        ]),
         11 => {
-            client.raw.send(&[Message::parse("", "select 1"), Message::bind("", &[]), Message::execute(), Message::Flush]);
+            client.raw.send(&[
+                Message::parse("", "select 1"),
+                Message::bind("", &[]),
+                Message::execute(),
+                Message::Flush,
+            ]);
             client.frame()?;
         }
         12 => {
             client.expect("create temp table mine (owner text)", &[])?;
             client.expect(&format!("insert into mine values ('{token}')"), &[])?;
         }
-        13 => client.raw.send(&[Message::parse("", "copy chaos from stdin"), Message::bind("", &[]), Message::execute(), Message::Sync]),
+        13 => client.raw.send(&[
+            Message::parse("", "copy chaos from stdin"),
+            Message::bind("", &[]),
+            Message::execute(),
+            Message::Sync,
+        ]),
         14 => {
             let garbage = dice.bytes(50);
             client.raw.send_bytes(garbage);

@@ -13,7 +13,9 @@ use super::dice::Dice;
 /// An answer that takes longer will never come: longer than any timeout of the proxy together with a restart of Postgres.
 const PATIENCE: Duration = Duration::from_secs(45);
 /// What may end a session that did nothing wrong: servers die, and time runs out.
-const FATE: [&str; 10] = ["57P01", "57P02", "57P03", "57P05", "08006", "08001", "08004", "53300", "25P03", "58000"];
+const FATE: [&str; 10] = [
+    "57P01", "57P02", "57P03", "57P05", "08006", "08001", "08004", "53300", "25P03", "58000",
+];
 
 /// The session has ended, for a reason that chaos accounts for.
 #[derive(Debug)]
@@ -54,7 +56,9 @@ impl Client {
         if FATE.contains(&&*code) {
             return Err(Gone);
         }
-        let fatal = frame.field(b'V').is_some_and(|severity| severity != "ERROR");
+        let fatal = frame
+            .field(b'V')
+            .is_some_and(|severity| severity != "ERROR");
         assert!(!fatal, "{}: ended by {}", self.name, frame.line());
         Ok(frame)
     }
@@ -95,12 +99,19 @@ impl Client {
 /// The first columns of all rows, as text.
 pub(super) fn firsts(frames: &[Frame]) -> Vec<String> {
     let first = |f: &Frame| f.columns().into_iter().next().flatten().unwrap_or_default();
-    frames.iter().filter(|f| f.tag == b'D').map(|f| String::from_utf8_lossy(&first(f)).into_owned()).collect()
+    frames
+        .iter()
+        .filter(|f| f.tag == b'D')
+        .map(|f| String::from_utf8_lossy(&first(f)).into_owned())
+        .collect()
 }
 
 /// The SQLSTATE of the first error.
 pub(super) fn failure(frames: &[Frame]) -> Option<String> {
-    frames.iter().find(|f| f.tag == b'E').and_then(|f| f.field(b'C'))
+    frames
+        .iter()
+        .find(|f| f.tag == b'E')
+        .and_then(|f| f.field(b'C'))
 }
 
 /// Lives until time is up.
@@ -110,7 +121,14 @@ pub(super) fn run(world: &std::sync::Arc<World>, index: u64, dice: &mut Dice) {
         match RawClient::try_login(world.port, "pgdog", "postgres") {
             Ok(raw) => {
                 let name = format!("c{index}-{life}");
-                let client = Client { raw, name, steps: 0, setting: None, prepared: vec![false; 3], world: world.clone() };
+                let client = Client {
+                    raw,
+                    name,
+                    steps: 0,
+                    setting: None,
+                    prepared: vec![false; 3],
+                    world: world.clone(),
+                };
                 let _: Result<(), Gone> = live(client, dice);
             }
             Err(refused) => {

@@ -14,7 +14,9 @@ use super::config;
 /// The program, far from any configuration file or variable.
 fn pgdog(directory: &Scratch) -> Command {
     let mut command = Command::new(binaries::pgdog());
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PGDOG_") || name == "RUST_LOG") {
+    for (name, _) in
+        std::env::vars().filter(|(name, _)| name.starts_with("PGDOG_") || name == "RUST_LOG")
+    {
         command.env_remove(name);
     }
     command.current_dir(directory.path()).stdin(Stdio::null());
@@ -22,7 +24,11 @@ fn pgdog(directory: &Scratch) -> Command {
 }
 
 fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 /// A proxy that was started by hand.
@@ -30,9 +36,15 @@ struct Running(Child);
 
 impl Running {
     fn start(command: &mut Command, port: u16) -> Self {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("pgdog runs");
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("pgdog runs");
         guardian::watch_process(child.id());
-        let accepts = wait::until(Duration::from_secs(10), || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        let accepts = wait::until(Duration::from_secs(10), || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
         let ended = child.try_wait().ok().flatten();
         let this = Self(child);
         assert!(accepts && ended.is_none(), "it does not start: {ended:?}");
@@ -51,24 +63,61 @@ impl Drop for Running {
 #[test]
 fn configcheck_finds_everything_that_is_wrong_at_once() {
     let directory = Scratch::new("configcheck");
-    let write = |name: &str, content: &str| fs::write(directory.path().join(name), content).expect("it is writable");
-    write("pgdog.toml", "[general]\nport = 1\n\n[[databases]]\nname = \"d\"\nhost = \"h\"\n");
-    write("users.toml", "[[users]]\nname = \"u\"\ndatabase = \"d\"\npassword = \"secret123\"\n");
-    let check = || pgdog(&directory).arg("configcheck").output().expect("pgdog runs");
+    let write = |name: &str, content: &str| {
+        fs::write(directory.path().join(name), content).expect("it is writable")
+    };
+    write(
+        "pgdog.toml",
+        "[general]\nport = 1\n\n[[databases]]\nname = \"d\"\nhost = \"h\"\n",
+    );
+    write(
+        "users.toml",
+        "[[users]]\nname = \"u\"\ndatabase = \"d\"\npassword = \"secret123\"\n",
+    );
+    let check = || {
+        pgdog(&directory)
+            .arg("configcheck")
+            .output()
+            .expect("pgdog runs")
+    };
     let output = check();
-    assert!(output.status.success() && text(&output).contains("valid"), "{}", text(&output));
+    assert!(
+        output.status.success() && text(&output).contains("valid"),
+        "{}",
+        text(&output)
+    );
 
-    write("pgdog.toml", "[general]\nport = 1\nworker = 2\ndefault_pool_size = \"x\"\n\n[[databases]]\nname = \"d\"\nhost = \"h\"\npools = 1\n");
-    write("users.toml", "[[users]]\nname = \"u\"\ndatabase = \"d\"\npasword = \"secret123\"\n");
+    write(
+        "pgdog.toml",
+        "[general]\nport = 1\nworker = 2\ndefault_pool_size = \"x\"\n\n[[databases]]\nname = \"d\"\nhost = \"h\"\npools = 1\n",
+    );
+    write(
+        "users.toml",
+        "[[users]]\nname = \"u\"\ndatabase = \"d\"\npasword = \"secret123\"\n",
+    );
     let output = check();
     assert_eq!(output.status.code(), Some(1));
     let told = text(&output);
-    for expected in ["pgdog.toml:3", "\"workers\"", "pgdog.toml:4", "pgdog.toml:9", "users.toml:4", "\"password\""] {
+    for expected in [
+        "pgdog.toml:3",
+        "\"workers\"",
+        "pgdog.toml:4",
+        "pgdog.toml:9",
+        "users.toml:4",
+        "\"password\"",
+    ] {
         assert!(told.contains(expected), "no {expected} in:\n{told}");
     }
     assert!(!told.contains("secret123"), "{told}");
-    let output = pgdog(&directory).args(["configcheck", "--config", "missing.toml"]).output().expect("pgdog runs");
-    assert!(output.status.code() == Some(1) && text(&output).contains("missing.toml"), "{}", text(&output));
+    let output = pgdog(&directory)
+        .args(["configcheck", "--config", "missing.toml"])
+        .output()
+        .expect("pgdog runs");
+    assert!(
+        output.status.code() == Some(1) && text(&output).contains("missing.toml"),
+        "{}",
+        text(&output)
+    );
 }
 
 #[test]
@@ -81,12 +130,23 @@ fn keys_without_effect_are_named_once_at_start() {
         .general("read_write_strategy", "\"aggressive\"")
         .general("openmetrics_port", "9090")
         .append("[[sharded_tables]]\ndatabase = \"x\"\nname = \"t\"\ncolumn = \"id\"\ndata_type = \"bigint\"");
-    let config = config.append(&format!("[[mirroring]]\nsource_db = \"{0}\"\ndestination_db = \"{0}\"", database.name()));
+    let config = config.append(&format!(
+        "[[mirroring]]\nsource_db = \"{0}\"\ndestination_db = \"{0}\"",
+        database.name()
+    ));
     let proxy = Proxy::start(&config);
     proxy.client("pgdog", database.name()).run("select 1");
     let log = proxy.log();
-    for key in ["general.read_write_strategy", "general.openmetrics_port", "sharded_tables", "mirroring"] {
-        let named = log.lines().filter(|line| line.contains(key) && line.contains("no effect")).count();
+    for key in [
+        "general.read_write_strategy",
+        "general.openmetrics_port",
+        "sharded_tables",
+        "mirroring",
+    ] {
+        let named = log
+            .lines()
+            .filter(|line| line.contains(key) && line.contains("no effect"))
+            .count();
         assert_eq!(named, 1, "{key}:\n{log}");
     }
     assert!(!log.contains("default_pool_size: has no effect"), "{log}");
@@ -98,27 +158,65 @@ fn hash_makes_verifiers_that_log_in() {
         return;
     }
     let directory = Scratch::new("hash");
-    let output = pgdog(&directory).args(["hash", "pass word"]).output().expect("pgdog runs");
+    let output = pgdog(&directory)
+        .args(["hash", "pass word"])
+        .output()
+        .expect("pgdog runs");
     let verifier = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    assert!(output.status.success() && verifier.starts_with("SCRAM-SHA-256$4096:"), "{}", text(&output));
-    let mut asked = pgdog(&directory).arg("hash").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("pgdog runs");
-    asked.stdin.take().expect("it is piped").write_all(b"pass word\n").expect("it reads");
+    assert!(
+        output.status.success() && verifier.starts_with("SCRAM-SHA-256$4096:"),
+        "{}",
+        text(&output)
+    );
+    let mut asked = pgdog(&directory)
+        .arg("hash")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("pgdog runs");
+    asked
+        .stdin
+        .take()
+        .expect("it is piped")
+        .write_all(b"pass word\n")
+        .expect("it reads");
     let output = asked.wait_with_output().expect("it ends");
-    assert!(output.status.success() && output.stdout.starts_with(b"SCRAM-SHA-256$"), "{}", text(&output));
-    assert_ne!(output.stdout, format!("{verifier}\n").as_bytes(), "a salt of its own each time");
+    assert!(
+        output.status.success() && output.stdout.starts_with(b"SCRAM-SHA-256$"),
+        "{}",
+        text(&output)
+    );
+    assert_ne!(
+        output.stdout,
+        format!("{verifier}\n").as_bytes(),
+        "a salt of its own each time"
+    );
 
     let database = Postgres::shared().fresh_database();
     let config = pgdog_tests::ProxyConfig::transaction(Postgres::shared())
         .general("auth_type", "\"scram\"")
         .database(database.name())
-        .append_users(&format!("[[users]]\nname = \"pgdog\"\ndatabase = \"{}\"\npassword_hash = \"{verifier}\"", database.name()));
+        .append_users(&format!(
+            "[[users]]\nname = \"pgdog\"\ndatabase = \"{}\"\npassword_hash = \"{verifier}\"",
+            database.name()
+        ));
     let proxy = Proxy::start(&config);
     let psql = Psql::new(proxy.port(), "pgdog", database.name());
-    assert_eq!(psql.clone().password("pass word").run("select 1").expect("the right password"), "1");
-    psql.password("password").run("select 1").expect_error("the wrong password");
+    assert_eq!(
+        psql.clone()
+            .password("pass word")
+            .run("select 1")
+            .expect("the right password"),
+        "1"
+    );
+    psql.password("password")
+        .run("select 1")
+        .expect_error("the wrong password");
     // Postgres takes it as well.
     let mut superuser = Postgres::shared().client("postgres");
-    superuser.run(&format!("create role of_hash password '{verifier}'; drop role of_hash"));
+    superuser.run(&format!(
+        "create role of_hash password '{verifier}'; drop role of_hash"
+    ));
 }
 
 #[test]
@@ -129,13 +227,27 @@ fn a_url_is_all_it_needs() {
     let directory = Scratch::new("url");
     let database = Postgres::shared().fresh_database();
     let (port, postgres) = (free_port(), Postgres::shared().port());
-    let url = format!("postgres://pgdog:pg%64og@127.0.0.1:{postgres}/{}?pool_size=2&pooler_mode=session", database.name());
+    let url = format!(
+        "postgres://pgdog:pg%64og@127.0.0.1:{postgres}/{}?pool_size=2&pooler_mode=session",
+        database.name()
+    );
     let mut command = pgdog(&directory);
-    command.args(["--database-url", &url]).env("PGDOG_PORT", port.to_string()).env("PGDOG_HOST", "127.0.0.1");
+    command
+        .args(["--database-url", &url])
+        .env("PGDOG_PORT", port.to_string())
+        .env("PGDOG_HOST", "127.0.0.1");
     let _running = Running::start(&mut command, port);
     let psql = Psql::new(port, "pgdog", database.name());
-    assert_eq!(psql.clone().password("pgdog").run("select current_database()").expect("over the URL"), database.name());
-    psql.password("wrong").run("select 1").expect_error("a wrong password");
+    assert_eq!(
+        psql.clone()
+            .password("pgdog")
+            .run("select current_database()")
+            .expect("over the URL"),
+        database.name()
+    );
+    psql.password("wrong")
+        .run("select 1")
+        .expect_error("a wrong password");
 }
 
 #[test]
@@ -152,21 +264,49 @@ fn one_yaml_file_holds_everything() {
          users:\n  - name: pgdog\n    database: {name}\n    password: pgdog\n"
     );
     fs::write(directory.path().join("pgdog.yaml"), &yaml).expect("it is writable");
-    let mut running = Running::start(pgdog(&directory).args(["run", "--config", "pgdog.yaml"]), port);
+    let mut running = Running::start(
+        pgdog(&directory).args(["run", "--config", "pgdog.yaml"]),
+        port,
+    );
     let mut client = RawClient::login(port, "pgdog", name);
     assert_eq!(client.query_value("select 1"), "1");
     // It is what a reload reads, too.
-    fs::write(directory.path().join("pgdog.yaml"), yaml.replace("name: pgdog", "name: postgres")).expect("it is writable");
-    Command::new("kill").args(["-HUP", &running.0.id().to_string()]).status().expect("kill runs");
-    assert!(wait::until(PATIENCE, || RawClient::try_login(port, "postgres", name).is_ok()));
+    fs::write(
+        directory.path().join("pgdog.yaml"),
+        yaml.replace("name: pgdog", "name: postgres"),
+    )
+    .expect("it is writable");
+    Command::new("kill")
+        .args(["-HUP", &running.0.id().to_string()])
+        .status()
+        .expect("kill runs");
+    assert!(wait::until(PATIENCE, || RawClient::try_login(
+        port, "postgres", name
+    )
+    .is_ok()));
     assert!(running.0.try_wait().ok().flatten().is_none());
-    fs::write(directory.path().join("wrong.yaml"), "general:\n  prot: 1\n").expect("it is writable");
-    let output = pgdog(&directory).args(["configcheck", "--config", "wrong.yaml"]).output().expect("pgdog runs");
-    assert!(output.status.code() == Some(1) && text(&output).contains("\"port\""), "{}", text(&output));
+    fs::write(directory.path().join("wrong.yaml"), "general:\n  prot: 1\n")
+        .expect("it is writable");
+    let output = pgdog(&directory)
+        .args(["configcheck", "--config", "wrong.yaml"])
+        .output()
+        .expect("pgdog runs");
+    assert!(
+        output.status.code() == Some(1) && text(&output).contains("\"port\""),
+        "{}",
+        text(&output)
+    );
 }
 
 #[test]
 fn the_version_is_told() {
-    let output = pgdog(&Scratch::new("version")).arg("--version").output().expect("pgdog runs");
-    assert!(output.status.success() && text(&output).starts_with("pgdog "), "{}", text(&output));
+    let output = pgdog(&Scratch::new("version"))
+        .arg("--version")
+        .output()
+        .expect("pgdog runs");
+    assert!(
+        output.status.success() && text(&output).starts_with("pgdog "),
+        "{}",
+        text(&output)
+    );
 }

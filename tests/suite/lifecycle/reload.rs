@@ -6,7 +6,9 @@ use std::thread;
 
 use pgdog_tests::raw::PATIENCE;
 use pgdog_tests::transcript::lines;
-use pgdog_tests::{Activity, Database, Message, Postgres, Proxy, ProxyConfig, Psql, RawClient, wait};
+use pgdog_tests::{
+    Activity, Database, Message, Postgres, Proxy, ProxyConfig, Psql, RawClient, wait,
+};
 
 use super::config;
 
@@ -16,13 +18,25 @@ fn reload(proxy: &Proxy, config: &ProxyConfig) {
     let before = done();
     proxy.write_config(config);
     proxy.reload();
-    assert!(wait::until(PATIENCE, || done() > before), "no reload:\n{}", proxy.log());
+    assert!(
+        wait::until(PATIENCE, || done() > before),
+        "no reload:\n{}",
+        proxy.log()
+    );
 }
 
 fn most_at_once(proxy: &Proxy, database: &Database<'_>, wanted: usize) -> usize {
-    let mut clients: Vec<_> = (0..wanted).map(|_| proxy.client("pgdog", database.name())).collect();
-    clients.iter_mut().for_each(|client| client.send(&[Message::query("begin")]));
-    clients.iter_mut().filter_map(|client| client.until_ready().last()?.status()).filter(|status| *status == 'T').count()
+    let mut clients: Vec<_> = (0..wanted)
+        .map(|_| proxy.client("pgdog", database.name()))
+        .collect();
+    clients
+        .iter_mut()
+        .for_each(|client| client.send(&[Message::query("begin")]));
+    clients
+        .iter_mut()
+        .filter_map(|client| client.until_ready().last()?.status())
+        .filter(|status| *status == 'T')
+        .count()
 }
 
 #[test]
@@ -31,20 +45,30 @@ fn sizes_change_and_connections_stay() {
         return;
     }
     let database = Postgres::shared().fresh_database();
-    let small = config(&database).pool_size(1).general("checkout_timeout", "500").general("rollback_timeout", "100");
+    let small = config(&database)
+        .pool_size(1)
+        .general("checkout_timeout", "500")
+        .general("rollback_timeout", "100");
     let proxy = Proxy::start(&small);
     let mut client = proxy.client("pgdog", database.name());
     let pid = client.query_value("select pg_backend_pid()");
     assert_eq!(most_at_once(&proxy, &database, 3), 1);
     reload(&proxy, &small.clone().pool_size(3));
-    assert_eq!(client.query_value("select pg_backend_pid()"), pid, "the connection is kept");
+    assert_eq!(
+        client.query_value("select pg_backend_pid()"),
+        pid,
+        "the connection is kept"
+    );
     assert_eq!(most_at_once(&proxy, &database, 4), 3);
     reload(&proxy, &small);
     let mut activity = Activity::of(Postgres::shared(), &database);
-    assert!(wait::until(PATIENCE, || {
-        client.run("select 1");
-        activity.count("true") == 1
-    }), "what is too much is closed");
+    assert!(
+        wait::until(PATIENCE, || {
+            client.run("select 1");
+            activity.count("true") == 1
+        }),
+        "what is too much is closed"
+    );
 }
 
 #[test]
@@ -54,7 +78,9 @@ fn users_and_passwords_change() {
     }
     let database = Postgres::shared().fresh_database();
     let with = |users: &[(&str, &str)]| {
-        let config = ProxyConfig::transaction(Postgres::shared()).general("auth_type", "\"scram\"").database(database.name());
+        let config = ProxyConfig::transaction(Postgres::shared())
+            .general("auth_type", "\"scram\"")
+            .database(database.name());
         users.iter().fold(config, |config, (user, password)| {
             config.append_users(&format!(
                 "[[users]]\nname = \"{user}\"\ndatabase = \"{}\"\npassword = \"{password}\"\nserver_user = \"pgdog\"\nserver_password = \"pgdog\"",
@@ -63,7 +89,12 @@ fn users_and_passwords_change() {
         })
     };
     let proxy = Proxy::start(&with(&[("alice", "old"), ("bob", "bob")]));
-    let login = |user: &str, password: &str| Psql::new(proxy.port(), user, database.name()).password(password).run("select 1").success;
+    let login = |user: &str, password: &str| {
+        Psql::new(proxy.port(), user, database.name())
+            .password(password)
+            .run("select 1")
+            .success
+    };
     assert!(login("alice", "old") && login("bob", "bob") && !login("carol", "carol"));
     reload(&proxy, &with(&[("alice", "new"), ("carol", "carol")]));
     assert!(login("alice", "new") && login("carol", "carol"));
@@ -82,14 +113,20 @@ fn a_client_whose_user_is_gone_may_finish_and_is_told() {
     let mut idle = proxy.client("pgdog", database.name());
     let mut stays = proxy.client("postgres", database.name());
     inside.run("begin");
-    let without = ProxyConfig::transaction(Postgres::shared()).database(database.name()).user("postgres", "x");
+    let without = ProxyConfig::transaction(Postgres::shared())
+        .database(database.name())
+        .user("postgres", "x");
     reload(&proxy, &without);
     inside.run("select 1");
     inside.run("commit");
     for client in [&mut inside, &mut idle] {
         client.send(&[Message::query("select 1")]);
         let told = lines(&client.until_eof().expect("it is closed"));
-        assert!(told.last().is_some_and(|line| line.starts_with("E FATAL 57P01")), "{told:?}");
+        assert!(
+            told.last()
+                .is_some_and(|line| line.starts_with("E FATAL 57P01")),
+            "{told:?}"
+        );
     }
     assert_eq!(stays.query_value("select 1"), "1");
     assert!(RawClient::try_login(proxy.port(), "pgdog", database.name()).is_err());
@@ -135,7 +172,10 @@ fn nobody_notices_that_pools_are_replaced_under_load() {
     let mut client = proxy.client("pgdog", database.name());
     assert_eq!(client.query_value("show statement_timeout"), "50012ms");
     let mut activity = Activity::of(Postgres::shared(), &database);
-    assert!(wait::until(PATIENCE, || activity.count("true") <= 2), "old connections are closed");
+    assert!(
+        wait::until(PATIENCE, || activity.count("true") <= 2),
+        "old connections are closed"
+    );
 }
 
 #[test]
@@ -149,25 +189,53 @@ fn a_wrong_configuration_changes_nothing_and_is_explained() {
     let mut client = proxy.client("pgdog", database.name());
     let pid = client.query_value("select pg_backend_pid()");
     let wrong = [
-        (right.clone().general("defaul_pool_size", "3"), "did you mean \"default_pool_size\""),
-        (right.clone().general("default_pool_size", "\"three\""), "default_pool_size"),
+        (
+            right.clone().general("defaul_pool_size", "3"),
+            "did you mean \"default_pool_size\"",
+        ),
+        (
+            right.clone().general("default_pool_size", "\"three\""),
+            "default_pool_size",
+        ),
         (right.clone().append("[[databases"), "pgdog.toml:"),
-        (right.clone().append_users("[[users]]\nname = \"x\"\ndatabase = \"no_such_database\"\npassword = \"x\""), "no_such_database"),
-        (right.clone().general("tls_certificate", "\"/nonexistent/cert\"").general("tls_private_key", "\"/nonexistent/key\""), "/nonexistent/"),
+        (
+            right.clone().append_users(
+                "[[users]]\nname = \"x\"\ndatabase = \"no_such_database\"\npassword = \"x\"",
+            ),
+            "no_such_database",
+        ),
+        (
+            right
+                .clone()
+                .general("tls_certificate", "\"/nonexistent/cert\"")
+                .general("tls_private_key", "\"/nonexistent/key\""),
+            "/nonexistent/",
+        ),
     ];
     for (number, (config, hint)) in wrong.iter().enumerate() {
         proxy.write_config(config);
         proxy.reload();
         let failed = || proxy.log().matches("failed to reload").count();
-        assert!(wait::until(PATIENCE, || failed() > number), "{hint}: not refused");
+        assert!(
+            wait::until(PATIENCE, || failed() > number),
+            "{hint}: not refused"
+        );
         assert!(proxy.log().contains(hint), "{hint}:\n{}", proxy.log());
         assert_eq!(client.query_value("select pg_backend_pid()"), pid, "{hint}");
         proxy.client("pgdog", database.name()).run("select 1");
     }
     fs::remove_file(proxy.path("pgdog.toml")).expect("the file is there");
     proxy.reload();
-    assert!(wait::until(PATIENCE, || proxy.log().matches("failed to reload").count() > wrong.len()));
-    assert_eq!(client.query_value("select pg_backend_pid()"), pid, "no file");
+    assert!(wait::until(PATIENCE, || proxy
+        .log()
+        .matches("failed to reload")
+        .count()
+        > wrong.len()));
+    assert_eq!(
+        client.query_value("select pg_backend_pid()"),
+        pid,
+        "no file"
+    );
     reload(&proxy, &right);
     assert_eq!(client.query_value("select pg_backend_pid()"), pid);
 }
@@ -180,5 +248,9 @@ fn what_needs_a_restart_says_so() {
     let database = Postgres::shared().fresh_database();
     let proxy = Proxy::start(&config(&database));
     reload(&proxy, &config(&database).general("workers", "3"));
-    assert!(wait::until(PATIENCE, || proxy.log().contains("at the next start")), "{}", proxy.log());
+    assert!(
+        wait::until(PATIENCE, || proxy.log().contains("at the next start")),
+        "{}",
+        proxy.log()
+    );
 }

@@ -10,8 +10,16 @@ use pgdog_tests::{Activity, Message, Postgres, Proxy, RawClient, wait};
 use super::config;
 
 fn told_to_go(client: &mut RawClient, what: &str) {
-    let told = lines(&client.until_eof().unwrap_or_else(|| panic!("{what}: not closed")));
-    assert!(told.last().is_some_and(|line| line.starts_with("E FATAL 57P01")), "{what}: {told:?}");
+    let told = lines(
+        &client
+            .until_eof()
+            .unwrap_or_else(|| panic!("{what}: not closed")),
+    );
+    assert!(
+        told.last()
+            .is_some_and(|line| line.starts_with("E FATAL 57P01")),
+        "{what}: {told:?}"
+    );
 }
 
 #[test]
@@ -35,15 +43,30 @@ fn idle_clients_go_and_transactions_finish() {
         proxy.signal(signal);
         told_to_go(&mut idle, "idle");
         told_to_go(&mut pinned, "pinned and idle");
-        assert!(wait::until(PATIENCE, || TcpStream::connect(("127.0.0.1", proxy.port())).is_err()), "{signal}: it still listens");
+        assert!(
+            wait::until(PATIENCE, || TcpStream::connect(("127.0.0.1", proxy.port()))
+                .is_err()),
+            "{signal}: it still listens"
+        );
         // The transaction goes on, over as many queries as it takes.
         inside.run("insert into t values (2)");
         let told = lines(&inside.query("commit"));
-        assert_eq!(told.first().map(String::as_str), Some("C COMMIT"), "{signal}: {told:?}");
+        assert_eq!(
+            told.first().map(String::as_str),
+            Some("C COMMIT"),
+            "{signal}: {told:?}"
+        );
         told_to_go(&mut inside, "after its transaction");
         let told = lines(&running.until_eof().expect("it is closed"));
-        assert!(told.iter().any(|line| line.contains("finished")), "{signal}: {told:?}");
-        assert!(told.last().is_some_and(|line| line.starts_with("E FATAL 57P01")), "{signal}: {told:?}");
+        assert!(
+            told.iter().any(|line| line.contains("finished")),
+            "{signal}: {told:?}"
+        );
+        assert!(
+            told.last()
+                .is_some_and(|line| line.starts_with("E FATAL 57P01")),
+            "{signal}: {told:?}"
+        );
         assert_eq!(proxy.wait(PATIENCE), Some(0), "{signal}");
         activity.wait(0, "true");
     }
@@ -58,7 +81,9 @@ fn what_does_not_finish_in_time_is_ended_in_postgres_too() {
     let database = Postgres::shared().fresh_database();
     for termination in [None, Some("300")] {
         let config = config(&database).general("shutdown_timeout", "500");
-        let config = termination.iter().fold(config, |config, limit| config.general("shutdown_termination_timeout", limit));
+        let config = termination.iter().fold(config, |config, limit| {
+            config.general("shutdown_termination_timeout", limit)
+        });
         let mut proxy = Proxy::start(&config);
         let mut activity = Activity::of(Postgres::shared(), &database);
         let mut inside = proxy.client("pgdog", database.name());
@@ -70,13 +95,28 @@ fn what_does_not_finish_in_time_is_ended_in_postgres_too() {
         proxy.terminate();
         told_to_go(&mut inside, "in a transaction");
         let told = lines(&running.until_eof().expect("it is closed"));
-        assert!(told.last().is_some_and(|line| line.starts_with("E FATAL 57P01")), "{termination:?}: {told:?}");
+        assert!(
+            told.last()
+                .is_some_and(|line| line.starts_with("E FATAL 57P01")),
+            "{termination:?}: {told:?}"
+        );
         if termination.is_some() {
-            assert!(told.iter().any(|line| line.starts_with("E ERROR 57014")), "its query is cancelled first: {told:?}");
+            assert!(
+                told.iter().any(|line| line.starts_with("E ERROR 57014")),
+                "its query is cancelled first: {told:?}"
+            );
         }
-        assert!(start.elapsed() >= Duration::from_millis(400), "{:?}", start.elapsed());
+        assert!(
+            start.elapsed() >= Duration::from_millis(400),
+            "{:?}",
+            start.elapsed()
+        );
         assert_eq!(proxy.wait(PATIENCE), Some(0));
-        assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(6),
+            "{:?}",
+            start.elapsed()
+        );
         activity.wait(0, "true");
     }
 }
@@ -92,13 +132,24 @@ fn a_second_signal_ends_at_once() {
         let mut inside = proxy.client("pgdog", database.name());
         inside.run("begin");
         proxy.signal(signals[0]);
-        assert!(wait::until(PATIENCE, || proxy.log().contains("shutting down")), "{signals:?}");
+        assert!(
+            wait::until(PATIENCE, || proxy.log().contains("shutting down")),
+            "{signals:?}"
+        );
         assert_eq!(inside.query_value("select 1"), "1");
-        assert!(wait::until(PATIENCE, || TcpStream::connect(("127.0.0.1", proxy.port())).is_err()));
+        assert!(wait::until(PATIENCE, || TcpStream::connect((
+            "127.0.0.1",
+            proxy.port()
+        ))
+        .is_err()));
         let start = Instant::now();
         proxy.signal(signals[1]);
         assert_eq!(proxy.wait(PATIENCE), Some(0), "{signals:?}");
-        assert!(start.elapsed() < Duration::from_secs(2), "{signals:?}: {:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(2),
+            "{signals:?}: {:?}",
+            start.elapsed()
+        );
         inside.until_eof().expect("it is closed");
     }
     Activity::of(Postgres::shared(), &database).wait(0, "true");
@@ -117,6 +168,13 @@ fn without_clients_it_ends_at_once() {
     let start = Instant::now();
     proxy.terminate();
     assert_eq!(proxy.wait(PATIENCE), Some(0));
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
-    assert!(proxy.log().contains("open files"), "the limit on open files is reported");
+    assert!(
+        start.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(
+        proxy.log().contains("open files"),
+        "the limit on open files is reported"
+    );
 }

@@ -23,14 +23,25 @@ fn a_unix_socket_serves_beside_tcp() {
     }
     let database = Postgres::shared().fresh_database();
     let directory = Scratch::new("socket");
-    let config = with_socket(config(&database), directory.path()).general("auth_type", "\"scram\"").general("unix_socket_mode", "\"0770\"");
+    let config = with_socket(config(&database), directory.path())
+        .general("auth_type", "\"scram\"")
+        .general("unix_socket_mode", "\"0770\"");
     let mut proxy = Proxy::start(&config);
     let file = directory.path().join(format!(".s.PGSQL.{}", proxy.port()));
-    let mode = fs::metadata(&file).expect("the socket is there").permissions().mode() & 0o777;
+    let mode = fs::metadata(&file)
+        .expect("the socket is there")
+        .permissions()
+        .mode()
+        & 0o777;
     assert_eq!(mode, 0o770);
-    let psql = Psql::new(proxy.port(), "pgdog", database.name()).password("pgdog").with("host", &directory.path().display().to_string());
+    let psql = Psql::new(proxy.port(), "pgdog", database.name())
+        .password("pgdog")
+        .with("host", &directory.path().display().to_string());
     assert_eq!(psql.run("select 1").expect("over the unix socket"), "1");
-    psql.clone().password("wrong").run("select 1").expect_error("a wrong password");
+    psql.clone()
+        .password("wrong")
+        .run("select 1")
+        .expect_error("a wrong password");
     let tcp = psql.with("host", "127.0.0.1").run("select 1");
     assert_eq!(tcp.expect("over TCP"), "1");
     proxy.terminate();
@@ -45,10 +56,14 @@ fn a_plain_password_is_fine_on_a_unix_socket() {
     }
     let database = Postgres::shared().fresh_database();
     let directory = Scratch::new("socket");
-    let proxy = Proxy::start(&with_socket(config(&database), directory.path()).general("auth_type", "\"plain\""));
+    let proxy = Proxy::start(
+        &with_socket(config(&database), directory.path()).general("auth_type", "\"plain\""),
+    );
     let psql = Psql::new(proxy.port(), "pgdog", database.name()).password("pgdog");
     psql.run("select 1").expect_error("not over TCP");
-    let output = psql.with("host", &directory.path().display().to_string()).run("select 1");
+    let output = psql
+        .with("host", &directory.path().display().to_string())
+        .run("select 1");
     assert_eq!(output.expect("over the unix socket"), "1");
 }
 
@@ -65,13 +80,22 @@ fn a_socket_file_that_a_crash_left_is_replaced_and_one_in_use_is_not() {
     let listener = UnixListener::bind(&file).expect("the scratch directory is writable");
     let mut refused = Proxy::launch(&config, port, &[]);
     assert_eq!(refused.wait(Duration::from_secs(10)), Some(1));
-    assert!(refused.log().contains(&file.display().to_string()) && refused.log().contains("listening"), "{}", refused.log());
+    assert!(
+        refused.log().contains(&file.display().to_string()) && refused.log().contains("listening"),
+        "{}",
+        refused.log()
+    );
     // The file stays behind when a process dies.
     drop(listener);
     assert!(file.exists());
     let proxy = Proxy::launch(&config, port, &[]);
-    let psql = Psql::new(port, "pgdog", database.name()).with("host", &directory.path().display().to_string());
-    assert!(pgdog_tests::wait::until(PATIENCE, || psql.run("select 1").success), "{}", proxy.log());
+    let psql = Psql::new(port, "pgdog", database.name())
+        .with("host", &directory.path().display().to_string());
+    assert!(
+        pgdog_tests::wait::until(PATIENCE, || psql.run("select 1").success),
+        "{}",
+        proxy.log()
+    );
 }
 
 #[test]
@@ -85,5 +109,8 @@ fn a_port_that_is_taken_is_named() {
     let mut proxy = Proxy::launch(&config(&database), port, &[]);
     assert_eq!(proxy.wait(Duration::from_secs(10)), Some(1));
     let log = proxy.log();
-    assert!(log.contains(&format!("127.0.0.1:{port}")) && log.to_lowercase().contains("in use"), "{log}");
+    assert!(
+        log.contains(&format!("127.0.0.1:{port}")) && log.to_lowercase().contains("in use"),
+        "{log}"
+    );
 }

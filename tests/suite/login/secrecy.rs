@@ -23,12 +23,18 @@ fn with_scram() {
 
 #[test]
 fn with_md5() {
-    with("md5", |client| client.send(&[Message::Password(b"md500000000000000000000000000000000\0".to_vec())]));
+    with("md5", |client| {
+        client.send(&[Message::Password(
+            b"md500000000000000000000000000000000\0".to_vec(),
+        )])
+    });
 }
 
 #[test]
 fn with_plain() {
-    with("plain", |client| client.send(&[Message::Password(b"wrong\0".to_vec())]));
+    with("plain", |client| {
+        client.send(&[Message::Password(b"wrong\0".to_vec())])
+    });
 }
 
 #[test]
@@ -41,7 +47,9 @@ fn salts_of_unknown_users_stay_the_same() {
         let mut client = greeted(&proxy, user);
         client.send(&[Message::Password(sasl_initial())]);
         let text = sasl_continue(&mut client);
-        text.split(',').find_map(|part| part.strip_prefix("s=").map(str::to_owned)).expect("there is a salt")
+        text.split(',')
+            .find_map(|part| part.strip_prefix("s=").map(str::to_owned))
+            .expect("there is a salt")
     };
     assert_eq!(salt("nobody"), salt("nobody"));
     assert_ne!(salt("nobody"), salt("somebody"));
@@ -50,7 +58,10 @@ fn salts_of_unknown_users_stay_the_same() {
 }
 
 fn config(auth: &str) -> ProxyConfig {
-    asking(Postgres::shared(), auth).general("plain_without_tls", "true").database("postgres").user("pgdog", "secret")
+    asking(Postgres::shared(), auth)
+        .general("plain_without_tls", "true")
+        .database("postgres")
+        .user("pgdog", "secret")
 }
 
 /// Fails to log in as a known and as an unknown user, and compares.
@@ -64,7 +75,12 @@ fn with(auth: &str, answer: impl Fn(&mut RawClient)) {
         let mut client = greeted(&proxy, user);
         answer(&mut client);
         let frames = client.until_eof().expect("it is closed");
-        (start.elapsed(), pgdog_tests::transcript::lines(&frames).join("\n").replace(user, "USER"))
+        (
+            start.elapsed(),
+            pgdog_tests::transcript::lines(&frames)
+                .join("\n")
+                .replace(user, "USER"),
+        )
     };
     // What is derived once is derived now.
     assert_eq!(attempt("pgdog").1, attempt("nobody").1);
@@ -72,7 +88,10 @@ fn with(auth: &str, answer: impl Fn(&mut RawClient)) {
     for _ in 0..ROUNDS {
         for (user, times) in ["pgdog", "nobody"].iter().zip(&mut times) {
             let (time, told) = attempt(user);
-            assert!(told.contains("FATAL 28P01: password authentication failed for user \"USER\""), "{user}: {told}");
+            assert!(
+                told.contains("FATAL 28P01: password authentication failed for user \"USER\""),
+                "{user}: {told}"
+            );
             times.push(time);
         }
     }
@@ -85,7 +104,10 @@ fn with(auth: &str, answer: impl Fn(&mut RawClient)) {
 /// A client that has been asked for its password.
 fn greeted(proxy: &Proxy, user: &str) -> RawClient {
     let mut client = RawClient::open(proxy.port()).expect("the proxy accepts");
-    client.send(&[Message::startup(&[("user", user), ("database", "postgres")])]);
+    client.send(&[Message::startup(&[
+        ("user", user),
+        ("database", "postgres"),
+    ])]);
     match client.receive(PATIENCE) {
         Received::Frame(frame) if frame.tag == b'R' => client,
         other => panic!("{user} was not asked: {other:?}"),
@@ -95,19 +117,27 @@ fn greeted(proxy: &Proxy, user: &str) -> RawClient {
 fn sasl_initial() -> Vec<u8> {
     let first = b"n,,n=,r=rOprNGfwEbeRWgbNEkqO";
     let mut body = b"SCRAM-SHA-256\0".to_vec();
-    body.extend(u32::try_from(first.len()).expect("it is short").to_be_bytes());
+    body.extend(
+        u32::try_from(first.len())
+            .expect("it is short")
+            .to_be_bytes(),
+    );
     body.extend(first);
     body
 }
 
 fn sasl_continue(client: &mut RawClient) -> String {
     match client.receive(PATIENCE) {
-        Received::Frame(frame) if frame.tag == b'R' => String::from_utf8_lossy(&frame.body[4..]).into_owned(),
+        Received::Frame(frame) if frame.tag == b'R' => {
+            String::from_utf8_lossy(&frame.body[4..]).into_owned()
+        }
         other => panic!("no server-first-message: {other:?}"),
     }
 }
 
 fn server_nonce(client: &mut RawClient) -> String {
     let text = sasl_continue(client);
-    text.split(',').find_map(|part| part.strip_prefix("r=").map(str::to_owned)).expect("there is a nonce")
+    text.split(',')
+        .find_map(|part| part.strip_prefix("r=").map(str::to_owned))
+        .expect("there is a nonce")
 }

@@ -12,20 +12,35 @@ fn proxy(pool_size: usize) -> Proxy {
 }
 
 fn start(proxy: &Proxy, version: (u16, u16), more: &[(&str, &str)]) -> (RawClient, Vec<String>) {
-    let parameters = [("user", "pgdog"), ("database", "postgres")].iter().chain(more);
-    let parameters = parameters.map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let parameters = [("user", "pgdog"), ("database", "postgres")]
+        .iter()
+        .chain(more);
+    let parameters = parameters
+        .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
     let mut client = RawClient::open(proxy.port()).expect("the proxy accepts");
-    client.send(&[Message::Startup { version, parameters }]);
+    client.send(&[Message::Startup {
+        version,
+        parameters,
+    }]);
     let frames = client.until_ready();
     (client, lines(&frames))
 }
 
 fn key(transcript: &[String]) -> &str {
-    transcript.iter().find(|line| line.starts_with("K ")).map_or("no key", |line| line.as_str())
+    transcript
+        .iter()
+        .find(|line| line.starts_with("K "))
+        .map_or("no key", |line| line.as_str())
 }
 
 /// A version with further parameters; the answer to what is unknown, and the key.
-type Case<'a> = ((u16, u16), &'a [(&'a str, &'a str)], Option<&'a str>, &'a str);
+type Case<'a> = (
+    (u16, u16),
+    &'a [(&'a str, &'a str)],
+    Option<&'a str>,
+    &'a str,
+);
 
 #[test]
 fn newer_protocols_are_negotiated_and_get_long_keys() {
@@ -37,19 +52,44 @@ fn newer_protocols_are_negotiated_and_get_long_keys() {
         ((3, 0), &[], None, "K pid 4-byte key"),
         ((3, 2), &[], None, "K pid 32-byte key"),
         ((3, 9999), &[], Some("v 3.2 []"), "K pid 32-byte key"),
-        ((3, 9999), &[("_pq_.test_protocol_negotiation", "")], Some("v 3.2 [\"_pq_.test_protocol_negotiation\"]"), "K pid 32-byte key"),
-        ((3, 0), &[("_pq_.a", "1"), ("_pq_.b", "2")], Some("v 3.0 [\"_pq_.a\", \"_pq_.b\"]"), "K pid 4-byte key"),
+        (
+            (3, 9999),
+            &[("_pq_.test_protocol_negotiation", "")],
+            Some("v 3.2 [\"_pq_.test_protocol_negotiation\"]"),
+            "K pid 32-byte key",
+        ),
+        (
+            (3, 0),
+            &[("_pq_.a", "1"), ("_pq_.b", "2")],
+            Some("v 3.0 [\"_pq_.a\", \"_pq_.b\"]"),
+            "K pid 4-byte key",
+        ),
     ];
     for (version, more, negotiated, expected_key) in cases {
         let (mut client, transcript) = start(&proxy, version, more);
-        assert_eq!(transcript.iter().find(|line| line.starts_with("v ")).map(String::as_str), negotiated, "{version:?} {more:?}");
-        assert!(negotiated.is_none_or(|line| transcript[0] == line), "first of all: {transcript:?}");
+        assert_eq!(
+            transcript
+                .iter()
+                .find(|line| line.starts_with("v "))
+                .map(String::as_str),
+            negotiated,
+            "{version:?} {more:?}"
+        );
+        assert!(
+            negotiated.is_none_or(|line| transcript[0] == line),
+            "first of all: {transcript:?}"
+        );
         assert_eq!(key(&transcript), expected_key, "{version:?} {more:?}");
         assert_eq!(client.query_value("select 1"), "1");
     }
     for version in [(2, 0), (4, 0)] {
         let (_, transcript) = start(&proxy, version, &[]);
-        assert!(transcript.last().is_some_and(|line| line.starts_with("E FATAL 0A000")), "{version:?}: {transcript:?}");
+        assert!(
+            transcript
+                .last()
+                .is_some_and(|line| line.starts_with("E FATAL 0A000")),
+            "{version:?}: {transcript:?}"
+        );
     }
 }
 
@@ -60,9 +100,23 @@ fn settings_of_the_startup_packet_hold_on_every_server() {
     }
     let proxy = proxy(1);
     let options = "-c work_mem=7MB -c my.text=a\\ b\\\\c --statement-timeout=12345 -cgeqo=off";
-    let (mut client, transcript) = start(&proxy, (3, 0), &[("options", options), ("DateStyle", "German, DMY"), ("application_name", "it's me")]);
-    assert!(transcript.contains(&"S DateStyle=German, DMY".to_owned()), "{transcript:?}");
-    assert!(transcript.contains(&"S application_name=it's me".to_owned()), "{transcript:?}");
+    let (mut client, transcript) = start(
+        &proxy,
+        (3, 0),
+        &[
+            ("options", options),
+            ("DateStyle", "German, DMY"),
+            ("application_name", "it's me"),
+        ],
+    );
+    assert!(
+        transcript.contains(&"S DateStyle=German, DMY".to_owned()),
+        "{transcript:?}"
+    );
+    assert!(
+        transcript.contains(&"S application_name=it's me".to_owned()),
+        "{transcript:?}"
+    );
     let sql = "select current_setting('work_mem'), current_setting('my.text'), current_setting('statement_timeout'), \
         current_setting('geqo'), current_setting('datestyle'), current_setting('application_name')";
     let (mut other, _) = start(&proxy, (3, 0), &[]);
@@ -96,10 +150,19 @@ fn wrong_settings_are_refused_at_login_with_postgres_own_words() {
     ];
     for more in cases {
         let (_, through) = start(&proxy, (3, 0), more);
-        let parameters: Vec<(&str, &str)> = [("user", "pgdog"), ("database", "postgres")].iter().chain(more).copied().collect();
-        let (_, direct) = RawClient::login_with(Postgres::shared().port(), &parameters).expect("Postgres accepts");
+        let parameters: Vec<(&str, &str)> = [("user", "pgdog"), ("database", "postgres")]
+            .iter()
+            .chain(more)
+            .copied()
+            .collect();
+        let (_, direct) = RawClient::login_with(Postgres::shared().port(), &parameters)
+            .expect("Postgres accepts");
         let code = |line: &str| line.split(':').next().map(str::to_owned);
-        assert_eq!(through.last().and_then(|line| code(line)), code(&refusal(&direct)), "{more:?}: {through:?} {direct:?}");
+        assert_eq!(
+            through.last().and_then(|line| code(line)),
+            code(&refusal(&direct)),
+            "{more:?}: {through:?} {direct:?}"
+        );
     }
     // The server that refused them is as good as before.
     let (mut client, _) = start(&proxy, (3, 0), &[]);
@@ -117,14 +180,20 @@ fn packets_that_are_no_startup_packets_are_refused() {
         (&[0x7f, 0xff, 0xff, 0xff, 0, 3, 0, 0], "E FATAL 08P01"),
         (&[0xff, 0xff, 0xff, 0xff, 0, 3, 0, 0], "E FATAL 08P01"),
         (&[0, 0, 0, 9, 0, 3, 0, 0, 0], "E FATAL 28000"),
-        (&[0, 0, 0, 13, 0, 3, 0, 0, b'u', b's', b'e', b'r', 0], "E FATAL 08P01"),
+        (
+            &[0, 0, 0, 13, 0, 3, 0, 0, b'u', b's', b'e', b'r', 0],
+            "E FATAL 08P01",
+        ),
         (b"GET / HTTP/1.1\r\n\r\n", "E FATAL 08P01"),
     ];
     for (packet, expected) in packets {
         let mut client = RawClient::open(proxy.port()).expect("the proxy accepts");
         client.send_bytes(packet.to_vec());
         let frames = client.until_eof().expect("it is closed");
-        assert!(refusal(&frames).starts_with(expected), "{packet:?}: {frames:?}");
+        assert!(
+            refusal(&frames).starts_with(expected),
+            "{packet:?}: {frames:?}"
+        );
     }
     let mut client = RawClient::open(proxy.port()).expect("the proxy accepts");
     client.send(&[Message::SslRequest]);

@@ -40,7 +40,11 @@ impl FakeServer {
                 });
             }
         });
-        Self { port, ended, thread: Some(thread) }
+        Self {
+            port,
+            ended,
+            thread: Some(thread),
+        }
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -115,6 +119,14 @@ pub(super) fn welcome() -> Vec<u8> {
 /// The answer to `select`: one row with one column.
 pub(super) fn one_row() -> Vec<u8> {
     let mut columns = b"\0\x01a\0".to_vec();
-    columns.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 25, 255, 255, 255, 255, 255, 255, 0, 0]);
-    [frame(b'T', &columns), frame(b'D', b"\0\x01\0\0\0\x011"), frame(b'C', b"SELECT 1\0"), frame(b'Z', b"I")].concat()
+    columns.extend([
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 25, 255, 255, 255, 255, 255, 255, 0, 0,
+    ]);
+    [
+        frame(b'T', &columns),
+        frame(b'D', b"\0\x01\0\0\0\x011"),
+        frame(b'C', b"SELECT 1\0"),
+        frame(b'Z', b"I"),
+    ]
+    .concat()
 }

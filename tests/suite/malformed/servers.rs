@@ -29,7 +29,9 @@ fn proxy(server: &FakeServer) -> Proxy {
 fn ask(proxy: &Proxy, what: &str) -> Vec<Frame> {
     let started = Instant::now();
     let mut frames = Vec::new();
-    let Ok((mut client, greeting)) = RawClient::login_with(proxy.port(), &[("user", "pgdog"), ("database", "fake")]) else {
+    let Ok((mut client, greeting)) =
+        RawClient::login_with(proxy.port(), &[("user", "pgdog"), ("database", "fake")])
+    else {
         panic!("{what}: the proxy does not accept connections");
     };
     frames.extend(greeting);
@@ -49,12 +51,19 @@ fn ask(proxy: &Proxy, what: &str) -> Vec<Frame> {
             }
         }
     }
-    assert!(started.elapsed() < DEADLINE, "{what}: took {:?}", started.elapsed());
+    assert!(
+        started.elapsed() < DEADLINE,
+        "{what}: took {:?}",
+        started.elapsed()
+    );
     frames
 }
 
 /// Plays `broken` for the first `times` connections, and a right server after that.
-fn broken_then_right(times: usize, broken: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> FakeServer {
+fn broken_then_right(
+    times: usize,
+    broken: impl Fn(&mut TcpStream) + Send + Sync + 'static,
+) -> FakeServer {
     let count = AtomicUsize::new(0);
     FakeServer::start(move |stream| {
         if count.fetch_add(1, Ordering::Relaxed) < times {
@@ -119,7 +128,10 @@ fn noise_from_a_server_is_an_error_to_the_client() {
         let what = format!("noise {seed}");
         let frames = ask(&proxy, &what);
         // Where the login was noise, the proxy has tried again; a query is not asked twice.
-        assert!(seed % 2 == 0 || !frames.iter().any(|f| f.tag == b'D'), "{what}: {frames:?}");
+        assert!(
+            seed % 2 == 0 || !frames.iter().any(|f| f.tag == b'D'),
+            "{what}: {frames:?}"
+        );
         recovers(&proxy, &what);
     }
 }
@@ -131,15 +143,27 @@ fn a_server_that_breaks_the_order_is_left_and_its_client_told() {
     }
     let plays: Vec<(&str, Vec<u8>)> = vec![
         ("an answer to nothing", frame(b'1', b"")),
-        ("two ReadyForQuery", [frame(b'Z', b"I"), frame(b'Z', b"I")].concat()),
+        (
+            "two ReadyForQuery",
+            [frame(b'Z', b"I"), frame(b'Z', b"I")].concat(),
+        ),
         ("a ReadyForQuery of unknown state", frame(b'Z', b"Q")),
         ("a ReadyForQuery without state", frame(b'Z', b"")),
-        ("a BindComplete in a query", [frame(b'2', b""), frame(b'Z', b"I")].concat()),
-        ("an unknown message", [frame(b'y', b"abc"), frame(b'Z', b"I")].concat()),
+        (
+            "a BindComplete in a query",
+            [frame(b'2', b""), frame(b'Z', b"I")].concat(),
+        ),
+        (
+            "an unknown message",
+            [frame(b'y', b"abc"), frame(b'Z', b"I")].concat(),
+        ),
         ("a late authentication request", frame(b'R', &[0, 0, 0, 3])),
         ("a negative length", vec![b'C', 255, 255, 255, 255]),
         ("a zero length", vec![b'Z', 0, 0, 0, 0]),
-        ("an error of a gigabyte", vec![b'E', 0x3f, 255, 255, 255, b'S']),
+        (
+            "an error of a gigabyte",
+            vec![b'E', 0x3f, 255, 255, 255, b'S'],
+        ),
         ("a tag of a gigabyte", vec![b'C', 0x3f, 255, 255, 255, b'S']),
         ("half a row", vec![b'D', 0, 0, 1, 0, 1, 2]),
         ("half an error", vec![b'E', 0, 0, 0, 50, b'S', b'E']),
@@ -154,7 +178,10 @@ fn a_server_that_breaks_the_order_is_left_and_its_client_told() {
         });
         let proxy = proxy(&server);
         let frames = ask(&proxy, what);
-        assert!(!frames.iter().any(|f| f.tag == b'D' && f.body.len() == 7), "{what}: {frames:?}");
+        assert!(
+            !frames.iter().any(|f| f.tag == b'D' && f.body.len() == 7),
+            "{what}: {frames:?}"
+        );
         recovers(&proxy, what);
     }
 }
@@ -164,7 +191,16 @@ fn errors_without_fields_are_still_errors() {
     if !Postgres::installed() {
         return;
     }
-    for body in [&b""[..], b"\0", b"S", b"Mno end", b"\0\0\0", b"C\0\0", b"SFATAL\0\0", b"\xff\xfe\0\0"] {
+    for body in [
+        &b""[..],
+        b"\0",
+        b"S",
+        b"Mno end",
+        b"\0\0\0",
+        b"C\0\0",
+        b"SFATAL\0\0",
+        b"\xff\xfe\0\0",
+    ] {
         let server = FakeServer::start(move |stream| {
             say(stream, &welcome());
             while next(stream).is_some() {
@@ -208,17 +244,28 @@ fn a_server_that_speaks_unasked_is_not_handed_to_a_client() {
         say(stream, &welcome());
         while let Some(kind) = next(stream) {
             if kind == b'Q' {
-                say(stream, &[one_row(), frame(b'D', b"\0\x01\0\0\0\x06secret")].concat());
+                say(
+                    stream,
+                    &[one_row(), frame(b'D', b"\0\x01\0\0\0\x06secret")].concat(),
+                );
             }
         }
     });
     let proxy = proxy(&server);
     for round in 0..5 {
         let frames = ask(&proxy, "unasked");
-        let secret = frames.iter().any(|f| f.tag == b'D' && f.body.ends_with(b"secret"));
+        let secret = frames
+            .iter()
+            .any(|f| f.tag == b'D' && f.body.ends_with(b"secret"));
         let rest = frames.iter().skip_while(|f| f.tag != b'T').count();
-        assert!(!(secret && round > 0 && rest > 4), "round {round}: {frames:?}");
+        assert!(
+            !(secret && round > 0 && rest > 4),
+            "round {round}: {frames:?}"
+        );
         let first = frames.iter().find(|f| f.tag == b'D');
-        assert!(first.is_none_or(|f| f.body.ends_with(b"1")), "round {round}: {frames:?}");
+        assert!(
+            first.is_none_or(|f| f.body.ends_with(b"1")),
+            "round {round}: {frames:?}"
+        );
     }
 }

@@ -18,9 +18,14 @@ fn a_rush_of_clients_does_not_pass_the_limit() {
     proxy.client("pgdog", database.name()).goodbye();
     for _ in 0..5 {
         let let_in: Vec<_> = thread::scope(|scope| {
-            let rush: Vec<_> =
-                (0..40).map(|_| scope.spawn(|| RawClient::try_login(proxy.port(), "pgdog", database.name()))).collect();
-            rush.into_iter().filter_map(|client| client.join().expect("it logs in or not").ok()).collect()
+            let rush: Vec<_> = (0..40)
+                .map(|_| {
+                    scope.spawn(|| RawClient::try_login(proxy.port(), "pgdog", database.name()))
+                })
+                .collect();
+            rush.into_iter()
+                .filter_map(|client| client.join().expect("it logs in or not").ok())
+                .collect()
         });
         assert_eq!(let_in.len(), 10);
         let_in.into_iter().for_each(RawClient::goodbye);
@@ -29,7 +34,10 @@ fn a_rush_of_clients_does_not_pass_the_limit() {
 
 /// A user of a database with further lines.
 fn user(database: &Database<'_>, name: &str, lines: &str) -> String {
-    format!("[[users]]\nname = \"{name}\"\ndatabase = \"{}\"\npassword = \"x\"\nserver_user = \"pgdog\"\n{lines}\n", database.name())
+    format!(
+        "[[users]]\nname = \"{name}\"\ndatabase = \"{}\"\npassword = \"x\"\nserver_user = \"pgdog\"\n{lines}\n",
+        database.name()
+    )
 }
 
 fn refused(proxy: &Proxy, user: &str, database: &str) -> String {
@@ -43,13 +51,23 @@ fn clients_above_the_limit_of_the_process_are_refused() {
     }
     let database = Postgres::shared().fresh_database();
     let proxy = Proxy::start(&config(&database, 2).general("max_client_conn", "3"));
-    let mut clients: Vec<_> = (0..3).map(|_| proxy.client("pgdog", database.name())).collect();
+    let mut clients: Vec<_> = (0..3)
+        .map(|_| proxy.client("pgdog", database.name()))
+        .collect();
     for _ in 0..3 {
         let told = refused(&proxy, "pgdog", database.name());
-        assert!(told.starts_with("E FATAL 53300") && told.contains("max_client_conn"), "{told}");
+        assert!(
+            told.starts_with("E FATAL 53300") && told.contains("max_client_conn"),
+            "{told}"
+        );
     }
     clients.pop();
-    assert!(wait::until(PATIENCE, || RawClient::try_login(proxy.port(), "pgdog", database.name()).is_ok()));
+    assert!(wait::until(PATIENCE, || RawClient::try_login(
+        proxy.port(),
+        "pgdog",
+        database.name()
+    )
+    .is_ok()));
 }
 
 #[test]
@@ -67,18 +85,32 @@ fn clients_above_the_limit_of_a_user_or_a_database_are_refused() {
         .append_users(&user(&first, "many", ""))
         .append_users(&user(&second, "many", ""));
     let proxy = Proxy::start(&config);
-    let mut few = vec![proxy.client("few", first.name()), proxy.client("few", second.name())];
+    let mut few = vec![
+        proxy.client("few", first.name()),
+        proxy.client("few", second.name()),
+    ];
     for database in [&first, &second] {
         let told = refused(&proxy, "few", database.name());
-        assert!(told.starts_with("E FATAL 53300") && told.contains("\"few\""), "{told}");
+        assert!(
+            told.starts_with("E FATAL 53300") && told.contains("\"few\""),
+            "{told}"
+        );
     }
     let many: Vec<_> = (0..2).map(|_| proxy.client("many", first.name())).collect();
     let told = refused(&proxy, "many", first.name());
-    assert!(told.starts_with("E FATAL 53300") && told.contains(first.name()), "{told}");
+    assert!(
+        told.starts_with("E FATAL 53300") && told.contains(first.name()),
+        "{told}"
+    );
     let _elsewhere = proxy.client("many", second.name());
     drop(many);
     few.pop();
-    assert!(wait::until(PATIENCE, || RawClient::try_login(proxy.port(), "few", first.name()).is_ok()));
+    assert!(wait::until(PATIENCE, || RawClient::try_login(
+        proxy.port(),
+        "few",
+        first.name()
+    )
+    .is_ok()));
 }
 
 /// A database whose servers are shared by the users `noisy` and `quiet`.
@@ -118,8 +150,13 @@ fn a_noisy_user_starves_nobody() {
         assert!(wait::until(PATIENCE, || most.load(Ordering::Relaxed) == 4));
         // One quiet client waits for its first server, and not for every later one as well.
         let mut quiet = proxy.client("quiet", database.name());
-        let slowest = (0..20).map(|_| timed(|| quiet.run("select pg_sleep(0.01)")).1).max();
-        assert!(slowest < Some(millis(1500)), "a quiet client waited {slowest:?}");
+        let slowest = (0..20)
+            .map(|_| timed(|| quiet.run("select pg_sleep(0.01)")).1)
+            .max();
+        assert!(
+            slowest < Some(millis(1500)),
+            "a quiet client waited {slowest:?}"
+        );
         // As many who want as much get as much.
         let before = noisy.load(Ordering::Relaxed);
         let quiet = AtomicUsize::new(0);
@@ -147,7 +184,9 @@ fn idle_servers_of_one_user_make_room_for_another() {
     let mut activity = Activity::of(Postgres::shared(), &database);
     for _ in 0..3 {
         for user in ["noisy", "quiet"] {
-            let mut clients: Vec<_> = (0..2).map(|_| proxy.client(user, database.name())).collect();
+            let mut clients: Vec<_> = (0..2)
+                .map(|_| proxy.client(user, database.name()))
+                .collect();
             clients.iter_mut().for_each(|client| client.run("begin"));
             assert_eq!(activity.count("true"), 2);
             clients.iter_mut().for_each(|client| client.run("commit"));

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use pgdog_tests::raw::PATIENCE;
 use pgdog_tests::transcript::lines;
-use pgdog_tests::{Activity, Message, Postgres, PostgresOptions, Proxy, ProxyConfig, RawClient, StopMode, wait};
+use pgdog_tests::{
+    Activity, Message, Postgres, PostgresOptions, Proxy, ProxyConfig, RawClient, StopMode, wait,
+};
 
 use super::{millis, timed};
 
@@ -37,7 +39,10 @@ fn clients_outlive_a_restart_of_postgres() {
         client.send(&[Message::query("select 1")]);
         let (told, waited) = timed(|| lines(&client.until_ready()));
         assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told[0].starts_with("E ERROR 08001") && told[0].contains(&postgres.port().to_string()), "{told:?}");
+        assert!(
+            told[0].starts_with("E ERROR 08001") && told[0].contains(&postgres.port().to_string()),
+            "{told:?}"
+        );
         assert!(told[0].to_lowercase().contains("refused"), "{told:?}");
         assert_eq!(told[1], "Z I");
         assert!(waited >= millis(900) && waited < millis(4000), "{waited:?}");
@@ -52,7 +57,10 @@ fn clients_outlive_a_restart_of_postgres() {
             // It took Postgres longer than the wait.
             assert!(frames[0].starts_with("E ERROR 08001"), "{frames:?}");
         }
-        assert!(wait::until(PATIENCE, || client.query("select 1").iter().any(|frame| frame.tag == b'D')));
+        assert!(wait::until(PATIENCE, || client
+            .query("select 1")
+            .iter()
+            .any(|frame| frame.tag == b'D')));
         assert_eq!(client.query_value("select 3"), "3");
         other.run("select 1");
     }
@@ -79,13 +87,21 @@ fn what_is_lost_with_its_server_is_told() {
             client.send(&[Message::query("select 1")]);
             let told = lines(&client.until_eof().expect("it is closed"));
             let last = told.last().map_or("", String::as_str);
-            let code_fits = ["08006", "57P01", "57P02", "57P03"].iter().any(|code| last.starts_with(&format!("E FATAL {code}")));
+            let code_fits = ["08006", "57P01", "57P02", "57P03"]
+                .iter()
+                .any(|code| last.starts_with(&format!("E FATAL {code}")));
             let warned = told.iter().any(|line| line.contains("57P02")) || code_fits;
             assert!(warned, "{mode:?} {what}: {told:?}");
         }
         postgres.start_again();
         let mut idle = idle;
-        assert!(wait::until(PATIENCE, || idle.query("select 1").iter().any(|frame| frame.tag == b'D')), "{mode:?}");
+        assert!(
+            wait::until(PATIENCE, || idle
+                .query("select 1")
+                .iter()
+                .any(|frame| frame.tag == b'D')),
+            "{mode:?}"
+        );
     }
 }
 
@@ -103,8 +119,13 @@ fn a_server_that_accepts_and_says_nothing_is_given_up() {
         .database("postgres")
         .user("pgdog", "pgdog");
     let proxy = Proxy::start(&config);
-    let (told, waited) = timed(|| RawClient::try_login(proxy.port(), "pgdog", "silent").expect_err("nobody answers"));
-    assert!(told.starts_with("E FATAL 08001") && told.contains("did not answer"), "{told}");
+    let (told, waited) = timed(|| {
+        RawClient::try_login(proxy.port(), "pgdog", "silent").expect_err("nobody answers")
+    });
+    assert!(
+        told.starts_with("E FATAL 08001") && told.contains("did not answer"),
+        "{told}"
+    );
     assert!(waited >= millis(700) && waited < millis(4000), "{waited:?}");
     // Others do not suffer.
     let (_, waited) = timed(|| proxy.client("pgdog", "postgres").query_value("select 1"));
@@ -127,9 +148,23 @@ fn a_server_that_is_full_is_tried_again_until_there_is_room() {
     let proxy = Proxy::start(&config);
     let occupant = RawClient::login(postgres.port(), "guest", "postgres");
     let mut client = RawClient::open(proxy.port()).expect("the proxy accepts");
-    client.send(&[Message::startup(&[("user", "guest"), ("database", "postgres")])]);
-    assert!(wait::until(PATIENCE, || proxy.log().contains("too many connections for role")), "{}", proxy.log());
+    client.send(&[Message::startup(&[
+        ("user", "guest"),
+        ("database", "postgres"),
+    ])]);
+    assert!(
+        wait::until(PATIENCE, || proxy
+            .log()
+            .contains("too many connections for role")),
+        "{}",
+        proxy.log()
+    );
     occupant.goodbye();
     let frames = client.until_ready();
-    assert_eq!(frames.last().and_then(pgdog_tests::Frame::status), Some('I'), "{:?}", lines(&frames));
+    assert_eq!(
+        frames.last().and_then(pgdog_tests::Frame::status),
+        Some('I'),
+        "{:?}",
+        lines(&frames)
+    );
 }

@@ -15,7 +15,9 @@ fn idle_servers_are_closed() {
     let database = Postgres::shared().fresh_database();
     let proxy = Proxy::start(&config(&database, 4).general("idle_timeout", "300"));
     let mut activity = Activity::of(Postgres::shared(), &database);
-    let mut clients: Vec<_> = (0..4).map(|_| proxy.client("pgdog", database.name())).collect();
+    let mut clients: Vec<_> = (0..4)
+        .map(|_| proxy.client("pgdog", database.name()))
+        .collect();
     clients.iter_mut().for_each(|client| client.run("begin"));
     clients.iter_mut().for_each(|client| client.run("commit"));
     assert_eq!(activity.count("true"), 4);
@@ -29,10 +31,18 @@ fn old_servers_are_replaced_between_transactions() {
         return;
     }
     let database = Postgres::shared().fresh_database();
-    let proxy = Proxy::start(&config(&database, 1).general("server_lifetime", "400").general("server_lifetime_jitter", "100"));
+    let proxy = Proxy::start(
+        &config(&database, 1)
+            .general("server_lifetime", "400")
+            .general("server_lifetime_jitter", "100"),
+    );
     let mut client = proxy.client("pgdog", database.name());
     let first = client.query_value("select pg_backend_pid()");
-    assert!(wait::until(PATIENCE, || client.query_value("select pg_backend_pid()") != first), "it was never replaced");
+    assert!(
+        wait::until(PATIENCE, || client.query_value("select pg_backend_pid()")
+            != first),
+        "it was never replaced"
+    );
     // One that is in use stays, however old.
     client.run("begin");
     let pid = client.query_value("select pg_backend_pid()");
@@ -52,7 +62,9 @@ fn servers_that_died_in_the_pool_are_never_given_to_a_client() {
     let database = Postgres::shared().fresh_database();
     let proxy = Proxy::start(&config(&database, 3));
     let mut activity = Activity::of(Postgres::shared(), &database);
-    let mut clients: Vec<_> = (0..6).map(|_| proxy.client("pgdog", database.name())).collect();
+    let mut clients: Vec<_> = (0..6)
+        .map(|_| proxy.client("pgdog", database.name()))
+        .collect();
     for round in 0..30 {
         for client in clients.iter_mut().take(3) {
             client.run("begin");
@@ -74,7 +86,11 @@ fn a_server_that_does_not_answer_its_check_is_replaced() {
     }
     let database = Postgres::shared().fresh_database();
     // 0 means: before each use that does not follow at once.
-    let proxy = Proxy::start(&config(&database, 1).general("healthcheck_interval", "200").general("healthcheck_timeout", "400"));
+    let proxy = Proxy::start(
+        &config(&database, 1)
+            .general("healthcheck_interval", "200")
+            .general("healthcheck_timeout", "400"),
+    );
     let mut client = proxy.client("pgdog", database.name());
     let stuck = client.query_value("select pg_backend_pid()");
     let mut activity = Activity::of(Postgres::shared(), &database);
@@ -88,7 +104,10 @@ fn a_server_that_does_not_answer_its_check_is_replaced() {
 }
 
 fn signal(pid: &str, name: &str) {
-    Command::new("kill").args([&format!("-{name}"), pid]).status().expect("kill runs");
+    Command::new("kill")
+        .args([&format!("-{name}"), pid])
+        .status()
+        .expect("kill runs");
 }
 
 #[test]
@@ -97,7 +116,8 @@ fn a_pool_under_load_survives_having_its_servers_killed() {
         return;
     }
     let database = Postgres::shared().fresh_database();
-    let proxy = Proxy::start(&config(&database, 3).general("client_connection_recovery", "\"recover\""));
+    let proxy =
+        Proxy::start(&config(&database, 3).general("client_connection_recovery", "\"recover\""));
     let mut activity = Activity::of(Postgres::shared(), &database);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -116,7 +136,9 @@ fn a_pool_under_load_survives_having_its_servers_killed() {
             }
         });
     });
-    with_clients(&proxy, "pgdog", database.name(), 6, |client| client.run("select 1"));
+    with_clients(&proxy, "pgdog", database.name(), 6, |client| {
+        client.run("select 1")
+    });
     activity.wait(0, "state <> 'idle'");
     assert!(activity.count("true") <= 3);
 }

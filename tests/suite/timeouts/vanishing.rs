@@ -4,7 +4,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use pgdog_tests::message::encode_all;
-use pgdog_tests::{Activity, Database, Message, Postgres, Proxy, ProxyConfig, RawClient, Received, raw};
+use pgdog_tests::{
+    Activity, Database, Message, Postgres, Proxy, ProxyConfig, RawClient, Received, raw,
+};
 
 /// What a client was doing when it vanished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +40,10 @@ const ROWS: &str = "select repeat('x', 1000) from generate_series(1, 300000)";
 impl Doing {
     /// Whether the server is at rest as far as the protocol goes, so that a ROLLBACK is enough.
     fn at_rest(self) -> bool {
-        matches!(self, Self::Transaction | Self::FailedTransaction | Self::HalfAQuery)
+        matches!(
+            self,
+            Self::Transaction | Self::FailedTransaction | Self::HalfAQuery
+        )
     }
 
     /// Begins to do it, far enough that the server is at it.
@@ -46,7 +51,10 @@ impl Doing {
         client.run("begin; set work_mem = '77MB'; insert into t values (1)");
         let expect = |tag: u8, client: &mut RawClient| {
             let frame = client.receive(raw::PATIENCE);
-            assert!(matches!(&frame, Received::Frame(frame) if frame.tag == tag), "{self:?}: {frame:?}");
+            assert!(
+                matches!(&frame, Received::Frame(frame) if frame.tag == tag),
+                "{self:?}: {frame:?}"
+            );
         };
         match self {
             Self::Transaction => {}
@@ -74,7 +82,12 @@ impl Doing {
                 expect(b'd', client);
             }
             Self::BatchWithoutSync => {
-                client.send(&[Message::parse("", "insert into t values (2)"), Message::bind("", &[]), Message::execute(), Message::Flush]);
+                client.send(&[
+                    Message::parse("", "insert into t values (2)"),
+                    Message::bind("", &[]),
+                    Message::execute(),
+                    Message::Flush,
+                ]);
                 expect(b'1', client);
             }
             Self::HalfAQuery => client.send_bytes(b"Q\0\0\0\x1fselect".to_vec()),
@@ -107,10 +120,18 @@ fn with(recovery: &str, kept: impl Fn(Doing) -> Option<bool>) {
         doing.begin(&mut client, &mut activity);
         drop(client);
         let mut next = proxy.client("pgdog", database.name());
-        let row = next.query_rows("select pg_backend_pid(), current_setting('work_mem'), (select count(*) from t)").remove(0);
+        let row = next
+            .query_rows(
+                "select pg_backend_pid(), current_setting('work_mem'), (select count(*) from t)",
+            )
+            .remove(0);
         assert_eq!(row[1..], ["4MB", "0"], "{recovery} {doing:?}");
         if let Some(kept) = kept(doing) {
-            assert_eq!(row[0] == pid, kept, "{recovery} {doing:?}: was the server connection kept?");
+            assert_eq!(
+                row[0] == pid,
+                kept,
+                "{recovery} {doing:?}: was the server connection kept?"
+            );
         }
         activity.wait(0, "state <> 'idle'");
         activity.wait(1, "true");
@@ -149,12 +170,20 @@ fn a_session_ends_with_its_client() {
         client.run("prepare p as select 1");
         client.run("listen x");
         client.run("select pg_advisory_lock(77)");
-        if orderly { client.goodbye() } else { drop(client) }
+        if orderly {
+            client.goodbye()
+        } else {
+            drop(client)
+        }
         let mut next = proxy.client("pgdog", database.name());
         let left = "select current_setting('work_mem'), pg_my_temp_schema() <> 0 and exists (select 1 from pg_class where relnamespace = pg_my_temp_schema()), \
             (select count(*) from pg_prepared_statements where from_sql), (select count(*) from pg_listening_channels()), \
             (select count(*) from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database()))";
-        assert_eq!(next.query_rows(left), [["4MB", "f", "0", "0", "0"]], "orderly: {orderly}");
+        assert_eq!(
+            next.query_rows(left),
+            [["4MB", "f", "0", "0", "0"]],
+            "orderly: {orderly}"
+        );
     }
     activity.wait(0, "state <> 'idle'");
 }
@@ -167,14 +196,24 @@ fn who_only_stops_talking_gets_the_answer() {
     let database = Postgres::shared().fresh_database();
     let proxy = Proxy::start(&config(&database, "recover"));
     let mut stream = TcpStream::connect(("127.0.0.1", proxy.port())).expect("the proxy accepts");
-    stream.set_read_timeout(Some(raw::PATIENCE)).expect("it is a socket");
+    stream
+        .set_read_timeout(Some(raw::PATIENCE))
+        .expect("it is a socket");
     let login = Message::startup(&[("user", "pgdog"), ("database", database.name())]);
     let query = Message::query("select pg_sleep(0.3), 'the answer'");
-    stream.write_all(&encode_all(&[login, query])).expect("it is sent");
+    stream
+        .write_all(&encode_all(&[login, query]))
+        .expect("it is sent");
     stream.shutdown(Shutdown::Write).expect("it is open");
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("it is closed in the end");
-    assert!(answer.windows(10).any(|window| window == b"the answer"), "{}", String::from_utf8_lossy(&answer));
+    stream
+        .read_to_end(&mut answer)
+        .expect("it is closed in the end");
+    assert!(
+        answer.windows(10).any(|window| window == b"the answer"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
     Activity::of(Postgres::shared(), &database).wait(0, "state <> 'idle'");
 }
 
@@ -187,7 +226,9 @@ fn many_that_vanish_at_once_leave_a_pool_at_rest() {
     database.run("create table t (a int)");
     let proxy = Proxy::start(&config(&database, "recover").pool_size(4));
     for _ in 0..3 {
-        let mut clients: Vec<_> = (0..24).map(|_| proxy.client("pgdog", database.name())).collect();
+        let mut clients: Vec<_> = (0..24)
+            .map(|_| proxy.client("pgdog", database.name()))
+            .collect();
         for (number, client) in clients.iter_mut().enumerate() {
             match number % 4 {
                 0 => client.send(&[Message::query("begin; insert into t values (1)")]),
@@ -200,5 +241,10 @@ fn many_that_vanish_at_once_leave_a_pool_at_rest() {
     let mut activity = Activity::of(Postgres::shared(), &database);
     activity.wait(0, "state <> 'idle'");
     assert!(activity.count("true") <= 4);
-    assert_eq!(proxy.client("pgdog", database.name()).query_value("select count(*) from t"), "0");
+    assert_eq!(
+        proxy
+            .client("pgdog", database.name())
+            .query_value("select count(*) from t"),
+        "0"
+    );
 }

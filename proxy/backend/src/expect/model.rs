@@ -68,7 +68,11 @@ pub(super) struct Model {
 
 impl Model {
     pub(super) fn new() -> Self {
-        Self { mode: Mode::Normal, status: b'I', implicit: false }
+        Self {
+            mode: Mode::Normal,
+            status: b'I',
+            implicit: false,
+        }
     }
 
     pub(super) fn dead(&self) -> bool {
@@ -96,7 +100,9 @@ impl Model {
     fn in_copy(&mut self, sent: &Sent, rest: Option<VecDeque<Kind>>, out: &mut Vec<Answer>) {
         match (sent, rest) {
             (Sent::CopyData | Sent::Flush | Sent::Sync, None) => self.mode = Mode::CopyExtended,
-            (Sent::CopyData | Sent::Flush | Sent::Sync, Some(rest)) => self.mode = Mode::CopySimple(rest),
+            (Sent::CopyData | Sent::Flush | Sent::Sync, Some(rest)) => {
+                self.mode = Mode::CopySimple(rest)
+            }
             (Sent::CopyDone, None) => out.push((b'C', 0)),
             (Sent::CopyDone, Some(rest)) => {
                 out.push((b'C', 0));
@@ -130,8 +136,13 @@ impl Model {
     }
 
     fn normal(&mut self, sent: &Sent, out: &mut Vec<Answer>) {
-        let refused = |kind: Kind, this: &Self| kind == Kind::Fails || this.status == b'E' && !kind.ends_transaction();
-        self.implicit |= matches!(sent, Sent::Parse(_) | Sent::Bind(_) | Sent::Describe(_) | Sent::Execute(_) | Sent::Close);
+        let refused = |kind: Kind, this: &Self| {
+            kind == Kind::Fails || this.status == b'E' && !kind.ends_transaction()
+        };
+        self.implicit |= matches!(
+            sent,
+            Sent::Parse(_) | Sent::Bind(_) | Sent::Describe(_) | Sent::Execute(_) | Sent::Close
+        );
         match sent {
             Sent::Query(kinds) => self.run(kinds.iter().copied().collect(), out),
             Sent::FunctionCall(ok) if *ok && self.status != b'E' => {
@@ -139,13 +150,22 @@ impl Model {
                 self.ready(out);
             }
             Sent::FunctionCall(_) => self.fail(false, out),
-            Sent::Parse(kind) | Sent::Bind(kind) | Sent::Execute(kind) if refused(*kind, self) => self.fail(true, out),
+            Sent::Parse(kind) | Sent::Bind(kind) | Sent::Execute(kind) if refused(*kind, self) => {
+                self.fail(true, out)
+            }
             Sent::Parse(_) => out.push((b'1', 0)),
             Sent::Bind(_) => out.push((b'2', 0)),
             Sent::Describe(Kind::Fails) => self.fail(true, out),
             // A statement that returns rows is not described in a failed transaction.
             Sent::Describe(Kind::Rows) if self.status == b'E' => self.fail(true, out),
-            Sent::Describe(kind) => out.extend([(b't', 0), if *kind == Kind::Rows { (b'T', 0) } else { (b'n', 0) }]),
+            Sent::Describe(kind) => out.extend([
+                (b't', 0),
+                if *kind == Kind::Rows {
+                    (b'T', 0)
+                } else {
+                    (b'n', 0)
+                },
+            ]),
             Sent::Execute(kind) => {
                 if *kind == Kind::CopyIn {
                     out.push((b'G', 0));

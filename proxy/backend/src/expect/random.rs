@@ -43,7 +43,13 @@ struct Between {
 
 impl Between {
     fn new() -> Self {
-        Self { owed: Owed::default(), server: Model::new(), up: VecDeque::new(), down: VecDeque::new(), seen: Vec::new() }
+        Self {
+            owed: Owed::default(),
+            server: Model::new(),
+            up: VecDeque::new(),
+            down: VecDeque::new(),
+            seen: Vec::new(),
+        }
     }
 
     fn say(&mut self, said: &Said) {
@@ -59,12 +65,19 @@ impl Between {
                 self.up.push_back(Sent::Flush);
                 self.pass_up(usize::MAX);
                 self.pass_down(usize::MAX);
-                assert!(self.owed.is_empty() || self.owed.copy_in || self.server.dead(), "a wait without end");
+                assert!(
+                    self.owed.is_empty() || self.owed.copy_in || self.server.dead(),
+                    "a wait without end"
+                );
                 if !self.server.dead() {
                     return self.say(said);
                 }
             }
-            Said::KnownParse(kind) if self.owed.status == TransactionStatus::Failed && *kind != Kind::Commit => self.send(Sent::Parse(*kind), Expect::Parse(None)),
+            Said::KnownParse(kind)
+                if self.owed.status == TransactionStatus::Failed && *kind != Kind::Commit =>
+            {
+                self.send(Sent::Parse(*kind), Expect::Parse(None))
+            }
             Said::KnownParse(_) => self.owed.push(Expect::Fake(b'1')),
             Said::KnownClose => self.owed.push(Expect::Fake(b'3')),
             Said::BindAfterParse(kind) => {
@@ -72,7 +85,10 @@ impl Between {
                 self.send(Sent::Parse(*kind), Expect::OwnParse(Some(ID)));
                 self.send(Sent::Bind(*kind), Expect::Bind(Some(ID)));
             }
-            Said::Blocked => self.send(Sent::Bind(Kind::Fails), Expect::Instead(Box::new(ErrorResponse::error("54000", "no")))),
+            Said::Blocked => self.send(
+                Sent::Bind(Kind::Fails),
+                Expect::Instead(Box::new(ErrorResponse::error("54000", "no"))),
+            ),
         }
         self.due();
         self.check_rest();
@@ -110,15 +126,23 @@ impl Between {
 
     fn pass_up(&mut self, count: usize) {
         for _ in 0..count {
-            let Some(sent) = self.up.pop_front() else { return };
+            let Some(sent) = self.up.pop_front() else {
+                return;
+            };
             self.down.extend(self.server.take(&sent));
         }
     }
 
     fn pass_down(&mut self, count: usize) {
         for _ in 0..count {
-            let Some((kind, status)) = self.down.pop_front() else { return };
-            match self.owed.answer(kind, &[status]).expect("the model says nothing that was not asked for") {
+            let Some((kind, status)) = self.down.pop_front() else {
+                return;
+            };
+            match self
+                .owed
+                .answer(kind, &[status])
+                .expect("the model says nothing that was not asked for")
+            {
                 Verdict::Forward => self.seen.push((kind, status)),
                 Verdict::Swallow => {}
                 Verdict::Instead(_) => self.seen.push((b'E', 0)),
@@ -138,7 +162,11 @@ impl Between {
         if self.owed.at_rest() {
             let mut later = self.server.clone();
             let coming: Vec<_> = self.up.iter().flat_map(|sent| later.take(sent)).collect();
-            assert!(later.dead() || later.at_rest() && coming.is_empty() && self.down.is_empty(), "taken for free: {later:?}, coming {coming:?} {:?}", self.down);
+            assert!(
+                later.dead() || later.at_rest() && coming.is_empty() && self.down.is_empty(),
+                "taken for free: {later:?}, coming {coming:?} {:?}",
+                self.down
+            );
         }
     }
 }
@@ -214,7 +242,14 @@ fn said() -> impl Strategy<Value = Said> {
 }
 
 /// Ends whatever is going on, as a client would that wants to be idle again.
-const EPILOGUE: [Sent; 6] = [Sent::CopyFail, Sent::Sync, Sent::CopyFail, Sent::Sync, Sent::Query(Vec::new()), Sent::Sync];
+const EPILOGUE: [Sent; 6] = [
+    Sent::CopyFail,
+    Sent::Sync,
+    Sent::CopyFail,
+    Sent::Sync,
+    Sent::Query(Vec::new()),
+    Sent::Sync,
+];
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
@@ -257,5 +292,14 @@ proptest! {
 }
 
 fn text(answers: &[Answer]) -> String {
-    answers.iter().map(|(kind, status)| if *kind == b'Z' { format!("Z{} ", *status as char) } else { (*kind as char).to_string() }).collect()
+    answers
+        .iter()
+        .map(|(kind, status)| {
+            if *kind == b'Z' {
+                format!("Z{} ", *status as char)
+            } else {
+                (*kind as char).to_string()
+            }
+        })
+        .collect()
 }

@@ -38,7 +38,14 @@ fn a_query_is_over_at_ready_for_query() {
 
 #[test]
 fn an_error_skips_to_the_sync_and_forgets_what_was_not_parsed() {
-    let mut owed = owed([Expect::Parse(Some(ID)), Expect::Bind(None), Expect::Fake(b'3'), Expect::Execute, Expect::Sync, Expect::Query]);
+    let mut owed = owed([
+        Expect::Parse(Some(ID)),
+        Expect::Bind(None),
+        Expect::Fake(b'3'),
+        Expect::Execute,
+        Expect::Sync,
+        Expect::Query,
+    ]);
     assert_eq!(client_sees(&mut owed, "EZ"), "EZ");
     assert_eq!(owed.lost, [ID]);
     assert_eq!(client_sees(&mut owed, "CZ"), "CZ");
@@ -58,25 +65,48 @@ fn an_error_without_a_sync_makes_the_server_ignore_what_follows() {
 
 #[test]
 fn fakes_come_in_their_turn() {
-    let mut owed = owed([Expect::Fake(b'1'), Expect::Bind(None), Expect::Execute, Expect::Fake(b'3'), Expect::Fake(b'1'), Expect::Bind(None), Expect::Execute, Expect::Sync]);
+    let mut owed = owed([
+        Expect::Fake(b'1'),
+        Expect::Bind(None),
+        Expect::Execute,
+        Expect::Fake(b'3'),
+        Expect::Fake(b'1'),
+        Expect::Bind(None),
+        Expect::Execute,
+        Expect::Sync,
+    ]);
     assert_eq!(client_sees(&mut owed, "2DC2CZ"), "12DC312CZ");
 }
 
 #[test]
 fn what_the_proxy_put_in_is_not_shown() {
-    let mut owed = owed([Expect::OwnClose(None), Expect::OwnParse(Some(ID)), Expect::Bind(None), Expect::Execute, Expect::Sync]);
+    let mut owed = owed([
+        Expect::OwnClose(None),
+        Expect::OwnParse(Some(ID)),
+        Expect::Bind(None),
+        Expect::Execute,
+        Expect::Sync,
+    ]);
     assert_eq!(client_sees(&mut owed, "312CZ"), "2CZ");
 }
 
 #[test]
 fn an_error_of_ours_replaces_the_servers() {
-    let mut owed = owed([Expect::Instead(Box::new(ErrorResponse::error("42P05", "x"))), Expect::Sync]);
+    let mut owed = owed([
+        Expect::Instead(Box::new(ErrorResponse::error("42P05", "x"))),
+        Expect::Sync,
+    ]);
     assert_eq!(client_sees(&mut owed, "EZ"), "!Z");
 }
 
 #[test]
 fn syncs_before_the_end_of_a_copy_are_ignored_by_the_server() {
-    let mut before = owed([Expect::Parse(None), Expect::Bind(None), Expect::Execute, Expect::Sync]);
+    let mut before = owed([
+        Expect::Parse(None),
+        Expect::Bind(None),
+        Expect::Execute,
+        Expect::Sync,
+    ]);
     before.push_copy_end();
     before.push_sync();
     assert_eq!(client_sees(&mut before, "12GCZ"), "12GCZ");
