@@ -110,7 +110,8 @@ fn messages(dice: &mut Dice, wild: bool) -> Vec<Message> {
             portal: portal.into(),
             limit: dice.pick(&[0, 0, 1]),
         },
-        21 if wild || !statement.is_empty() => Message::DescribeStatement(statement.into()),
+        // A server that lacks the statement cannot be given it in a failed transaction, where PostgreSQL describes it.
+        21 if wild => Message::DescribeStatement(statement.into()),
         22 => Message::DescribePortal(portal.into()),
         23 if wild => Message::CloseStatement(statement.into()),
         21 | 23 | 24 => Message::ClosePortal(portal.into()),
@@ -381,4 +382,28 @@ fn a_copy_behind_what_forgets_statements_gets_its_data() {
         Some('I')
     );
     assert_eq!(client.query_value("select count(*) from t"), "1");
+}
+
+#[test]
+fn execute_of_a_statement_in_a_failed_transaction_on_another_server_is_answered() {
+    if !Postgres::installed() {
+        return;
+    }
+    let database = Postgres::shared().fresh_database();
+    let config = ProxyConfig::transaction(Postgres::shared())
+        .database(database.name())
+        .user("pgdog", "pgdog")
+        .pool_size(2);
+    let proxy = Proxy::start(&config);
+    let mut client = proxy.client("pgdog", database.name());
+    let mut other = proxy.client("pgdog", database.name());
+    client.send(&[Message::parse("a", "select 1"), Message::Sync]);
+    client.until_ready();
+    // The server that has the statement is taken: the client gets the other one.
+    other.run("begin");
+    client.run("begin");
+    assert_eq!(client.query_error("select 1/0"), "22012");
+    assert_eq!(client.query_error("execute a"), "25P02");
+    client.run("rollback");
+    assert_eq!(client.query_value("execute a"), "1");
 }

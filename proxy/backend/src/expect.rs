@@ -329,6 +329,9 @@ impl Owed {
 
     fn fail(&mut self) -> Verdict {
         self.copy_in = false;
+        // A Parse of ours with a Sync of ours is all ours: what follows fails in its own words.
+        let ours = matches!(self.queue.front(), Some(Expect::OwnParse(_)))
+            && matches!(self.queue.get(1), Some(Expect::OwnSync));
         let instead = match self.queue.front() {
             None | Some(Expect::Query | Expect::Sync | Expect::OwnSync) => return Verdict::Forward,
             Some(Expect::Instead(error)) => Some(error.clone()),
@@ -372,7 +375,11 @@ impl Owed {
                 _ => {}
             }
         }
-        instead.map_or(Verdict::Forward, Verdict::Instead)
+        match instead {
+            _ if ours => Verdict::Swallow,
+            Some(error) => Verdict::Instead(error),
+            None => Verdict::Forward,
+        }
     }
 
     /// Takes off entries that need no message of the server: calls `emit` with each answer that is now due to the client.

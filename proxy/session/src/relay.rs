@@ -257,6 +257,9 @@ impl Active {
         {
             client.runtime.store.retire(id);
         }
+        if verdict == Verdict::Swallow {
+            return Some(Vec::new());
+        }
         if let Verdict::Instead(error) = verdict {
             let mut out = Vec::new();
             let mut error = *error;

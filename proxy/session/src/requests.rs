@@ -284,8 +284,19 @@ impl Active {
             && let Some((rewritten, statement, forget)) =
                 crate::named::rewrite(client, text.as_bytes())
         {
+            let clean = self.server.as_ref().is_some_and(|s| !s.owed.unsynced);
+            let before = self.sout.bytes.len();
             self.ensure(client, &statement);
+            let parses = self.sout.bytes.len() > before;
             self.cin.consume(len);
+            if let Some(server) = &mut self.server
+                && clean
+                && parses
+            {
+                // Were our Parse to fail without a Sync, the server would skip the Query, and its ReadyForQuery.
+                frontend::bare(&mut self.sout.bytes, b'S');
+                server.owed.push(Expect::OwnSync);
+            }
             frontend::query(&mut self.sout.bytes, &rewritten);
             if let Some(server) = &mut self.server {
                 server.owed.push(Expect::Query);

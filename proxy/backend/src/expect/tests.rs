@@ -137,3 +137,11 @@ fn answers_to_nothing_are_out_of_sync() {
     }
     assert!(owed([Expect::Bind(None)]).answer(b'1', b"").is_err());
 }
+
+#[test]
+fn a_parse_of_ours_before_a_query_fails_unseen() {
+    let mut owed = owed([Expect::OwnParse(Some(ID)), Expect::OwnSync, Expect::Query]);
+    assert_eq!(client_sees(&mut owed, "EZEZ"), "EZ");
+    assert_eq!(owed.lost, [ID]);
+    assert!(owed.at_rest());
+}
