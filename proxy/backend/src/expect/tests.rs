@@ -145,3 +145,27 @@ fn a_parse_of_ours_before_a_query_fails_unseen() {
     assert_eq!(owed.lost, [ID]);
     assert!(owed.at_rest());
 }
+
+#[test]
+fn a_batch_that_only_prepared_may_be_synced_by_us_and_one_that_ran_or_copies_may_not() {
+    let mut prepared = owed([Expect::Parse(None), Expect::Describe]);
+    for kind in [b'1', b't', b'n'] {
+        assert!(!prepared.prepared_only());
+        prepared.answer(kind, b"").unwrap();
+    }
+    assert!(prepared.prepared_only());
+    prepared.push(Expect::OwnSync);
+    assert_eq!(prepared.answer(b'Z', b"I"), Ok(Verdict::Swallow));
+    assert!(prepared.at_rest() && !prepared.prepared_only());
+
+    let mut ran = owed([Expect::Bind(None)]);
+    ran.answer(b'2', b"").unwrap();
+    assert!(!ran.prepared_only());
+
+    // The Sync that came before the data is ignored by the server: the batch is still the client's to end.
+    let mut copying = owed([Expect::Execute, Expect::Sync]);
+    copying.answer(b'G', b"").unwrap();
+    copying.push_copy_end();
+    copying.answer(b'C', b"COPY 1\0").unwrap();
+    assert!(copying.unsynced && !copying.prepared_only());
+}
