@@ -220,7 +220,7 @@ fn difference(seed: u64, wild: bool, direct: u16, proxy: u16, database: &str) ->
             .is_some_and(|line| line == "closed" || line == "no login")
     });
     if crashed() || ended && wait::until(Duration::from_secs(2), crashed) {
-        println!("conversation {seed}: skipped, PostgreSQL itself has crashed");
+        eprintln!("conversation {seed}: skipped, PostgreSQL itself has crashed");
         return None;
     }
     let mut text = format!("CONVERSATION={seed}\n");

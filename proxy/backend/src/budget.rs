@@ -75,7 +75,7 @@ impl Budget {
         pool.starved.store(true, Ordering::Release);
         self.wanted.store(true, Ordering::Release);
         let mut others = self.others(pool);
-        others.sort_by_key(|p| std::cmp::Reverse(p.lock().total));
+        others.sort_by_cached_key(|p| std::cmp::Reverse(p.lock().total));
         for other in others {
             // Idle connections serve nobody: whoever waits may have them, unless they are its only ones.
             let (their_total, their_waiters) = {
@@ -113,7 +113,7 @@ impl Budget {
             .into_iter()
             .filter(|p| p.starved.swap(false, Ordering::AcqRel))
             .collect();
-        starved.sort_by_key(|p| p.lock().total);
+        starved.sort_by_cached_key(|p| p.lock().total);
         for pool in starved {
             pool.grow_soon(worker);
         }

@@ -96,6 +96,8 @@ pub struct Owed {
     pub kept: Vec<StatementId>,
     /// The statement whose Bind failed last.
     pub failed_bind: Option<StatementId>,
+    /// What was to make or close the unnamed statement was skipped: which one the server has is not known.
+    pub unnamed_unsure: bool,
     /// The Parse of an unnamed statement has failed: there is none any more.
     pub failed_parse: bool,
     /// The last ParseComplete was for a Parse of a stored statement that the client itself sent.
@@ -118,6 +120,7 @@ impl Default for Owed {
             lost: Vec::new(),
             kept: Vec::new(),
             failed_bind: None,
+            unnamed_unsure: false,
             failed_parse: false,
             confirmed: false,
             undone: 0,
@@ -368,6 +371,9 @@ impl Owed {
                 }
                 Some(Expect::OwnParse(Some(id))) if !self.kept.contains(&id) => self.lost.push(id),
                 Some(Expect::OwnClose(Some(id))) if !self.lost.contains(&id) => self.kept.push(id),
+                Some(Expect::Parse(None) | Expect::OwnParse(None) | Expect::OwnClose(None)) => {
+                    self.unnamed_unsure = true;
+                }
                 Some(Expect::Fake(_)) => {
                     self.fakes -= 1;
                     self.undone += 1;

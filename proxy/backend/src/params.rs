@@ -130,7 +130,11 @@ fn write_name(sql: &mut String, name: &str) {
 
 fn write_set(sql: &mut String, name: &str, value: &Value) {
     match value {
-        Value::Statement(statement) => sql.push_str(statement),
+        Value::Statement(statement) => {
+            sql.push_str(statement);
+            // It may end in a comment, which must not swallow what follows.
+            sql.push('\n');
+        }
         Value::Plain(value) => {
             sql.push_str("SELECT pg_catalog.set_config(");
             literal(sql, name);

@@ -314,6 +314,7 @@ impl Pool {
     #[inline]
     pub fn release(self: &Arc<Self>, mut server: Box<Server>) {
         debug_assert!(server.owed.at_rest() && !server.tainted);
+        server.notifications.clear();
         let mut state = self.lock();
         server.used = self.clock.now();
         let surplus = state.staying() > state.settings.size && state.waiters == 0;

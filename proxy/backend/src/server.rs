@@ -238,6 +238,9 @@ impl Server {
             if self.params.get(ENCODING).is_some() {
                 // A query string is read in the encoding that holds when it begins.
                 self.query("SET client_encoding = 'UTF8'", timeout).await?;
+                let mut params = (*self.params).clone();
+                params.set(ENCODING, crate::params::Value::Plain("UTF8".into()));
+                self.params = Arc::new(params);
             }
             self.query(&sql, timeout).await?;
         }
@@ -254,6 +257,8 @@ impl Server {
         self.query("DISCARD ALL", timeout).await?;
         self.prepared.clear();
         self.params = self.base.clone();
+        // They were for the client that listened.
+        self.notifications.clear();
         self.unnamed = 0;
         self.tainted = false;
         Ok(())

@@ -129,7 +129,7 @@ pub(crate) struct Active {
     /// Settings that the server reported and that are not what they were before; name and old value.
     pub(crate) reverts: Vec<Reported>,
     /// The cancel request under way to the server.
-    pub(crate) cancelling: Option<tokio::task::JoinHandle<()>>,
+    pub(crate) cancelling: Option<tokio::task::JoinHandle<bool>>,
     pub(crate) leaving: Leaving,
     /// How long the answer to a client that has closed is worked on.
     pub(crate) grace: Option<Pin<Box<tokio::time::Sleep>>>,
@@ -201,6 +201,7 @@ impl Active {
     /// The client is idle: what it keeps goes to the client, the rest back to the stack.
     pub(crate) fn put_back(mut self: Box<Self>, client: &mut Client) {
         client.pinned = self.server.take();
+        self.barrier = false;
         client.counted = std::mem::take(&mut self.counted);
         self.waiting = None;
         debug_assert!(
@@ -551,8 +552,14 @@ impl Active {
         let Some(cancelling) = &mut self.cancelling else {
             return false;
         };
-        if Pin::new(cancelling).poll(cx).is_pending() {
+        let Poll::Ready(done) = Pin::new(cancelling).poll(cx) else {
             return true;
+        };
+        if !matches!(done, Ok(true))
+            && let Some(server) = &mut self.server
+        {
+            // It may still be on its way: nobody else is to run into it.
+            server.expires = Some(0);
         }
         self.cancelling = None;
         false

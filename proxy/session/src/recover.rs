@@ -23,7 +23,7 @@ pub(crate) struct Abandoned {
     pub(crate) answer_left: usize,
     /// What was read from the server and not looked at.
     pub(crate) input: Buffer,
-    pub(crate) cancelling: Option<JoinHandle<()>>,
+    pub(crate) cancelling: Option<JoinHandle<bool>>,
 }
 
 /// Puts the server into order in a task of its own, or closes it.
@@ -73,7 +73,7 @@ async fn recover(left: Abandoned, pool: Arc<Pool>, target: Arc<Target>, limit: D
         (None, Some(key)) if !server.owed.settled() && !server.owed.copy_in => {
             let target = target.clone();
             Some(tokio::spawn(async move {
-                let _ = pgdog_backend::cancel::cancel(&target, &key).await;
+                pgdog_backend::cancel::cancel(&target, &key).await.is_ok()
             }))
         }
         (cancelling, _) => cancelling,
@@ -82,7 +82,9 @@ async fn recover(left: Abandoned, pool: Arc<Pool>, target: Arc<Target>, limit: D
         drain(&mut server, answer_left, input).await?;
         if let Some(cancelling) = cancelling {
             // It may hit whoever runs next until the server has closed its connection.
-            let _ = cancelling.await;
+            if !matches!(cancelling.await, Ok(true)) {
+                return Err(ServerError::Closed);
+            }
         }
         if server.owed.status != TransactionStatus::Idle {
             server.query("ROLLBACK", limit).await?;

@@ -245,11 +245,20 @@ impl Active {
         if undone > 0 {
             client.statements().undo(undone);
         }
+        if std::mem::take(&mut server.owed.unnamed_unsure) {
+            server.unnamed = 0;
+        }
         if std::mem::take(&mut server.owed.failed_parse) {
             server.unnamed = 0;
             if let Some(statements) = &mut client.statements {
                 statements.clear_unnamed();
             }
+        }
+        if let Some(id) = server.owed.failed_bind
+            && error::field(body, b'C') == Some(b"26000")
+        {
+            // It was taken from the server behind our back.
+            server.prepared.remove(id);
         }
         if let Some(id) = server.owed.failed_bind.take()
             && error::field(body, b'C') == Some(b"0A000")

@@ -17,7 +17,7 @@ use crate::client::Client;
 use crate::handle::Doing;
 
 /// A Query or Parse up to this size is looked at whole; a larger one passes by unread, and counts as one that may do anything.
-const READ_MAX: usize = 256 * 1024;
+const READ_MAX: usize = 1024 * 1024;
 /// The names at the start of a Bind must lie within this much of it.
 const NAMES_MAX: usize = 8 * 1024;
 /// Largest message of the kinds that are always small (PostgreSQL's `PQ_SMALL_MESSAGE_LIMIT`).
@@ -233,6 +233,7 @@ impl Active {
                 return Ok(Step::More);
             }
             self.effects = self.effects.with(Effects::UNKNOWN);
+            self.retire_server();
             return Ok(self.as_it_is(b'Q', len));
         }
         let found = query_text(self.body(len)).map_or(Effects::NONE, effects);
@@ -384,10 +385,7 @@ impl Active {
             if len <= READ_MAX {
                 return Ok(Step::More);
             }
-            // Too large to keep: it stays on this server, and so does the client.
-            client.reasons.put(Reasons::FOREVER, true);
-            self.effects = self.effects.with(Effects::UNKNOWN);
-            return Ok(self.as_it_is(b'P', len));
+            return Ok(self.parse_large(client, len));
         }
         let level = client.live.settings.prepared;
         let Some(parse) = Parse::read(&self.cin.data()[frame::HEADER..len]) else {
@@ -408,12 +406,51 @@ impl Active {
         }
     }
 
+    /// A Parse that is too large to keep: a named one stays on this server, and so does the client; an unnamed one is gone
+    /// with the next transaction, and asking for it then is an error.
+    fn parse_large(&mut self, client: &mut Client, len: usize) -> Step {
+        let there = self.cin.len().min(NAMES_MAX);
+        let Some((name, _)) = frame::cstr(&self.cin.data()[frame::HEADER..there]) else {
+            return if there < NAMES_MAX {
+                Step::More
+            } else {
+                self.as_it_is(b'P', len)
+            };
+        };
+        if name.is_empty() {
+            let token = client.next_token();
+            let statements = client.statements();
+            statements.unnamed_stored = None;
+            statements.set_unnamed(&[], Effects::UNKNOWN.bits(), token);
+            if let Some(server) = &mut self.server {
+                server.unnamed = token;
+            }
+        } else {
+            client.reasons.put(Reasons::FOREVER, true);
+        }
+        self.effects = self.effects.with(Effects::UNKNOWN);
+        self.retire_server();
+        self.as_it_is(b'P', len)
+    }
+
+    /// What a text that nobody has read left in the server's session is not known: it is closed when the client gives it back.
+    fn retire_server(&mut self) {
+        if let Some(server) = &mut self.server {
+            server.expires = Some(0);
+        }
+    }
+
     fn note_effects(&mut self, client: &mut Client, found: Effects) -> Result<(), Event> {
         if found == Effects::NONE {
             return Ok(());
         }
         if found.any(Effects::BEGINS) && self.mode == PoolerMode::Statement {
             return Err(Event::Refuse(Box::new(no_transactions())));
+        }
+        let rests = self.server.as_ref().is_some_and(|s| s.owed.at_rest());
+        if found.any(Effects::SEQUENCES) && rests && !client.reasons.any() {
+            // The message is looked at again after that.
+            return Err(Event::CleanSequences);
         }
         self.pin_now(client, found);
         let found = if found.any(Effects::ONE_SETTING) {
@@ -462,8 +499,7 @@ impl Active {
         frontend::parse(&mut self.sout.bytes, b"", &rewritten, &types);
         self.server.as_mut()?.owed.push(Expect::Parse(None));
         if let Some(name) = forget {
-            client.statements().remove(&name);
-            self.server.as_mut()?.prepared.remove(statement.id);
+            self.pending = Some(Pending::Forget(name, statement.id));
         }
         Some(Step::Next)
     }

@@ -177,6 +177,14 @@ impl Active {
         client.runtime.metrics.count(|m| &m.param_syncs);
         match server.set_params(&client.params.clone(), ASK_TIMEOUT).await {
             Ok(()) => Ok(()),
+            Err(ServerError::Refused(_))
+                if self.server.as_ref().is_some_and(|s| s.params != s.base) =>
+            {
+                // What another client left may be what cannot be put back: another connection may do.
+                self.drop_server(client);
+                self.waiting = Some(client.pool().wait(client.worker));
+                Ok(())
+            }
             Err(error) => {
                 // Not even a new connection of this pool would take them: the session cannot go on as it was.
                 self.drop_server(client);
@@ -449,7 +457,10 @@ impl Active {
         }
         self.draining |= signal.has(Signal::DRAIN);
         if signal.has(Signal::CANCEL) {
-            if self.waiting.take().is_some() {
+            let unsent = self.doing == Doing::Waiting
+                && self.server.as_ref().is_some_and(|s| s.owed.at_rest())
+                && !self.cin.is_empty();
+            if self.waiting.take().is_some() || unsent {
                 let error = ErrorResponse::error(
                     sqlstate::QUERY_CANCELED,
                     "canceling statement due to user request",
@@ -474,12 +485,15 @@ impl Active {
         let (target, before) = (client.pool().target(), self.cancelling.take());
         self.cancelling = Some(tokio::spawn(async move {
             // One may have hit an earlier statement of the same pipeline; whoever waits for this one waits for both.
+            let mut done = true;
             if let Some(before) = before {
-                let _ = before.await;
+                done = before.await.unwrap_or(false);
             }
             if let Err(error) = pgdog_backend::cancel::cancel(&target, &key).await {
                 tracing::warn!("failed to cancel a query: {error}");
+                done = false;
             }
+            done
         }));
     }
 

@@ -1,5 +1,7 @@
 //! Which state of a server session a query string may change.
 
+use memchr::memchr2_iter;
+
 use crate::lexer::{Lexer, Token, is_word, skip_blank, statements};
 use crate::set::{self, Setting};
 
@@ -120,38 +122,41 @@ fn first_word(text: &[u8], start: usize) -> Kind {
     }
 }
 
+/// Whether a body sets something with a dot in its name.
+fn dotted_set(statement: &[u8]) -> bool {
+    Lexer::new(statement).any(|t| match t {
+        Token::Literal(body) => {
+            let quote = if body.first() == Some(&b'$') {
+                body.iter()
+                    .skip(1)
+                    .position(|b| *b == b'$')
+                    .map_or(1, |at| at + 2)
+            } else {
+                1
+            };
+            !set::custom_names(&body[quote.min(body.len())..]).is_empty()
+        }
+        _ => false,
+    })
+}
+
 fn contains(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len())
         .any(|w| w.eq_ignore_ascii_case(word))
 }
 
-/// The bytes at which [`suspicious`] looks closer: the pass over all others is what each query pays.
-const MARKS: [bool; 256] = {
-    let mut marks = [false; 256];
-    marks[b'(' as usize] = true;
-    marks[b';' as usize] = true;
-    marks[b'p' as usize] = true;
-    marks[b'P' as usize] = true;
-    marks
-};
-
 /// Whether a plain statement must be looked at closely: it may be several, call a function that changes the session, or
-/// make a temporary table.
+/// make a temporary table. Each query pays for this, so the bytes between are passed over by the vector search of `memchr`.
 #[inline]
 fn suspicious(text: &[u8]) -> bool {
-    let mut next = 0;
-    while let Some(found) = text[next..].iter().position(|b| MARKS[usize::from(*b)]) {
-        let i = next + found;
-        next = i + 1;
-        match text[i] {
-            b'(' if calls_session_function(&text[..i]) => return true,
-            // Looked at closely even when a comment is all that follows: here nobody knows what is quoted.
-            b';' if !text[i + 1..].trim_ascii_start().is_empty() => return true,
-            b'p' | b'P' if i >= 3 && text[i - 3..i].eq_ignore_ascii_case(b"tem") => return true,
-            _ => {}
-        }
-    }
-    false
+    memchr2_iter(b'(', b';', text).any(|at| match text[at] {
+        b'(' => calls_session_function(&text[..at]),
+        // Looked at closely even when a comment is all that follows: here nobody knows what is quoted.
+        _ => !text[at + 1..].trim_ascii_start().is_empty(),
+    }) || memchr2_iter(b'm', b'M', text).any(|at| {
+        let word = text.get(at.saturating_sub(2)..at + 2);
+        at >= 2 && word.is_some_and(|word| word.eq_ignore_ascii_case(b"temp"))
+    })
 }
 
 /// `before` ends where an opening parenthesis stands: is the name before it one of a function that touches the session?
@@ -265,6 +270,10 @@ fn one(statement: &[u8]) -> Effects {
         b"drop" => Effects::RELEASES,
         b"listen" => Effects::HOLDS,
         b"load" => Effects::FOREVER,
+        // Settings with dots that are made up in there are in no view of the server.
+        b"do" if contains(statement, b"set_config") || dotted_set(statement) => {
+            Effects::UNKNOWN.with(Effects::FOREVER)
+        }
         b"do" | b"call" => Effects::UNKNOWN,
         _ => words(statement),
     }
@@ -374,6 +383,11 @@ mod tests {
             ("deallocate all", Effects::FORGETS),
             ("deallocate prepare all", Effects::FORGETS),
             ("DISCARD ALL", Effects::FORGETS),
+            ("do $x$ begin set my.x = 1; end $x$", Effects::FOREVER),
+            (
+                "do 'begin perform set_config(''a'', ''b'', false); end'",
+                Effects::FOREVER,
+            ),
             ("deallocate s1", Effects::NAMES_STATEMENT),
             ("begin", Effects::BEGINS),
             ("select lastval()", Effects::SEQUENCES),
