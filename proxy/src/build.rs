@@ -11,6 +11,7 @@ use pgdog_net::{
     Address, ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TcpOptions, TlsVerify,
 };
 use pgdog_session::{Account, Live};
+use pgdog_shard::{Shard, ShardId, Topology};
 use pgdog_wire::scram::KeyCache;
 
 /// What outlives one configuration.
@@ -112,12 +113,13 @@ impl Builder {
     }
 
     fn target(&self, pool: &PoolSettings, tcp: TcpOptions) -> anyhow::Result<Target> {
-        let host = pool
-            .hosts
-            .iter()
-            .find(|h| h.role != config::Role::Replica && h.shard == 0)
-            .or_else(|| pool.hosts.first());
-        let host = host.with_context(|| format!("database \"{}\" has no host", pool.database))?;
+        // One server a pool until routing chooses among them: the primary of the only shard, else what there is.
+        let topology = Topology::new(&pool.hosts);
+        let host = topology
+            .shard(ShardId::ONLY)
+            .and_then(Shard::primary)
+            .or_else(|| pool.hosts.first())
+            .with_context(|| format!("database \"{}\" has no host", pool.database))?;
         let tls = &pool.server_tls;
         let options = ClientTlsOptions {
             verify: match tls.mode {
