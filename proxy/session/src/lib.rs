@@ -10,6 +10,7 @@ pub mod handle;
 pub mod login;
 pub mod metrics;
 mod named;
+mod prepare;
 mod recover;
 mod relay;
 mod requests;

@@ -4,12 +4,11 @@ use std::task::Context;
 
 use pgdog_backend::Expect;
 use pgdog_backend::probe::Reasons;
-use pgdog_backend::statements::Statement;
-use pgdog_config::{PoolerMode, PreparedLevel, QuerySizeAction};
+use pgdog_config::{PoolerMode, QuerySizeAction};
 use pgdog_sql::set::Setting;
 use pgdog_sql::{Effects, effects};
 use pgdog_wire::backend::{self, TransactionStatus};
-use pgdog_wire::frontend::{BindNames, Parse, Target, query_text};
+use pgdog_wire::frontend::query_text;
 use pgdog_wire::{ErrorResponse, Header, frame, frontend, sqlstate};
 
 use crate::active::{Active, Event, Holding, Leaving, Passing, Pending};
@@ -17,9 +16,9 @@ use crate::client::Client;
 use crate::handle::Doing;
 
 /// A Query or Parse up to this size is looked at whole; a larger one passes by unread, and counts as one that may do anything.
-const READ_MAX: usize = 1024 * 1024;
+pub(crate) const READ_MAX: usize = 1024 * 1024;
 /// The names at the start of a Bind must lie within this much of it.
-const NAMES_MAX: usize = 8 * 1024;
+pub(crate) const NAMES_MAX: usize = 8 * 1024;
 /// Largest message of the kinds that are always small (PostgreSQL's `PQ_SMALL_MESSAGE_LIMIT`).
 const SMALL_MAX: usize = 10_000;
 /// Largest message at all (`PQ_LARGE_MESSAGE_LIMIT`).
@@ -28,7 +27,7 @@ const LARGE_MAX: usize = 0x3fff_ffff;
 pub(crate) const NO_STATEMENT: &[u8] = b"__pgdog_none";
 
 /// What became of one message.
-enum Step {
+pub(crate) enum Step {
     /// It is dealt with; the next.
     Next,
     /// More of it must come first.
@@ -86,7 +85,7 @@ impl Active {
     }
 
     /// Lets a message pass: what is there of it now, the rest as it comes.
-    fn pass(&mut self, len: usize, kept: bool) {
+    pub(crate) fn pass(&mut self, len: usize, kept: bool) {
         self.from_client = Passing { left: len, kept };
         self.pass_on();
     }
@@ -197,7 +196,7 @@ impl Active {
     }
 
     /// Passes a message on unchanged.
-    fn as_it_is(&mut self, kind: u8, len: usize) -> Step {
+    pub(crate) fn as_it_is(&mut self, kind: u8, len: usize) -> Step {
         if let Some(server) = &mut self.server {
             match kind {
                 b'Q' | b'F' => {
@@ -327,14 +326,14 @@ impl Active {
     }
 
     /// Settings with dots are in no view of the server: their names are kept until it is asked.
-    fn note_custom(&mut self, text: &[u8], found: Effects) {
+    pub(crate) fn note_custom(&mut self, text: &[u8], found: Effects) {
         if found.any(Effects::SETTINGS.with(Effects::ONE_SETTING)) {
             self.custom.extend(pgdog_sql::set::custom_names(text));
         }
     }
 
     /// Effects that pin from now on, without asking.
-    fn pin_now(&mut self, client: &mut Client, found: Effects) {
+    pub(crate) fn pin_now(&mut self, client: &mut Client, found: Effects) {
         if found.any(Effects::SEQUENCES) {
             client.reasons.put(Reasons::SEQUENCE, true);
         }
@@ -344,7 +343,11 @@ impl Active {
     }
 
     /// The answer to a query above `query_size_limit`, when it is to be blocked.
-    fn query_limit(&mut self, client: &Client, len: usize) -> Option<Result<Step, Event>> {
+    pub(crate) fn query_limit(
+        &mut self,
+        client: &Client,
+        len: usize,
+    ) -> Option<Result<Step, Event>> {
         let (limit, action) = client.live.settings.query_size_limit?;
         if len <= limit + frame::HEADER {
             return None;
@@ -361,7 +364,7 @@ impl Active {
     }
 
     /// Fails a message in its place: the server is made to fail too, so that its transaction and its skipping agree.
-    fn fail_here(&mut self, error: ErrorResponse, len: usize, is_query: bool) -> Step {
+    pub(crate) fn fail_here(&mut self, error: ErrorResponse, len: usize, is_query: bool) -> Step {
         self.pass(len, false);
         if let Some(server) = &mut self.server {
             frontend::bind_plain(&mut self.sout.bytes, NO_STATEMENT);
@@ -373,430 +376,6 @@ impl Active {
         }
         Step::Next
     }
-
-    fn parse(&mut self, client: &mut Client, len: usize, whole: bool) -> Result<Step, Event> {
-        if self.mode == PoolerMode::Session {
-            return Ok(self.as_it_is(b'P', len));
-        }
-        if let Some(limit) = self.query_limit(client, len) {
-            return limit;
-        }
-        if !whole {
-            if len <= READ_MAX {
-                return Ok(Step::More);
-            }
-            return Ok(self.parse_large(client, len));
-        }
-        let level = client.live.settings.prepared;
-        let Some(parse) = Parse::read(&self.cin.data()[frame::HEADER..len]) else {
-            return Ok(self.as_it_is(b'P', len));
-        };
-        let named = !parse.name.is_empty();
-        match level {
-            PreparedLevel::Disabled if named => {
-                client.reasons.put(Reasons::FOREVER, true);
-                self.note_effects(client, effects(parse.query))?;
-                Ok(self.as_it_is(b'P', len))
-            }
-            PreparedLevel::Extended | PreparedLevel::Full if !named => {
-                self.parse_unnamed(client, len)
-            }
-            PreparedLevel::Disabled => self.parse_unnamed(client, len),
-            _ => self.parse_stored(client, len),
-        }
-    }
-
-    /// A Parse that is too large to keep: a named one stays on this server, and so does the client; an unnamed one is gone
-    /// with the next transaction, and asking for it then is an error.
-    fn parse_large(&mut self, client: &mut Client, len: usize) -> Step {
-        let there = self.cin.len().min(NAMES_MAX);
-        let Some((name, _)) = frame::cstr(&self.cin.data()[frame::HEADER..there]) else {
-            return if there < NAMES_MAX {
-                Step::More
-            } else {
-                self.as_it_is(b'P', len)
-            };
-        };
-        if name.is_empty() {
-            let token = client.next_token();
-            let statements = client.statements();
-            statements.unnamed_stored = None;
-            statements.set_unnamed(&[], Effects::UNKNOWN.bits(), token);
-            if let Some(server) = &mut self.server {
-                server.unnamed = token;
-            }
-        } else {
-            client.reasons.put(Reasons::FOREVER, true);
-        }
-        self.effects = self.effects.with(Effects::UNKNOWN);
-        self.retire_server();
-        self.as_it_is(b'P', len)
-    }
-
-    /// What a text that nobody has read left in the server's session is not known: it is closed when the client gives it back.
-    fn retire_server(&mut self) {
-        if let Some(server) = &mut self.server {
-            server.expires = Some(0);
-        }
-    }
-
-    fn note_effects(&mut self, client: &mut Client, found: Effects) -> Result<(), Event> {
-        if found == Effects::NONE {
-            return Ok(());
-        }
-        if found.any(Effects::BEGINS) && self.mode == PoolerMode::Statement {
-            return Err(Event::Refuse(Box::new(no_transactions())));
-        }
-        let rests = self.server.as_ref().is_some_and(|s| s.owed.at_rest());
-        if found.any(Effects::SEQUENCES) && rests && !client.reasons.any() {
-            // The message is looked at again after that.
-            return Err(Event::CleanSequences);
-        }
-        self.pin_now(client, found);
-        let found = if found.any(Effects::ONE_SETTING) {
-            found.with(Effects::SETTINGS)
-        } else {
-            found
-        };
-        self.effects = self.effects.with(found);
-        Ok(())
-    }
-
-    /// An unnamed Parse is passed on, and remembered in case it is used again on another server.
-    fn parse_unnamed(&mut self, client: &mut Client, len: usize) -> Result<Step, Event> {
-        let message = &self.cin.data()[..len];
-        let found =
-            Parse::read(&message[frame::HEADER..]).map_or(Effects::NONE, |p| effects(p.query));
-        let token = client.next_token();
-        client
-            .statements()
-            .set_unnamed(message, found.bits(), token);
-        if let Some(server) = &mut self.server {
-            server.unnamed = token;
-        }
-        if found != Effects::NONE {
-            let text = Parse::read(&self.cin.data()[frame::HEADER..len])
-                .map(|p| p.query.to_vec())
-                .unwrap_or_default();
-            self.note_custom(&text, found);
-            self.note_effects(client, found)?;
-            if found.any(Effects::NAMES_STATEMENT)
-                && let Some(step) = self.parse_naming(client, len)
-            {
-                return Ok(step);
-            }
-        }
-        Ok(self.as_it_is(b'P', len))
-    }
-
-    /// An unnamed Parse of `EXECUTE name` or `DEALLOCATE name`, where the name is one of the protocol's statements.
-    fn parse_naming(&mut self, client: &mut Client, len: usize) -> Option<Step> {
-        let parse = Parse::read(&self.cin.data()[frame::HEADER..len])?;
-        let (rewritten, statement, forget) = crate::named::rewrite(client, parse.query)?;
-        let types = parse.types.to_vec();
-        self.ensure(client, &statement);
-        self.cin.consume(len);
-        frontend::parse(&mut self.sout.bytes, b"", &rewritten, &types);
-        self.server.as_mut()?.owed.push(Expect::Parse(None));
-        if let Some(name) = forget {
-            self.pending = Some(Pending::Forget(name, statement.id));
-        }
-        Some(Step::Next)
-    }
-
-    /// A Parse that becomes one of the store's statements.
-    fn parse_stored(&mut self, client: &mut Client, len: usize) -> Result<Step, Event> {
-        let Some(parse) = Parse::read(&self.cin.data()[frame::HEADER..len]) else {
-            return Ok(self.as_it_is(b'P', len));
-        };
-        let Some(server) = &mut self.server else {
-            return Ok(Step::Wait);
-        };
-        let named = !parse.name.is_empty();
-        if named
-            && let Some(existing) = client
-                .statements
-                .as_ref()
-                .and_then(|s| s.get(parse.name))
-                .cloned()
-        {
-            if !server.owed.is_empty() && !server.owed.copy_in {
-                // The name may be free again when all is answered: an error takes back what it skips.
-                return Ok(self.wait_for_answers());
-            }
-            // PostgreSQL refuses to replace a statement: let the server say so.
-            let (text, types) = (parse.query.to_vec(), parse.types.to_vec());
-            self.ensure(client, &existing);
-            self.cin.consume(len);
-            frontend::parse(&mut self.sout.bytes, &existing.name, &text, &types);
-            if let Some(server) = &mut self.server {
-                server.owed.push(Expect::Parse(None));
-            }
-            return Ok(Step::Next);
-        }
-        let statement =
-            client
-                .runtime
-                .store
-                .get(parse.query, parse.types, client.params.scope(), || {
-                    effects(parse.query).bits()
-                });
-        let known = server.prepared.touch(statement.id);
-        let in_block =
-            server.owed.status != TransactionStatus::Idle || self.effects.any(Effects::BEGINS);
-        let unsure = server.owed.awaits_change(statement.id)
-            || known && in_block && server.owed.awaits_status();
-        if unsure && !server.owed.copy_in {
-            // Nobody knows yet whether the transaction, or the Parse before, will have failed by then.
-            return Ok(self.wait_for_answers());
-        }
-        if known
-            && server.owed.status == TransactionStatus::Failed
-            && !ends_transaction(parse.query)
-        {
-            // The server refuses it in a failed transaction, under any name; the unnamed one is gone with that.
-            frontend::parse(&mut self.sout.bytes, b"", parse.query, parse.types);
-            server.owed.push(Expect::Parse(None));
-            server.unnamed = 0;
-        } else if known {
-            server.owed.push(Expect::Fake(b'1'));
-            client
-                .statements()
-                .add_or_set_unnamed(named, parse.name, statement);
-        } else {
-            evict(server, client, &mut self.sout.bytes);
-            frontend::parse(
-                &mut self.sout.bytes,
-                &statement.name,
-                parse.query,
-                parse.types,
-            );
-            server.owed.push(Expect::Parse(Some(statement.id)));
-            server.prepared.insert(statement.id);
-            client
-                .statements()
-                .add_or_set_unnamed(named, parse.name, statement);
-        }
-        self.cin.consume(len);
-        Ok(Step::Next)
-    }
-
-    /// The message is looked at again when the server has answered all that was sent, which it is asked to do now.
-    fn wait_for_answers(&mut self) -> Step {
-        frontend::bare(&mut self.sout.bytes, b'H');
-        self.barrier = true;
-        Step::Wait
-    }
-
-    /// Whether the server's answers must tell first whether it has the statement.
-    fn unsure(&self, statement: &Statement) -> bool {
-        self.server
-            .as_ref()
-            .is_some_and(|s| s.owed.awaits_change(statement.id) && !s.owed.copy_in)
-    }
-
-    /// Makes sure that the server has the statement before what is written next.
-    fn ensure(&mut self, client: &Client, statement: &Statement) {
-        let Some(server) = &mut self.server else {
-            return;
-        };
-        if server.prepared.touch(statement.id) {
-            return;
-        }
-        evict(server, client, &mut self.sout.bytes);
-        frontend::parse(
-            &mut self.sout.bytes,
-            &statement.name,
-            &statement.text,
-            &statement.types,
-        );
-        server.owed.push(Expect::OwnParse(Some(statement.id)));
-        server.prepared.insert(statement.id);
-    }
-
-    /// Makes sure that the server's unnamed statement is the client's.
-    fn ensure_unnamed(&mut self, client: &mut Client) {
-        let token = client
-            .statements
-            .as_ref()
-            .map_or(0, |s| s.unnamed_token)
-            .max(1);
-        let Some(server) = &mut self.server else {
-            return;
-        };
-        if server.unnamed == token && token > 1 {
-            return;
-        }
-        match client.statements.as_ref().and_then(|s| s.unnamed()) {
-            Some(message) => {
-                self.sout.bytes.extend_from_slice(message);
-                server.owed.push(Expect::OwnParse(None));
-            }
-            None => {
-                // It has none, and must not get another client's.
-                frontend::of_statement(&mut self.sout.bytes, b'C', b"");
-                server.owed.push(Expect::OwnClose(None));
-            }
-        }
-        server.unnamed = token;
-    }
-
-    fn bind(&mut self, client: &mut Client, len: usize, whole: bool) -> Result<Step, Event> {
-        if self.mode == PoolerMode::Session {
-            return Ok(self.as_it_is(b'B', len));
-        }
-        let there = self.cin.len().min(len);
-        let Some(names) = BindNames::read(&self.cin.data()[frame::HEADER..there]) else {
-            if !whole && there < NAMES_MAX {
-                return Ok(Step::More);
-            }
-            return Ok(self.as_it_is(b'B', len));
-        };
-        let statement = if names.statement.is_empty() {
-            match client
-                .statements
-                .as_ref()
-                .and_then(|s| s.unnamed_stored.clone())
-            {
-                Some(stored) => stored,
-                None => {
-                    self.ensure_unnamed(client);
-                    let found = client.statements.as_ref().map_or(0, |s| s.unnamed_effects);
-                    self.note_effects(client, Effects::from_bits(found))?;
-                    return Ok(self.as_it_is(b'B', len));
-                }
-            }
-        } else {
-            match client
-                .statements
-                .as_ref()
-                .and_then(|s| s.get(names.statement))
-                .cloned()
-            {
-                Some(stored) => stored,
-                // Unknown here: one that SQL's PREPARE made, or none, as the server will say.
-                None => return Ok(self.as_it_is(b'B', len)),
-            }
-        };
-        if self.unsure(&statement) {
-            return Ok(self.wait_for_answers());
-        }
-        if statement.stale.load(std::sync::atomic::Ordering::Relaxed) {
-            let error = ErrorResponse::error(
-                sqlstate::FEATURE_NOT_SUPPORTED,
-                "cached plan must not change result type",
-            );
-            // asyncpg and pgjdbc prepare again, and tell this error from others of its code by the routine.
-            return Ok(self.fail_here(error.routine("RevalidateCachedQuery"), len, false));
-        }
-        if statement.effects != 0 {
-            let found = Effects::from_bits(statement.effects);
-            self.note_custom(&statement.text, found);
-            self.note_effects(client, found)?;
-        }
-        self.ensure(client, &statement);
-        self.write_bind(len, &statement);
-        Ok(Step::Next)
-    }
-
-    /// Writes the Bind with our name for the statement; parameters pass as they come.
-    fn write_bind(&mut self, len: usize, statement: &Statement) {
-        let data = self.cin.data();
-        let there = data.len().min(len);
-        let Some(names) = BindNames::read(&data[frame::HEADER..there]) else {
-            return;
-        };
-        let spent = frame::HEADER + names.len;
-        let length = (len - 1 - names.statement.len() + statement.name.len()) as u32;
-        let out = &mut self.sout.bytes;
-        out.push(b'B');
-        out.extend_from_slice(&length.to_be_bytes());
-        out.extend_from_slice(names.portal);
-        out.push(0);
-        out.extend_from_slice(&statement.name);
-        out.push(0);
-        self.cin.consume(spent);
-        if let Some(server) = &mut self.server {
-            server.owed.push(Expect::Bind(Some(statement.id)));
-        }
-        self.pass(len - spent, true);
-    }
-
-    fn describe_or_close(&mut self, client: &mut Client, kind: u8, len: usize) -> Step {
-        let Some(Target::Statement(name)) = Target::read(&self.cin.data()[frame::HEADER..len])
-        else {
-            return self.as_it_is(kind, len);
-        };
-        let (unnamed, name) = (name.is_empty(), name.to_vec());
-        let stored = client
-            .statements
-            .as_ref()
-            .and_then(|s| {
-                if unnamed {
-                    s.unnamed_stored.as_ref()
-                } else {
-                    s.get(&name)
-                }
-            })
-            .cloned();
-        match (kind, stored) {
-            (b'D', Some(statement)) if self.unsure(&statement) => self.wait_for_answers(),
-            (b'D', Some(statement)) => {
-                self.ensure(client, &statement);
-                self.cin.consume(len);
-                frontend::of_statement(&mut self.sout.bytes, b'D', &statement.name);
-                if let Some(server) = &mut self.server {
-                    server.owed.push(Expect::Describe);
-                }
-                Step::Next
-            }
-            (b'D', None) => {
-                if unnamed {
-                    self.ensure_unnamed(client);
-                }
-                self.as_it_is(kind, len)
-            }
-            (_, Some(_)) => {
-                client.statements().close_or_unset_unnamed(unnamed, &name);
-                self.cin.consume(len);
-                if let Some(server) = &mut self.server {
-                    server.owed.push(Expect::Fake(b'3'));
-                }
-                Step::Next
-            }
-            (_, None) => {
-                if unnamed {
-                    client.statements().clear_unnamed();
-                }
-                self.as_it_is(kind, len)
-            }
-        }
-    }
-}
-
-/// Closes the server's oldest statement when it has too many.
-fn evict(server: &mut pgdog_backend::Server, client: &Client, out: &mut Vec<u8>) {
-    let Some(limit) = client.live.settings.prepared_limit else {
-        return;
-    };
-    if let Some(id) = server.prepared.oldest_above(limit.saturating_sub(1), 1) {
-        frontend::of_statement(
-            out,
-            b'C',
-            format!("{}{}", pgdog_backend::statements::PREFIX, id.number()).as_bytes(),
-        );
-        server.owed.push(Expect::OwnClose(Some(id)));
-        server.prepared.remove(id);
-    }
-}
-
-/// Whether a failed transaction still takes this statement.
-fn ends_transaction(text: &[u8]) -> bool {
-    pgdog_sql::lexer::Lexer::new(text).next().is_some_and(|t| {
-        ["rollback", "commit", "end", "abort", "prepare"]
-            .iter()
-            .any(|k| t.is(k))
-    })
 }
 
 fn violation(message: String) -> Event {
@@ -806,7 +385,7 @@ fn violation(message: String) -> Event {
     )))
 }
 
-fn no_transactions() -> ErrorResponse {
+pub(crate) fn no_transactions() -> ErrorResponse {
     ErrorResponse::fatal(
         sqlstate::FEATURE_NOT_SUPPORTED,
         "transaction blocks are not allowed in statement pooling mode",
