@@ -5,6 +5,7 @@ mod chaos;
 mod conversations;
 mod differential;
 mod drivers;
+mod found;
 mod harness;
 mod layers;
 mod lifecycle;

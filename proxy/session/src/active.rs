@@ -1,7 +1,8 @@
 //! A client that is being served: both sockets, the bytes between them, and what is known of the session on the way.
 //!
 //! [`Active::poll`] moves bytes both ways until it must wait, or until something needs more than moving bytes: an
-//! [`Event`], which `settle.rs` handles. `requests.rs` looks at what the client says, `relay.rs` at what the server answers.
+//! [`Event`], which `settle.rs` handles. `requests.rs` and `prepare.rs` look at what the client says, `relay.rs` at what the
+//! server answers.
 
 use std::cell::RefCell;
 use std::io;

@@ -1,4 +1,4 @@
-//! A logged-in client: idle until it says something, then [`Active`] until all is answered.
+//! A logged-in client: idle until it says something, then `Active` until all is answered.
 
 use std::future::poll_fn;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! What a statement's text says, as far as pooling must know it.
 //!
-//! [`effects`] answers, for a whole query string, which state of the server session it may change. It looks at words, not
+//! [`effects()`] answers, for a whole query string, which state of the server session it may change. It looks at words, not
 //! at grammar: it may say "may change" where nothing changes (that costs a question to the server), never the reverse for
 //! what can be seen in the text. [`lexer`] follows PostgreSQL's lexical rules (`scan.l`).
 //! This crate knows nothing of connections.
