@@ -488,6 +488,10 @@ impl Active {
                 && self.cin.is_empty()
                 && self.sin.is_empty()
                 && self.mode != PoolerMode::Session
+                && !client
+                    .statements
+                    .as_ref()
+                    .is_some_and(|s| s.only_on_server())
             {
                 // asyncpg prepares with Flush, and its Sync comes when the statement is used: minutes later, or never.
                 pgdog_wire::frontend::bare(&mut self.sout.bytes, b'S');

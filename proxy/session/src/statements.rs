@@ -143,6 +143,11 @@ impl Statements {
         self.unnamed_stored = None;
     }
 
+    /// Whether the unnamed statement was too large to keep, so that it is gone with its server.
+    pub(crate) fn only_on_server(&self) -> bool {
+        self.unnamed_token != 0 && self.unnamed.is_empty() && self.unnamed_stored.is_none()
+    }
+
     /// The last unnamed Parse.
     pub(crate) fn unnamed(&self) -> Option<&[u8]> {
         (!self.unnamed.is_empty()).then_some(&self.unnamed)
