@@ -196,7 +196,6 @@ fn an_unnamed_statement_gives_no_sequence_value_of_another_client() {
 }
 
 #[test]
-#[ignore = "the Parse of a named statement is under way when its Bind asks for a clean server"]
 fn a_named_statement_gives_no_sequence_value_of_another_client() {
     if Postgres::installed() {
         gives_no_value_of_another("named");

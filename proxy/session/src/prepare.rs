@@ -186,6 +186,11 @@ impl Active {
                 .get(parse.query, parse.types, client.params.scope(), || {
                     effects(parse.query).bits()
                 });
+        let asks = Effects::from_bits(statement.effects).any(Effects::SEQUENCES);
+        if asks && server.owed.at_rest() && !client.reasons.any() {
+            // What others have drawn is forgotten before the batch begins: its Bind comes too late for that.
+            return Err(Event::CleanSequences);
+        }
         let known = server.prepared.touch(statement.id);
         let in_block =
             server.owed.status != TransactionStatus::Idle || self.effects.any(Effects::BEGINS);
