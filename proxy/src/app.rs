@@ -203,8 +203,8 @@ async fn drain(runtime: &Runtime) {
 async fn gone(runtime: &Runtime, limit: Duration) -> bool {
     let wait = async {
         while !runtime.registry.is_empty() {
-            tokio::time::sleep(DRAIN_STEP).await;
+            pgdog_net::timer::sleep(DRAIN_STEP).await;
         }
     };
-    tokio::time::timeout(limit, wait).await.is_ok()
+    pgdog_net::timer::timeout(limit, wait).await.is_ok()
 }

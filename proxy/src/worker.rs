@@ -25,18 +25,20 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts one. It ends when its sender is dropped and the process does.
+    /// Starts one. It ends when its sender is dropped and the process does. Its timers are kept by the calling thread's runtime.
     pub(crate) fn start(index: usize, runtime: Arc<Runtime>) -> std::io::Result<Self> {
         let (send, receive) = mpsc::unbounded_channel();
         let ticks = Arc::new(Notify::new());
         let ticked = ticks.clone();
         let load = Arc::new(AtomicUsize::new(0));
         let counted = load.clone();
+        let keeper = tokio::runtime::Handle::current();
         std::thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || {
+                pgdog_net::timer::install(keeper);
                 let tokio = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
+                    .enable_io()
                     .build();
                 match tokio {
                     Ok(tokio) => tokio.block_on(serve(index, runtime, receive, counted, ticked)),
@@ -104,7 +106,7 @@ async fn admit(
         Login::Cancel(key, mut stream) => {
             cancel(&runtime, key).await;
             // libpq takes a TLS connection that ends without a word for a broken one.
-            let _ = tokio::time::timeout(
+            let _ = pgdog_net::timer::timeout(
                 Duration::from_secs(1),
                 tokio::io::AsyncWriteExt::shutdown(&mut *stream),
             )
@@ -167,7 +169,7 @@ async fn cancel(runtime: &Runtime, mut key: CancelKey) {
         let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 1]).await;
         Ok::<_, String>(())
     };
-    match tokio::time::timeout(Duration::from_secs(5), sent).await {
+    match pgdog_net::timer::timeout(Duration::from_secs(5), sent).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(peer = of, "failed to forward a cancel request: {error}"),
         Err(_) => tracing::warn!(peer = of, "failed to forward a cancel request: no answer"),

@@ -28,7 +28,7 @@ pub async fn cancel(target: &Target, key: &CancelKey) -> Result<(), ServerError>
         let _ = stream.read(&mut [0; 16]).await;
         Ok(())
     };
-    tokio::time::timeout(PATIENCE, work)
+    pgdog_net::timer::timeout(PATIENCE, work)
         .await
         .map_err(|_| ServerError::Timeout(PATIENCE))?
 }

@@ -187,7 +187,7 @@ async fn open(pool: Arc<Pool>, permit: Permit, worker: usize) {
         if !result.as_ref().is_err_and(|e| !e.is_permanent()) {
             break;
         }
-        tokio::time::sleep(settings.connect_attempt_delay).await;
+        pgdog_net::timer::sleep(settings.connect_attempt_delay).await;
         result = target.connect().await;
     }
     match result {
@@ -236,7 +236,7 @@ async fn failed(pool: &Arc<Pool>, permit: Permit, worker: usize, error: ServerEr
     if error.is_permanent() {
         pool.fail_waiters(&CheckoutError::Server(error));
     }
-    tokio::time::sleep(pause).await;
+    pgdog_net::timer::sleep(pause).await;
     pool.grow(worker);
 }
 

@@ -55,7 +55,7 @@ impl Target {
             .chain(self.passwords.is_empty().then_some(None))
         {
             let attempt =
-                tokio::time::timeout(self.timeout, self.login(password.map(String::as_str)));
+                pgdog_net::timer::timeout(self.timeout, self.login(password.map(String::as_str)));
             match attempt.await.unwrap_or_else(|_| {
                 Err(ServerError::LoginTimeout {
                     address: self.address.to_string(),

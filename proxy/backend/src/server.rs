@@ -93,6 +93,9 @@ impl Server {
 
     /// Whether an idle connection is still good: nothing unexpected has come. Takes no system call when nothing has.
     pub fn still_idle(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.stream.may_have_input() {
+            return true;
+        }
         match self.stream.poll_read_ready(cx) {
             Poll::Pending => true,
             Poll::Ready(Err(_)) => false,
@@ -171,7 +174,7 @@ impl Server {
     ///
     /// [`ServerError::Refused`] when the server said so (the connection is usable), any other when it is not.
     pub async fn query(&mut self, sql: &str, timeout: Duration) -> Result<Rows, ServerError> {
-        tokio::time::timeout(timeout, self.query_now(sql))
+        pgdog_net::timer::timeout(timeout, self.query_now(sql))
             .await
             .map_err(|_| ServerError::Timeout(timeout))?
     }
@@ -297,7 +300,7 @@ impl Server {
                         rest.clear();
                     }
                 };
-                let _ = tokio::time::timeout(GOODBYE, gone).await;
+                let _ = pgdog_net::timer::timeout(GOODBYE, gone).await;
                 drop(self);
                 permit.gone();
             });

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::{TcpSocket, UnixStream, lookup_host};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::error::NetError;
 use crate::listen::socket_path;
 use crate::options::TcpOptions;
 use crate::socket::Socket;
 use crate::stream::Stream;
+use crate::timer::timeout_at;
 
 /// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

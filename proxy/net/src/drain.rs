@@ -120,7 +120,7 @@ mod tests {
         assert!(drain.is_started());
         drop(first);
         assert!(
-            tokio::time::timeout(Duration::from_millis(20), trigger.finished())
+            crate::timer::timeout(Duration::from_millis(20), trigger.finished())
                 .await
                 .is_err()
         );

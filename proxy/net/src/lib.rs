@@ -13,6 +13,7 @@ mod listen;
 mod options;
 mod socket;
 mod stream;
+pub mod timer;
 mod tls;
 
 pub use connect::{Address, dial};

@@ -123,7 +123,7 @@ impl Listener {
                 }
                 Err(error) => {
                     tracing::warn!("failed to accept on {}: {error}", self.description());
-                    tokio::time::sleep(BACK_OFF).await;
+                    crate::timer::sleep(BACK_OFF).await;
                 }
             }
         }

@@ -1,6 +1,10 @@
 //! TLS over loopback: both ends are ours.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the test has a runtime with timers"
+)]
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -363,7 +363,7 @@ impl Active {
             Poll::Ready(Ok(0)) => {
                 // What it said before still counts; but an answer that nobody waits for is not worked on forever.
                 self.leaving = Leaving::Closed;
-                self.grace = Some(Box::pin(tokio::time::sleep(
+                self.grace = Some(Box::pin(pgdog_net::timer::sleep(
                     client.live.settings.rollback_timeout,
                 )));
                 cx.waker().wake_by_ref();

@@ -73,7 +73,7 @@ pub async fn login(stream: Stream, peer: Peer, runtime: &Arc<Runtime>, worker: u
         runtime: runtime.clone(),
         worker,
     };
-    let result = tokio::time::timeout(limit, session.run()).await;
+    let result = pgdog_net::timer::timeout(limit, session.run()).await;
     let error = match result {
         Ok(Ok(login)) => return login,
         Ok(Err(Fail::Io)) => return Login::Gone,
@@ -88,8 +88,10 @@ pub async fn login(stream: Stream, peer: Peer, runtime: &Arc<Runtime>, worker: u
         let mut out = Vec::new();
         error.write(&mut out);
         let _ =
-            tokio::time::timeout(std::time::Duration::from_secs(1), write_all(stream, &out)).await;
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), stream.shutdown()).await;
+            pgdog_net::timer::timeout(std::time::Duration::from_secs(1), write_all(stream, &out))
+                .await;
+        let _ =
+            pgdog_net::timer::timeout(std::time::Duration::from_secs(1), stream.shutdown()).await;
     }
     Login::Refused(error)
 }

@@ -99,7 +99,7 @@ async fn recover(left: Abandoned, pool: Arc<Pool>, target: Arc<Target>, limit: D
         }
         Ok::<_, ServerError>(())
     };
-    match tokio::time::timeout(limit, work).await {
+    match pgdog_net::timer::timeout(limit, work).await {
         Ok(Ok(())) if server.owed.at_rest() => pool.release(server),
         _ => stop(server, target),
     }

@@ -509,7 +509,7 @@ impl Active {
         self.drop_server(client);
         if told {
             let words = std::mem::take(&mut self.cout.bytes);
-            let _ = tokio::time::timeout(
+            let _ = pgdog_net::timer::timeout(
                 LAST_WORDS,
                 say_and_close(&mut client.stream, &words[self.cout.start..]),
             )
@@ -528,7 +528,8 @@ impl Active {
         if !torn {
             error.write(&mut words);
         }
-        let _ = tokio::time::timeout(LAST_WORDS, say_and_close(&mut client.stream, &words)).await;
+        let _ =
+            pgdog_net::timer::timeout(LAST_WORDS, say_and_close(&mut client.stream, &words)).await;
         Err(Ended::Refused(Box::new(error)))
     }
 
