@@ -182,6 +182,7 @@ async fn open(pool: Arc<Pool>, permit: Permit, worker: usize) {
             state.generation,
         )
     };
+    let began = pool.clock.precise();
     let mut result = target.connect().await;
     for _ in 1..settings.connect_attempts.max(1) {
         if !result.as_ref().is_err_and(|e| !e.is_permanent()) {
@@ -201,6 +202,9 @@ async fn open(pool: Arc<Pool>, permit: Permit, worker: usize) {
                 now + jittered(lifetime, settings.lifetime_jitter).as_millis() as u64
             });
             server.permit = Some(permit);
+            pool.list(&mut server);
+            let took = pool.clock.precise().saturating_sub(began);
+            pool.counters.of(worker).connect_time.record(took);
             {
                 let mut state = pool.lock();
                 state.connecting -= 1;

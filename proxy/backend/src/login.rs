@@ -14,6 +14,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::error::ServerError;
 use crate::expect::Owed;
+use crate::handle::ServerHandle;
 use crate::server::Server;
 use crate::statements::Prepared;
 
@@ -131,6 +132,7 @@ impl Target {
             key: None,
             reported: Vec::new(),
             address: self.address.clone(),
+            handle: Arc::new(ServerHandle::new(0, self.address.clone(), false, 0)),
             opened: 0,
             used: 0,
             expires: None,

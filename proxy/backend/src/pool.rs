@@ -15,8 +15,10 @@ use pgdog_config::{PoolSettings, PoolerMode};
 use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::error::{CheckoutError, ServerError};
+use crate::handle::{ServerHandle, ServerState};
 use crate::login::Target;
 use crate::server::Server;
+use crate::stats::PoolCounters;
 use crate::wait::Waiter;
 
 /// How far the local waiter may be ahead of its turn: moving a connection between workers costs two system calls,
@@ -30,8 +32,10 @@ pub struct Pool {
     pub user: String,
     /// The database that clients ask for.
     pub database: String,
-    /// What has happened in it.
+    /// What has happened to its connections.
     pub stats: PoolStats,
+    /// What clients did in it.
+    pub counters: PoolCounters,
     pub(crate) clock: Arc<Clock>,
     pub(crate) state: Mutex<State>,
     mode: AtomicU8,
@@ -80,6 +84,8 @@ pub(crate) struct State {
     pub(crate) last_error: Option<ServerError>,
     pub(crate) failures: u32,
     pub(crate) retry_at: u64,
+    /// The connections, for views; those that are gone are taken out now and then.
+    servers: Vec<Weak<ServerHandle>>,
 }
 
 /// A place in a pool (and in the limits above it) that a connection takes; dropping it frees the place.
@@ -151,6 +157,7 @@ impl Pool {
             user: settings.user.clone(),
             database: settings.database.clone(),
             stats: PoolStats::default(),
+            counters: PoolCounters::new(workers),
             clock,
             mode: AtomicU8::new(settings.mode as u8),
             starved: AtomicBool::new(false),
@@ -171,6 +178,7 @@ impl Pool {
                 last_error: None,
                 failures: 0,
                 retry_at: 0,
+                servers: Vec::new(),
             }),
         });
         for budget in budgets {
@@ -238,6 +246,36 @@ impl Pool {
             waiting: state.waiters as u32,
             pinned: self.pinned.load(Ordering::Relaxed),
         }
+    }
+
+    /// Makes a new connection known to those who look at the pool.
+    pub fn list(&self, server: &mut Server) {
+        let pid = server.key.as_ref().map_or(0, |k| k.pid);
+        let (address, tls) = (server.address.clone(), server.stream.is_tls());
+        server.handle = Arc::new(ServerHandle::new(pid, address, tls, self.clock.now()));
+        let mut state = self.lock();
+        if state.servers.len() >= 2 * state.total.max(8) as usize {
+            state.servers.retain(|s| s.strong_count() > 0);
+        }
+        state.servers.push(Arc::downgrade(&server.handle));
+    }
+
+    /// Its connections.
+    #[must_use]
+    pub fn servers(&self) -> Vec<Arc<ServerHandle>> {
+        self.lock()
+            .servers
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect()
+    }
+
+    /// Since when the client that waits for longest waits, coarse ms.
+    #[must_use]
+    pub fn oldest_wait(&self) -> Option<u64> {
+        let state = self.lock();
+        let fronts = state.waiting.iter().filter_map(|q| q.front());
+        fronts.map(|w| w.since).min()
     }
 
     /// Takes an idle connection that is ready for use, when there is one and nobody was here before.
@@ -317,6 +355,7 @@ impl Pool {
         server.notifications.clear();
         let mut state = self.lock();
         server.used = self.clock.now();
+        server.handle.does(ServerState::Idle, 0, server.used);
         let surplus = state.staying() > state.settings.size && state.waiters == 0;
         if state.closed
             || surplus

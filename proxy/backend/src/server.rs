@@ -14,6 +14,7 @@ use tokio_util::io::poll_read_buf;
 
 use crate::error::ServerError;
 use crate::expect::{Expect, Owed};
+use crate::handle::ServerHandle;
 use crate::params::Params;
 use crate::pool::Permit;
 use crate::statements::Prepared;
@@ -42,6 +43,8 @@ pub struct Server {
     pub reported: Vec<Reported>,
     /// Where it is.
     pub address: Arc<Address>,
+    /// What others see of it; stands for nothing until [`Pool::list`](crate::Pool::list) has made it known.
+    pub handle: Arc<ServerHandle>,
     /// Coarse time when it was opened, ms.
     pub opened: u64,
     /// Coarse time when it was last known to answer, ms.

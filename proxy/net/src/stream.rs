@@ -60,9 +60,20 @@ impl Stream {
         cx: &mut Context<'_>,
         src: &[u8],
     ) -> Poll<io::Result<usize>> {
+        // A socket nearly always takes it: only one that does not is asked to wake this task.
         match self {
-            Self::Tcp(socket) => Pin::new(socket).poll_write(cx, src),
-            Self::Unix(socket) => Pin::new(socket).poll_write(cx, src),
+            Self::Tcp(socket) => match socket.try_write(src) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    Pin::new(socket).poll_write(cx, src)
+                }
+                done => Poll::Ready(done),
+            },
+            Self::Unix(socket) => match socket.try_write(src) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    Pin::new(socket).poll_write(cx, src)
+                }
+                done => Poll::Ready(done),
+            },
             Self::Tls(tls) => tls.poll_write_slice(cx, src),
         }
     }

@@ -8,10 +8,11 @@ use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use pgdog_backend::server::Reported;
-use pgdog_backend::{CheckoutError, Expect, Server, StatementId, Waiting};
+use pgdog_backend::{CheckoutError, Expect, Server, ServerState, StatementId, Waiting};
 use pgdog_config::PoolerMode;
 use pgdog_sql::Effects;
 use pgdog_wire::ErrorResponse;
@@ -21,6 +22,7 @@ use tokio_util::io::poll_read_buf;
 
 use crate::client::Client;
 use crate::handle::{Doing, Signal};
+use crate::tally::Tally;
 
 /// A side is not read while this much waits to be written to the other.
 const HIGH: usize = 64 * 1024;
@@ -137,6 +139,7 @@ pub(crate) struct Active {
     /// The mode of the pool.
     pub(crate) mode: PoolerMode,
     pub(crate) doing: Doing,
+    pub(crate) tally: Tally,
     /// The client is to leave when it is outside of a transaction.
     pub(crate) draining: bool,
     /// TLS holds bytes for the client that its socket did not take.
@@ -181,6 +184,7 @@ impl Active {
             grace: None,
             mode: PoolerMode::Transaction,
             doing: Doing::Idle,
+            tally: Tally::default(),
             draining: false,
             unflushed: false,
             unflushed_server: false,
@@ -296,8 +300,10 @@ impl Active {
         if self.cout.is_empty() && !self.unflushed {
             return Ok(false);
         }
+        let before = self.cout.len();
         let (moved, flushed) =
             poll_out(&mut client.stream, &mut self.cout, cx).map_err(Event::ClientBroke)?;
+        self.tally.sent += (before - self.cout.len()) as u64;
         self.unflushed = !flushed;
         Ok(moved)
     }
@@ -358,7 +364,9 @@ impl Active {
             return Ok(false);
         }
         self.cin.reserve(buffer::SIZE / 4);
-        match poll_read_buf(Pin::new(&mut client.stream), cx, &mut self.cin.bytes) {
+        let read = poll_read_buf(Pin::new(&mut client.stream), cx, &mut self.cin.bytes);
+        client.listening = read.is_pending();
+        match read {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(0)) => {
                 // What it said before still counts; but an answer that nobody waits for is not worked on forever.
@@ -369,7 +377,8 @@ impl Active {
                 cx.waker().wake_by_ref();
                 Ok(false)
             }
-            Poll::Ready(Ok(_)) => {
+            Poll::Ready(Ok(count)) => {
+                self.tally.received += count as u64;
                 self.requests(client, cx)?;
                 Ok(true)
             }
@@ -406,12 +415,17 @@ impl Active {
                 self.poll_write_client(client, cx)?;
                 if self.cin.len() < HIGH {
                     self.cin.reserve(buffer::SIZE / 4);
-                    match poll_read_buf(Pin::new(&mut client.stream), cx, &mut self.cin.bytes) {
+                    let read = poll_read_buf(Pin::new(&mut client.stream), cx, &mut self.cin.bytes);
+                    client.listening = read.is_pending();
+                    match read {
                         Poll::Ready(Ok(0)) => return Poll::Ready(Err(Event::ClientLeft)),
                         Poll::Ready(Err(error)) => {
                             return Poll::Ready(Err(Event::ClientBroke(error)));
                         }
-                        Poll::Ready(Ok(_)) => cx.waker().wake_by_ref(),
+                        Poll::Ready(Ok(count)) => {
+                            self.tally.received += count as u64;
+                            cx.waker().wake_by_ref();
+                        }
                         Poll::Pending => {}
                     }
                 }
@@ -426,6 +440,7 @@ impl Active {
         client: &mut Client,
         mut server: Box<Server>,
     ) -> Result<(), Event> {
+        client.pool().counters.of(client.worker).assignments.add(1);
         if self.mode == PoolerMode::Session
             && !Arc::ptr_eq(&server.base, &client.startup)
             && server.base != client.startup
@@ -523,6 +538,7 @@ impl Active {
             self.effects = Effects::NONE;
             self.failed = false;
             self.custom.clear();
+            self.note(client, Doing::Idle);
             let keep = client.reasons.any() || self.mode == PoolerMode::Session;
             if !keep && let Some(server) = self.server.take() {
                 client.pool().release(server);
@@ -576,12 +592,35 @@ impl Active {
         if self.doing == doing {
             return;
         }
-        let now = client.runtime.clock.now();
-        client.registered.handle.does(doing, now);
+        let (now, exact) = (client.runtime.clock.now(), client.runtime.clock.precise());
+        let handle = &client.registered.handle;
+        let counters = client.pool().counters.of(client.worker);
+        handle.does(doing, now);
         if doing == Doing::Idle {
-            client.registered.handle.in_transaction(None);
+            handle.in_transaction(None);
         } else if self.doing == Doing::Idle {
-            client.registered.handle.in_transaction(Some(now));
+            handle.in_transaction(Some(now));
+        }
+        self.tally.turn(self.doing, doing, exact, handle, counters);
+        let server = self.server.as_ref();
+        if let Some(server) = server {
+            let state = match doing {
+                Doing::Active => ServerState::Active,
+                _ => ServerState::Held,
+            };
+            server.handle.does(state, handle.pid, now);
+        }
+        if matches!(doing, Doing::Idle | Doing::IdleInTransaction) {
+            if self.tally.prepares() {
+                let of_client = client.statements.as_ref().map_or(0, |s| s.len());
+                handle.prepared.store(of_client as u32, Ordering::Relaxed);
+                if let Some(server) = server {
+                    let of_server = server.prepared.len() as u32;
+                    server.handle.prepared.store(of_server, Ordering::Relaxed);
+                }
+            }
+            let server = server.map(|s| &*s.handle);
+            self.tally.hand_on(handle, server, counters);
         }
         self.doing = doing;
     }

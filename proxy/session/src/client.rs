@@ -10,7 +10,8 @@ use pgdog_net::Stream;
 use pgdog_wire::{ErrorResponse, sqlstate};
 
 use crate::active::{Active, Event};
-use crate::handle::{Doing, Registered, Signal};
+use crate::handle::{Doing, Signal};
+use crate::registry::Registered;
 use crate::runtime::{Account, Live, Runtime};
 use crate::statements::Statements;
 
@@ -39,6 +40,9 @@ pub struct Client {
     /// It is counted among those with a pinned server.
     pub(crate) counted: bool,
     pub(crate) generation: u64,
+    /// The last read found nothing, and nothing has come since as long as the socket is not known to be readable: its task
+    /// is woken when that changes.
+    pub(crate) listening: bool,
 }
 
 /// How a client's session ended.
@@ -104,7 +108,12 @@ impl Client {
         {
             return Poll::Ready(Signal(0));
         }
-        self.stream.poll_read_ready(cx).map(|_| Signal(0))
+        if self.listening && !self.stream.may_have_input() {
+            return Poll::Pending;
+        }
+        let polled = self.stream.poll_read_ready(cx).map(|_| Signal(0));
+        self.listening = polled.is_pending();
+        polled
     }
 
     /// Serves the client to its end, and tells how it ended.

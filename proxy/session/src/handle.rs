@@ -1,10 +1,12 @@
 //! What the rest of the process sees of a client, and how it speaks to it: a few bits and a wake-up.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
+use pgdog_backend::Params;
+use pgdog_backend::stats::Count;
+use pgdog_net::Peer;
 use pgdog_wire::startup::CancelKey;
 
 /// What a client may be told. Bits, because several may come before it looks.
@@ -50,6 +52,62 @@ pub enum Doing {
     Waiting = 3,
 }
 
+/// Who a client is: shared by all clients of one user in one database.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity {
+    /// The user that it logged in as.
+    pub user: String,
+    /// The database that it asked for.
+    pub database: String,
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientKind {
+    /// Queries, over the pool.
+    Normal,
+    /// A replication connection, with a server of its own.
+    Replication,
+    /// The admin console.
+    Admin,
+}
+
+/// What a client has done since it logged in. Written by its own task only.
+#[derive(Debug, Default)]
+pub struct ClientCounters {
+    /// Transactions that ended.
+    pub transactions: Count,
+    /// Queries that were answered.
+    pub queries: Count,
+    /// Errors that it was told.
+    pub errors: Count,
+    /// Bytes from it.
+    pub received: Count,
+    /// Bytes to it.
+    pub sent: Count,
+    /// Time that it waited for server connections, ns.
+    pub wait_time: Count,
+    /// Time in which its queries ran, ns.
+    pub query_time: Count,
+    /// Time of its transactions, ns.
+    pub transaction_time: Count,
+}
+
+/// What is known of a client when it logs in.
+#[derive(Debug)]
+pub struct Newcomer<'a> {
+    /// Who it is.
+    pub identity: &'a Arc<Identity>,
+    /// Where it is.
+    pub peer: Peer,
+    /// What its connection is for.
+    pub kind: ClientKind,
+    /// Whether its connection is encrypted.
+    pub tls: bool,
+    /// The settings that it gave.
+    pub params: &'a Arc<Params>,
+}
+
 /// One client, as others see it.
 #[derive(Debug)]
 pub struct ClientHandle {
@@ -57,6 +115,22 @@ pub struct ClientHandle {
     pub pid: u32,
     /// The rest of its cancel key.
     pub secret: Box<[u8]>,
+    /// Who it is.
+    pub identity: Arc<Identity>,
+    /// Where it is.
+    pub peer: Peer,
+    /// What its connection is for.
+    pub kind: ClientKind,
+    /// Whether its connection is encrypted.
+    pub tls: bool,
+    /// Coarse time when it logged in, ms.
+    pub connected: u64,
+    /// What it has done.
+    pub counters: ClientCounters,
+    /// Prepared statements that it has.
+    pub prepared: AtomicU32,
+    pinned: AtomicBool,
+    params: Mutex<Arc<Params>>,
     signals: AtomicU32,
     waker: Mutex<Option<Waker>>,
     doing: AtomicU8,
@@ -69,16 +143,50 @@ pub struct ClientHandle {
 impl ClientHandle {
     /// A client with this cancel key.
     #[must_use]
-    pub fn new(key: CancelKey, now: u64) -> Self {
+    pub fn new(key: CancelKey, newcomer: &Newcomer<'_>, now: u64) -> Self {
         Self {
             pid: key.pid,
             secret: key.secret.into(),
+            identity: newcomer.identity.clone(),
+            peer: newcomer.peer,
+            kind: newcomer.kind,
+            tls: newcomer.tls,
+            connected: now,
+            counters: ClientCounters::default(),
+            prepared: AtomicU32::new(0),
+            pinned: AtomicBool::new(false),
+            params: Mutex::new(newcomer.params.clone()),
             signals: AtomicU32::new(0),
             waker: Mutex::new(None),
             doing: AtomicU8::new(Doing::Idle as u8),
             since: AtomicU64::new(now),
             transaction_since: AtomicU64::new(0),
         }
+    }
+
+    /// Notes the settings that its session has now.
+    pub fn has_params(&self, params: &Arc<Params>) {
+        *self.params.lock().unwrap_or_else(PoisonError::into_inner) = params.clone();
+    }
+
+    /// The settings of its session.
+    #[must_use]
+    pub fn params(&self) -> Arc<Params> {
+        self.params
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Notes whether it keeps a server outside of transactions.
+    pub fn is_pinned_now(&self, pinned: bool) {
+        self.pinned.store(pinned, Ordering::Relaxed);
+    }
+
+    /// Whether it keeps a server outside of transactions.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.pinned.load(Ordering::Relaxed)
     }
 
     /// Tells the client something.
@@ -134,243 +242,5 @@ impl ClientHandle {
     #[must_use]
     pub fn transaction_since(&self) -> Option<u64> {
         Some(self.transaction_since.load(Ordering::Relaxed)).filter(|t| *t > 0)
-    }
-}
-
-/// All clients of the process, by the process id in their cancel keys.
-#[derive(Debug, Default)]
-pub struct Registry {
-    clients: Mutex<HashMap<u32, Arc<ClientHandle>>>,
-    counts: Mutex<HashMap<Who, u32>>,
-    total: AtomicU32,
-    draining: AtomicBool,
-}
-
-/// Whose clients are counted.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Who {
-    /// All of one user.
-    User(Box<str>),
-    /// All of one database.
-    Database(Box<str>),
-}
-
-/// A client's place in the registry; dropping it takes the client out.
-#[derive(Debug)]
-pub struct Registered {
-    registry: Arc<Registry>,
-    /// The client.
-    pub handle: Arc<ClientHandle>,
-    counted: Box<[Who; 2]>,
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        self.registry.total.fetch_sub(1, Ordering::AcqRel);
-        self.registry.clients().remove(&self.handle.pid);
-        let mut counts = self
-            .registry
-            .counts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        for who in self.counted.iter() {
-            if let Some(count) = counts.get_mut(who) {
-                *count -= 1;
-                if *count == 0 {
-                    counts.remove(who);
-                }
-            }
-        }
-    }
-}
-
-/// Which limit a client would exceed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LimitHit {
-    /// `max_client_conn`.
-    Process,
-    /// `max_user_client_connections`.
-    User,
-    /// `max_db_client_connections`.
-    Database,
-}
-
-impl Registry {
-    fn clients(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Arc<ClientHandle>>> {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes a logged-in client in, under a fresh cancel key made by `key`, unless it would be one too many.
-    ///
-    /// # Errors
-    ///
-    /// The limit that stands against it.
-    pub fn register(
-        self: &Arc<Self>,
-        limit: Option<u32>,
-        (user, user_limit): (&str, Option<u32>),
-        (database, database_limit): (&str, Option<u32>),
-        now: u64,
-        mut key: impl FnMut() -> CancelKey,
-    ) -> Result<Registered, LimitHit> {
-        let counted = Box::new([Who::User(user.into()), Who::Database(database.into())]);
-        {
-            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-            if limit.is_some_and(|limit| self.len() >= limit) {
-                return Err(LimitHit::Process);
-            }
-            for (who, limit, hit) in [
-                (&counted[0], user_limit, LimitHit::User),
-                (&counted[1], database_limit, LimitHit::Database),
-            ] {
-                if limit.is_some_and(|limit| counts.get(who).copied().unwrap_or(0) >= limit) {
-                    return Err(hit);
-                }
-            }
-            for who in counted.iter() {
-                *counts.entry(who.clone()).or_default() += 1;
-            }
-            self.total.fetch_add(1, Ordering::AcqRel);
-        }
-        let mut clients = self.clients();
-        let handle = loop {
-            let key = key();
-            if !clients.contains_key(&key.pid) {
-                break Arc::new(ClientHandle::new(key, now));
-            }
-        };
-        clients.insert(handle.pid, handle.clone());
-        drop(clients);
-        if self.draining.load(Ordering::Acquire) {
-            handle.signal(Signal::DRAIN);
-        }
-        Ok(Registered {
-            registry: self.clone(),
-            handle,
-            counted,
-        })
-    }
-
-    /// Clients logged in.
-    #[must_use]
-    pub fn len(&self) -> u32 {
-        self.total.load(Ordering::Acquire)
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Passes a cancel request on. Says whether the key was right; its time does not.
-    pub fn cancel(&self, key: &CancelKey) -> bool {
-        let found = self.clients().get(&key.pid).cloned();
-        let Some(handle) = found else { return false };
-        let equal = handle.secret.len() == key.secret.len()
-            && handle
-                .secret
-                .iter()
-                .zip(&key.secret)
-                .fold(0, |d, (a, b)| d | (a ^ b))
-                == 0;
-        if equal {
-            handle.signal(Signal::CANCEL);
-        }
-        equal
-    }
-
-    /// Tells all clients something, and those to come when it is [`Signal::DRAIN`].
-    pub fn signal_all(&self, signal: Signal) {
-        if signal.has(Signal::DRAIN) {
-            self.draining.store(true, Ordering::Release);
-        }
-        for handle in self.all() {
-            handle.signal(signal);
-        }
-    }
-
-    /// All clients.
-    #[must_use]
-    pub fn all(&self) -> Vec<Arc<ClientHandle>> {
-        self.clients().values().cloned().collect()
-    }
-
-    /// Whether the proxy shuts down.
-    #[must_use]
-    pub fn draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn keys() -> impl FnMut() -> CancelKey {
-        let mut pid = 0;
-        move || {
-            pid += 1;
-            CancelKey {
-                pid,
-                secret: vec![1, 2, 3, 4],
-            }
-        }
-    }
-
-    #[test]
-    fn only_the_right_key_cancels() {
-        let registry = Arc::new(Registry::default());
-        let client = registry
-            .register(None, ("u", None), ("d", None), 1, keys())
-            .unwrap();
-        assert!(!registry.cancel(&CancelKey {
-            pid: 1,
-            secret: vec![1, 2, 3, 5]
-        }));
-        assert!(!registry.cancel(&CancelKey {
-            pid: 1,
-            secret: vec![1, 2, 3]
-        }));
-        assert_eq!(client.handle.take_signals(), Signal(0));
-        assert!(registry.cancel(&CancelKey {
-            pid: 1,
-            secret: vec![1, 2, 3, 4]
-        }));
-        assert_eq!(client.handle.take_signals(), Signal::CANCEL);
-    }
-
-    #[test]
-    fn limits_count_those_who_are_there() {
-        let registry = Arc::new(Registry::default());
-        let mut key = keys();
-        let first = registry
-            .register(None, ("u", Some(1)), ("d", None), 1, &mut key)
-            .unwrap();
-        assert_eq!(
-            registry
-                .register(Some(1), ("v", None), ("d", None), 1, &mut key)
-                .unwrap_err(),
-            LimitHit::Process
-        );
-        assert_eq!(
-            registry
-                .register(None, ("u", Some(1)), ("d", None), 1, &mut key)
-                .unwrap_err(),
-            LimitHit::User
-        );
-        assert_eq!(
-            registry
-                .register(None, ("v", Some(1)), ("d", Some(1)), 1, &mut key)
-                .unwrap_err(),
-            LimitHit::Database
-        );
-        drop(first);
-        assert!(registry.is_empty());
-        assert!(
-            registry
-                .register(None, ("u", Some(1)), ("d", Some(1)), 1, &mut key)
-                .is_ok()
-        );
     }
 }

@@ -12,13 +12,16 @@ pub mod metrics;
 mod named;
 mod prepare;
 mod recover;
+pub mod registry;
 mod relay;
 mod requests;
 pub mod runtime;
 mod settle;
 mod statements;
+mod tally;
 
 pub use client::{Client, Ended};
-pub use handle::{Doing, Registry, Signal};
+pub use handle::{ClientHandle, ClientKind, Doing, Identity, Signal};
 pub use login::{Login, login};
+pub use registry::Registry;
 pub use runtime::{Account, Live, Runtime};

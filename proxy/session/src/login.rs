@@ -15,7 +15,8 @@ use pgdog_wire::{ClientError, ErrorResponse, Severity, frontend, md5, sqlstate};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::{Client, write_all};
-use crate::handle::LimitHit;
+use crate::handle::{ClientKind, Newcomer};
+use crate::registry::{LimitHit, Limits};
 use crate::runtime::{Account, Live, Runtime};
 
 /// Largest answer to an authentication request: tokens of cloud services are long.
@@ -452,31 +453,32 @@ impl Session {
     /// Takes the client in, finds out what its server would have told it, and tells it.
     async fn greet(&mut self, startup: Startup, account: Arc<Account>) -> Result<Client, Fail> {
         let settings = &self.live.settings;
-        let (user, database) = (
-            (account.user.name.as_str(), account.user.max_clients),
-            (
-                account.user.database.as_str(),
-                account.user.pool.database_max_clients,
-            ),
-        );
+        let limits = Limits {
+            process: settings.max_client_conn,
+            user: account.user.max_clients,
+            database: account.user.pool.database_max_clients,
+        };
+        let (params, application_name, pin) = session_params(&startup);
+        let params = self.runtime.interner.intern(params);
         let (peer_id, long) = (settings.peer_id, startup.minor >= 2);
+        let newcomer = Newcomer {
+            identity: &account.identity,
+            peer: self.peer,
+            kind: ClientKind::Normal,
+            tls: self.stream.as_ref().is_some_and(Stream::is_tls),
+            params: &params,
+        };
         let registered = self
             .runtime
             .registry
-            .register(
-                settings.max_client_conn,
-                user,
-                database,
-                self.runtime.clock.now(),
-                || self.runtime.cancel_key(peer_id, long),
-            )
+            .register(limits, &newcomer, self.runtime.clock.now(), || {
+                self.runtime.cancel_key(peer_id, long)
+            })
             .map_err(|hit| too_many(hit, &account))?;
         if let Some(error) = &startup.bad_options {
             self.ask(Authentication::Ok).await?;
             return Err(error.response().into());
         }
-        let (params, application_name, pin) = session_params(&startup);
-        let params = self.runtime.interner.intern(params);
         let mut nameless = (*params).clone();
         nameless.remove("application_name");
         let nameless = self.runtime.interner.intern(nameless);
@@ -518,6 +520,7 @@ impl Session {
             reasons,
             token: 0,
             counted: false,
+            listening: false,
         })
     }
 

@@ -1,6 +1,13 @@
 //! Counters of what clients do. Plain relaxed atomics; the ones on the path of every query live with the worker.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// So many different SQLSTATEs are told apart: PostgreSQL has fewer, but functions can make up their own.
+const CODES_MAX: usize = 512;
+/// What the others are counted under.
+const OTHER: [u8; 5] = *b"other";
 
 /// Since the process began.
 #[derive(Debug, Default)]
@@ -19,11 +26,29 @@ pub struct Metrics {
     pub param_syncs: AtomicU64,
     /// Servers that were brought back into order after their client had gone.
     pub recoveries: AtomicU64,
+    /// Errors that clients were told, by SQLSTATE.
+    errors: Mutex<BTreeMap<[u8; 5], u64>>,
 }
 
 impl Metrics {
     /// Counts one.
     pub(crate) fn count(&self, which: impl Fn(&Self) -> &AtomicU64) {
         which(self).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an error that a client was told.
+    pub(crate) fn error(&self, code: &[u8]) {
+        let code = code.try_into().unwrap_or(OTHER);
+        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = errors.len() < CODES_MAX || errors.contains_key(&code);
+        *errors.entry(if known { code } else { OTHER }).or_default() += 1;
+    }
+
+    /// Errors that clients were told, by SQLSTATE.
+    #[must_use]
+    pub fn errors(&self) -> Vec<(String, u64)> {
+        let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = |code: &[u8; 5]| String::from_utf8_lossy(code).into_owned();
+        errors.iter().map(|(code, n)| (text(code), *n)).collect()
     }
 }

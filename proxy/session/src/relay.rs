@@ -57,6 +57,9 @@ impl Active {
                 .owed
                 .answer(header.kind, body)
                 .map_err(Event::OutOfSync)?;
+            if header.kind == b'Z' && verdict == Verdict::Forward {
+                self.tally.answered(server.owed.status);
+            }
             let special = matches!(header.kind, b'E' | b'S' | b'C' | b'N')
                 || verdict != Verdict::Forward
                 || self.holding != Holding::No;
@@ -146,6 +149,11 @@ impl Active {
         verdict: Verdict,
     ) -> Result<Option<Vec<u8>>, Event> {
         let body = &self.sin.bytes[body];
+        if kind == b'C'
+            && let Some(changed) = backend::read_changed(body)
+        {
+            self.tally.changed(changed);
+        }
         let instead = match (kind, verdict) {
             (b'E', verdict) => {
                 let body = body.to_vec();
@@ -268,6 +276,10 @@ impl Active {
         }
         if verdict == Verdict::Swallow {
             return Some(Vec::new());
+        }
+        self.tally.errors += 1;
+        if let Some(code) = error::field(body, b'C') {
+            client.runtime.metrics.error(code);
         }
         if let Verdict::Instead(error) = verdict {
             let mut out = Vec::new();

@@ -142,6 +142,16 @@ impl Active {
             }
         }
         self.note(client, Doing::Active);
+        let step = self.serve(client, header, whole)?;
+        if matches!(step, Step::Next) {
+            self.tally.asked(kind);
+        }
+        Ok(step)
+    }
+
+    /// Passes a message on to the server that the client has, changed where that must be.
+    fn serve(&mut self, client: &mut Client, header: Header, whole: bool) -> Result<Step, Event> {
+        let Header { kind, len } = header;
         if self.mode == PoolerMode::Session && kind != b'P' && kind != b'B' {
             return Ok(self.as_it_is(kind, len));
         }

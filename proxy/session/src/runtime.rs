@@ -10,14 +10,17 @@ use pgdog_net::{ServerTls, TcpOptions};
 use pgdog_wire::scram::{Params as ScramParams, Verifier, Verifiers};
 use pgdog_wire::startup::CancelKey;
 
-use crate::handle::Registry;
+use crate::handle::Identity;
 use crate::metrics::Metrics;
+use crate::registry::Registry;
 
 /// A user in one database, ready to be logged in.
 #[derive(Debug)]
 pub struct Account {
     /// As configured.
     pub user: User,
+    /// Its name and database, as its clients carry them.
+    pub identity: Arc<Identity>,
     /// Its server connections.
     pub pool: Arc<Pool>,
     verifiers: OnceLock<Option<Arc<Verifiers>>>,
@@ -27,8 +30,13 @@ impl Account {
     /// An account whose secrets are derived when they are first needed.
     #[must_use]
     pub fn new(user: User, pool: Arc<Pool>) -> Self {
+        let identity = Identity {
+            user: user.name.clone(),
+            database: user.database.clone(),
+        };
         Self {
             user,
+            identity: Arc::new(identity),
             pool,
             verifiers: OnceLock::new(),
         }

@@ -118,6 +118,7 @@ impl Active {
             Some(Setting::Local) | None => return,
         }
         client.params = client.runtime.interner.intern(of_client);
+        client.registered.handle.has_params(&client.params);
         server.params = client.runtime.interner.intern(of_server);
         client.reasons.put(Reasons::ASKED, client.params.is_on(PIN));
     }
@@ -246,7 +247,9 @@ impl Active {
                     base,
                     ..server
                 };
-                self.server = Some(Box::new(new));
+                let mut new = Box::new(new);
+                client.pool().list(&mut new);
+                self.server = Some(new);
                 if !Arc::ptr_eq(&client.params, &client.startup) {
                     return self.sync_params(client).await;
                 }
@@ -289,6 +292,8 @@ impl Active {
     /// Answers the message that waits for a server with an error, as a server would: once, and ReadyForQuery at its place.
     fn fail_unserved(&mut self, client: &Client, error: &ErrorResponse) {
         error.write(&mut self.cout.bytes);
+        self.tally.errors += 1;
+        client.runtime.metrics.error(error.code.as_bytes());
         self.note(client, Doing::Idle);
         let Ok(Some(header)) = Header::peek(self.cin.data()) else {
             return;
@@ -338,6 +343,7 @@ impl Active {
                 }
                 server.params = client.runtime.interner.intern(found);
                 client.params = client.runtime.interner.intern(wanted);
+                client.registered.handle.has_params(&client.params);
                 client.reasons.put(Reasons::ASKED, client.params.is_on(PIN));
             }
             if effects.any(Effects::HOLDS.with(Effects::RELEASES)) {
@@ -409,12 +415,14 @@ impl Active {
             client.runtime.metrics.count(|m| &m.pins);
             pool.pinned.fetch_add(1, Ordering::Relaxed);
             self.counted = true;
+            client.registered.handle.is_pinned_now(true);
             if let Some(server) = &mut self.server {
                 server.tainted = true;
             }
         } else if !pins && self.counted {
             pool.pinned.fetch_sub(1, Ordering::Relaxed);
             self.counted = false;
+            client.registered.handle.is_pinned_now(false);
             if let Some(server) = &mut self.server {
                 server.tainted = false;
             }
@@ -437,6 +445,16 @@ impl Active {
                 Signal::TRANSACTION_TIMEOUT,
                 sqlstate::TRANSACTION_TIMEOUT,
                 "transaction_timeout",
+            ),
+            // Idle, with a message that does not come to its end.
+            (
+                Signal(if self.doing == Doing::Idle {
+                    Signal::IDLE_TIMEOUT.0
+                } else {
+                    0
+                }),
+                sqlstate::IDLE_SESSION_TIMEOUT,
+                "client_idle_timeout",
             ),
             (
                 Signal::IDLE_IN_TRANSACTION_TIMEOUT,
@@ -522,6 +540,7 @@ impl Active {
     /// Tells the client why it must go. What was to be written before goes first, as long as it is whole messages.
     async fn refuse(&mut self, client: &mut Client, error: ErrorResponse) -> Result<(), Ended> {
         let torn = self.from_server.left > 0;
+        client.runtime.metrics.error(error.code.as_bytes());
         self.abandon(client);
         let mut words = std::mem::take(&mut self.cout.bytes).split_off(self.cout.start);
         self.cout.start = 0;

@@ -48,6 +48,11 @@ impl Statements {
         self.named.get(name)
     }
 
+    /// How many names there are.
+    pub(crate) fn len(&self) -> usize {
+        self.named.len()
+    }
+
     /// A Parse was passed on or answered.
     pub(crate) fn add(&mut self, name: &[u8], statement: Arc<Statement>) {
         self.named.insert(name.into(), statement);

@@ -153,10 +153,42 @@ fn suspicious(text: &[u8]) -> bool {
         b'(' => calls_session_function(&text[..at]),
         // Looked at closely even when a comment is all that follows: here nobody knows what is quoted.
         _ => !text[at + 1..].trim_ascii_start().is_empty(),
-    }) || memchr2_iter(b'm', b'M', text).any(|at| {
-        let word = text.get(at.saturating_sub(2)..at + 2);
-        at >= 2 && word.is_some_and(|word| word.eq_ignore_ascii_case(b"temp"))
-    })
+    }) || has_temp(text)
+}
+
+/// So many places are looked at together for `temp`.
+const LANES: usize = 16;
+
+/// Whether `temp` stands anywhere, in whatever case.
+#[inline]
+fn has_temp(text: &[u8]) -> bool {
+    let Some(last) = text.len().checked_sub(LANES + 3) else {
+        return contains(text, b"temp");
+    };
+    // The last look overlaps the one before, rather than going byte by byte over the rest.
+    (0..last)
+        .step_by(LANES)
+        .chain([last])
+        .any(|at| temp_begins(&text[at..at + LANES + 3]))
+}
+
+/// Whether `temp` begins at one of the first places. Without a branch, so that the compiler looks at all of them at once.
+#[inline]
+fn temp_begins(text: &[u8]) -> bool {
+    let (t, e, m, p) = (
+        &text[..LANES],
+        &text[1..][..LANES],
+        &text[2..][..LANES],
+        &text[3..][..LANES],
+    );
+    let differs = |at: u8, letter: u8| (at | 0x20) ^ letter;
+    let mut found = 0u8;
+    for i in 0..LANES {
+        let here =
+            differs(t[i], b't') | differs(e[i], b'e') | differs(m[i], b'm') | differs(p[i], b'p');
+        found |= u8::from(here == 0);
+    }
+    found != 0
 }
 
 /// `before` ends where an opening parenthesis stands: is the name before it one of a function that touches the session?
@@ -396,6 +428,19 @@ mod tests {
         ] {
             assert!(of(text).any(effect), "{text}: {:?}", of(text));
         }
+    }
+
+    #[test]
+    fn temp_is_found_wherever_it_stands() {
+        for len in 4..60 {
+            for at in 0..=len - 4 {
+                let mut text = vec![b'm'; len];
+                assert!(!has_temp(&text));
+                text[at..at + 4].copy_from_slice(b"TemP");
+                assert!(has_temp(&text), "{at} of {len}");
+            }
+        }
+        assert!(!has_temp(b"tem") && !has_temp(b""));
     }
 
     #[test]

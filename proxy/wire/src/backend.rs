@@ -100,6 +100,33 @@ pub fn mechanisms(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// What a CommandComplete says was done to rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changed {
+    /// INSERT.
+    Inserted(u64),
+    /// UPDATE.
+    Updated(u64),
+    /// DELETE.
+    Deleted(u64),
+}
+
+/// Reads a CommandComplete's tag: `None` when it changes no rows, or does not say how many (MERGE does not say which).
+#[must_use]
+pub fn read_changed(body: &[u8]) -> Option<Changed> {
+    let tag = body.strip_suffix(b"\0").unwrap_or(body);
+    let rows = || {
+        let digits = tag.rsplit(|b| *b == b' ').next()?;
+        std::str::from_utf8(digits).ok()?.parse().ok()
+    };
+    match tag {
+        [b'I', b'N', b'S', ..] => rows().map(Changed::Inserted),
+        [b'U', b'P', b'D', ..] => rows().map(Changed::Updated),
+        [b'D', b'E', b'L', ..] => rows().map(Changed::Deleted),
+        _ => None,
+    }
+}
+
 /// Reads a ParameterStatus: name and value.
 #[must_use]
 pub fn read_parameter_status(body: &[u8]) -> Option<(&[u8], &[u8])> {
