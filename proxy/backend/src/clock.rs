@@ -1,30 +1,34 @@
-//! Time as coarse as pooling needs it: read without a system call, moved on by whoever keeps the process' rhythm.
+//! Time as coarse as pooling needs it: read without a system call, moved on by whoever keeps the process' rhythm. And the
+//! exact time, for what is measured.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
-/// Milliseconds since the process began, as of the last tick.
+use rustix::time::{ClockId, clock_gettime};
+
+/// Time since the process began.
 #[derive(Debug)]
 pub struct Clock {
-    start: Instant,
-    /// The processor's own clock, where it is fit for it: a fifth of the cost of asking the system.
-    exact: quanta::Clock,
-    /// What it showed at the start.
+    /// The system's clock at the start, ns.
     zero: u64,
+    /// Milliseconds, as of the last tick.
     now: AtomicU64,
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        let exact = quanta::Clock::new();
         // Not zero, so that zero can mean "never".
         Self {
-            start: Instant::now(),
-            zero: exact.raw(),
-            exact,
+            zero: system(),
             now: AtomicU64::new(1),
         }
     }
+}
+
+/// The system's monotonic clock, ns. As std's `Instant`, without the arithmetic that it makes of it.
+#[inline]
+fn system() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 impl Clock {
@@ -39,14 +43,12 @@ impl Clock {
     #[inline]
     #[must_use]
     pub fn precise(&self) -> u64 {
-        self.exact.delta_as_nanos(self.zero, self.exact.raw())
+        system() - self.zero
     }
 
     /// Moves the time on.
     pub fn tick(&self) {
-        self.now.store(
-            self.start.elapsed().as_millis() as u64 + 1,
-            Ordering::Relaxed,
-        );
+        self.now
+            .store(self.precise() / 1_000_000 + 1, Ordering::Relaxed);
     }
 }

@@ -87,7 +87,8 @@ pub struct Owed {
     pub ignoring: bool,
     /// The server reads COPY data, and the copy's end was not sent yet.
     pub copy_in: bool,
-    fakes: u32,
+    /// Entries that no message of the server takes off: [`Expect::Fake`] and [`Expect::CopyEnd`].
+    silent: u32,
     /// Parses and Closes of stored statements in the queue.
     changes: u32,
     /// Statements whose Parse did not take place after all, to be forgotten by whoever keeps track.
@@ -115,7 +116,7 @@ impl Default for Owed {
             idle_batch: true,
             ignoring: false,
             copy_in: false,
-            fakes: 0,
+            silent: 0,
             changes: 0,
             lost: Vec::new(),
             kept: Vec::new(),
@@ -201,10 +202,10 @@ impl Owed {
                 self.idle_batch = true;
             }
             Expect::Fake(_) => {
-                self.fakes += 1;
+                self.silent += 1;
                 self.unsynced = true;
             }
-            Expect::CopyEnd => {}
+            Expect::CopyEnd => self.silent += 1,
             Expect::Bind(_) | Expect::Execute | Expect::Instead(_) => {
                 self.unsynced = true;
                 self.idle_batch = false;
@@ -227,6 +228,7 @@ impl Owed {
         if self.copy_in {
             self.copy_in = false;
         } else if !self.queue.is_empty() {
+            self.silent += 1;
             self.queue.push_back(Expect::CopyEnd);
         }
     }
@@ -316,6 +318,7 @@ impl Owed {
                 }
                 Expect::CopyEnd => {
                     self.queue.remove(index);
+                    self.silent -= 1;
                     self.copy_in = false;
                 }
                 _ => index += 1,
@@ -375,9 +378,10 @@ impl Owed {
                     self.unnamed_unsure = true;
                 }
                 Some(Expect::Fake(_)) => {
-                    self.fakes -= 1;
+                    self.silent -= 1;
                     self.undone += 1;
                 }
+                Some(Expect::CopyEnd) => self.silent -= 1,
                 _ => {}
             }
         }
@@ -388,21 +392,23 @@ impl Owed {
         }
     }
 
+    /// Whether there are entries that need no message of the server.
+    #[inline]
+    #[must_use]
+    pub fn has_silent(&self) -> bool {
+        self.silent > 0
+    }
+
     /// Takes off entries that need no message of the server: calls `emit` with each answer that is now due to the client.
     #[inline]
     pub fn due(&mut self, mut emit: impl FnMut(u8)) {
-        if self.fakes == 0 && !matches!(self.queue.front(), Some(Expect::CopyEnd)) {
-            return;
-        }
-        loop {
+        while self.has_silent() {
             match self.queue.front() {
-                Some(&Expect::Fake(kind)) => {
-                    emit(kind);
-                    self.fakes -= 1;
-                }
+                Some(&Expect::Fake(kind)) => emit(kind),
                 Some(Expect::CopyEnd) if !self.copy_in => {}
                 _ => return,
             }
+            self.silent -= 1;
             self.queue.pop_front();
         }
     }

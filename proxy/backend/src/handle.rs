@@ -41,7 +41,7 @@ pub struct ServerHandle {
     /// Bytes that its clients were sent.
     pub sent: Count,
     /// Statements that it has prepared.
-    pub prepared: AtomicU32,
+    pub prepared: Arc<AtomicU32>,
     state: AtomicU8,
     client: AtomicU32,
     since: AtomicU64,
@@ -50,18 +50,18 @@ pub struct ServerHandle {
 impl ServerHandle {
     /// A connection that nobody has yet.
     #[must_use]
-    pub fn new(remote_pid: u32, address: Arc<Address>, tls: bool, now: u64) -> Self {
+    pub fn new(remote_pid: u32, address: Arc<Address>, now: u64) -> Self {
         Self {
             remote_pid,
             address,
             opened: now,
-            tls,
+            tls: false,
             transactions: Count::default(),
             queries: Count::default(),
             errors: Count::default(),
             received: Count::default(),
             sent: Count::default(),
-            prepared: AtomicU32::new(0),
+            prepared: Arc::default(),
             state: AtomicU8::new(ServerState::Idle as u8),
             client: AtomicU32::new(0),
             since: AtomicU64::new(now),

@@ -132,7 +132,7 @@ impl Target {
             key: None,
             reported: Vec::new(),
             address: self.address.clone(),
-            handle: Arc::new(ServerHandle::new(0, self.address.clone(), false, 0)),
+            handle: Arc::new(ServerHandle::new(0, self.address.clone(), 0)),
             opened: 0,
             used: 0,
             expires: None,

@@ -251,8 +251,10 @@ impl Pool {
     /// Makes a new connection known to those who look at the pool.
     pub fn list(&self, server: &mut Server) {
         let pid = server.key.as_ref().map_or(0, |k| k.pid);
-        let (address, tls) = (server.address.clone(), server.stream.is_tls());
-        server.handle = Arc::new(ServerHandle::new(pid, address, tls, self.clock.now()));
+        let mut handle = ServerHandle::new(pid, server.address.clone(), self.clock.now());
+        handle.tls = server.stream.is_tls();
+        handle.prepared = server.prepared.shared_count();
+        server.handle = Arc::new(handle);
         let mut state = self.lock();
         if state.servers.len() >= 2 * state.total.max(8) as usize {
             state.servers.retain(|s| s.strong_count() > 0);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the names of our statements on servers begin with.
@@ -153,6 +154,8 @@ impl Store {
 pub struct Prepared {
     last_use: HashMap<StatementId, u64, BuildHasherDefault<FastHasher>>,
     clock: u64,
+    /// How many there are, for those who look at the connection from elsewhere.
+    count: Arc<AtomicU32>,
 }
 
 impl Prepared {
@@ -173,16 +176,30 @@ impl Prepared {
     pub fn insert(&mut self, id: StatementId) {
         self.clock += 1;
         self.last_use.insert(id, self.clock);
+        self.tell();
     }
 
     /// Forgets one.
     pub fn remove(&mut self, id: StatementId) -> bool {
-        self.last_use.remove(&id).is_some()
+        let was_there = self.last_use.remove(&id).is_some();
+        self.tell();
+        was_there
     }
 
     /// Forgets all.
     pub fn clear(&mut self) {
         self.last_use.clear();
+        self.tell();
+    }
+
+    fn tell(&self) {
+        self.count
+            .store(self.last_use.len() as u32, Ordering::Relaxed);
+    }
+
+    /// How many there are, to be looked at from elsewhere.
+    pub(crate) fn shared_count(&self) -> Arc<AtomicU32> {
+        self.count.clone()
     }
 
     /// How many there are.

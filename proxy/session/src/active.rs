@@ -365,7 +365,7 @@ impl Active {
         }
         self.cin.reserve(buffer::SIZE / 4);
         let read = poll_read_buf(Pin::new(&mut client.stream), cx, &mut self.cin.bytes);
-        client.listening = read.is_pending();
+        client.listening = listens(&read);
         match read {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(0)) => {
@@ -416,7 +416,7 @@ impl Active {
                 if self.cin.len() < HIGH {
                     self.cin.reserve(buffer::SIZE / 4);
                     let read = poll_read_buf(Pin::new(&mut client.stream), cx, &mut self.cin.bytes);
-                    client.listening = read.is_pending();
+                    client.listening = listens(&read);
                     match read {
                         Poll::Ready(Ok(0)) => return Poll::Ready(Err(Event::ClientLeft)),
                         Poll::Ready(Err(error)) => {
@@ -612,18 +612,20 @@ impl Active {
         }
         if matches!(doing, Doing::Idle | Doing::IdleInTransaction) {
             if self.tally.prepares() {
-                let of_client = client.statements.as_ref().map_or(0, |s| s.len());
-                handle.prepared.store(of_client as u32, Ordering::Relaxed);
-                if let Some(server) = server {
-                    let of_server = server.prepared.len() as u32;
-                    server.handle.prepared.store(of_server, Ordering::Relaxed);
-                }
+                let count = client.statements.as_ref().map_or(0, |s| s.len());
+                handle.prepared.store(count as u32, Ordering::Relaxed);
             }
             let server = server.map(|s| &*s.handle);
             self.tally.hand_on(handle, server, counters);
         }
         self.doing = doing;
     }
+}
+
+/// Whether a read has asked to be woken when there is something. One that had to wait for its task's turn has not.
+#[inline]
+fn listens<T>(read: &Poll<T>) -> bool {
+    read.is_pending() && tokio::task::coop::has_budget_remaining()
 }
 
 /// Whether a whole message is still to be looked at.

@@ -112,7 +112,7 @@ impl Client {
             return Poll::Pending;
         }
         let polled = self.stream.poll_read_ready(cx).map(|_| Signal(0));
-        self.listening = polled.is_pending();
+        self.listening = polled.is_pending() && tokio::task::coop::has_budget_remaining();
         polled
     }
 

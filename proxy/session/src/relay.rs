@@ -126,6 +126,9 @@ impl Active {
         if kind == b'1' && std::mem::take(&mut server.owed.confirmed) {
             client.statements().confirm();
         }
+        if !server.owed.has_silent() {
+            return kept;
+        }
         let (sin, cout, names) = (&self.sin, &mut self.cout, &mut client.statements);
         server.owed.due(|answer| {
             if kept < done {

@@ -42,7 +42,7 @@ impl Tally {
     /// Whether prepared statements may have come or gone.
     #[inline]
     pub(crate) fn prepares(&self) -> bool {
-        self.parses + self.binds + self.closes > 0
+        self.parses + self.closes > 0
     }
 
     /// A query, or a batch, is answered.
@@ -103,13 +103,11 @@ impl Tally {
         let all = &client.counters;
         all.transactions.add(self.transactions);
         all.queries.add(self.queries);
-        all.errors.add(self.errors);
         all.received.add(self.received);
         all.sent.add(self.sent);
         if let Some(server) = server {
             server.transactions.add(self.transactions);
             server.queries.add(self.queries);
-            server.errors.add(self.errors);
             server.received.add(self.received);
             server.sent.add(self.sent);
         }
@@ -117,8 +115,14 @@ impl Tally {
         pool.queries.add(self.queries);
         pool.received.add(self.received);
         pool.sent.add(self.sent);
-        if self.errors + self.parses + self.binds + self.closes > 0 {
+        if self.errors > 0 {
             pool.errors.add(self.errors);
+            all.errors.add(self.errors);
+            if let Some(server) = server {
+                server.errors.add(self.errors);
+            }
+        }
+        if self.parses + self.binds + self.closes > 0 {
             pool.parses.add(self.parses);
             pool.binds.add(self.binds);
             pool.closes.add(self.closes);

@@ -114,12 +114,12 @@ pub enum Changed {
 /// Reads a CommandComplete's tag: `None` when it changes no rows, or does not say how many (MERGE does not say which).
 #[must_use]
 pub fn read_changed(body: &[u8]) -> Option<Changed> {
-    let tag = body.strip_suffix(b"\0").unwrap_or(body);
     let rows = || {
+        let tag = body.strip_suffix(b"\0").unwrap_or(body);
         let digits = tag.rsplit(|b| *b == b' ').next()?;
         std::str::from_utf8(digits).ok()?.parse().ok()
     };
-    match tag {
+    match body {
         [b'I', b'N', b'S', ..] => rows().map(Changed::Inserted),
         [b'U', b'P', b'D', ..] => rows().map(Changed::Updated),
         [b'D', b'E', b'L', ..] => rows().map(Changed::Deleted),

@@ -95,12 +95,28 @@ fn a_server_that_does_not_answer_its_check_is_replaced() {
     let stuck = client.query_value("select pg_backend_pid()");
     let mut activity = Activity::of(Postgres::shared(), &database);
     activity.wait(1, "state = 'idle' and now() - state_change > '500 ms'");
-    signal(&stuck, "STOP");
+    let stopped = Stopped::now(&stuck);
     let ((), took) = timed(|| client.run("select 1"));
     let next = client.query_value("select pg_backend_pid()");
-    signal(&stuck, "CONT");
+    drop(stopped);
     assert_ne!(next, stuck);
     assert!(took >= millis(200) && took < millis(4000), "{took:?}");
+}
+
+/// A stopped process, which goes on when the test ends, however that is.
+struct Stopped<'a>(&'a str);
+
+impl<'a> Stopped<'a> {
+    fn now(pid: &'a str) -> Self {
+        signal(pid, "STOP");
+        Self(pid)
+    }
+}
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        signal(self.0, "CONT");
+    }
 }
 
 fn signal(pid: &str, name: &str) {
