@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use pgdog_wire::ClientError;
 use pgdog_wire::backend::{self, Authentication, TransactionStatus};
 use pgdog_wire::startup::Startup;
-use pgdog_wire::{ClientError, Severity};
 
 use super::{Fail, Login, Session};
 use crate::client::write_all;
@@ -30,11 +30,7 @@ impl Session {
             .with_parameters(parameters)
             .connect()
             .await
-            .map_err(|e| {
-                let mut response = e.response();
-                response.severity = Severity::Fatal;
-                response
-            })?;
+            .map_err(|e| e.response().into_fatal())?;
         let mut out = Vec::new();
         Authentication::Ok.write(&mut out);
         for (name, value) in &server.reported {

@@ -8,7 +8,7 @@ use pgdog_backend::{CheckoutError, Params, Pool, Server, Value};
 use pgdog_net::Stream;
 use pgdog_wire::backend::{self, Authentication, TransactionStatus};
 use pgdog_wire::startup::Startup;
-use pgdog_wire::{ClientError, ErrorResponse, Severity, sqlstate};
+use pgdog_wire::{ClientError, ErrorResponse, sqlstate};
 
 use super::{Fail, Session};
 use crate::client::{Client, write_all};
@@ -123,9 +123,7 @@ impl Session {
                     account = now.clone()
                 }
                 _ => {
-                    let mut response = error.response();
-                    response.severity = Severity::Fatal;
-                    return Err(response.into());
+                    return Err(error.response().into_fatal().into());
                 }
             }
         };
@@ -133,12 +131,10 @@ impl Session {
             .set_params(params, account.user.pool.connect_timeout)
             .await
         {
-            let mut response = error.response();
-            response.severity = Severity::Fatal;
             if server.owed.at_rest() {
                 account.pool.release(server);
             }
-            return Err(response.into());
+            return Err(error.response().into_fatal().into());
         }
         let mut messages = Vec::new();
         // The application's name differs between clients of the same settings, and never fails.
