@@ -5,16 +5,26 @@ mod proof;
 mod replicate;
 mod welcome;
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgdog_net::{Peer, Stream};
 use pgdog_wire::backend::Authentication;
+use pgdog_wire::buffer::Buffer;
 use pgdog_wire::startup::{CancelKey, FirstPacket};
 use pgdog_wire::{ErrorResponse, sqlstate};
 use tokio::io::AsyncWriteExt;
+use tokio_util::io::poll_read_buf;
 
 use crate::client::{Client, write_all};
 use crate::runtime::{Live, Runtime};
+
+/// Room for what a client says at once during a login; more is made for those that say more.
+const INPUT: usize = 1024;
+/// How long a client that is refused may take to hear why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What became of a connection.
 #[derive(Debug)]
@@ -58,6 +68,11 @@ pub async fn login(stream: Stream, peer: Peer, runtime: &Arc<Runtime>, worker: u
     let limit = live.settings.timeouts.login;
     let mut session = Session {
         stream: Some(stream),
+        input: Buffer {
+            bytes: Vec::with_capacity(INPUT),
+            start: 0,
+        },
+        out: Vec::new(),
         peer,
         live,
         generation,
@@ -75,20 +90,26 @@ pub async fn login(stream: Stream, peer: Peer, runtime: &Arc<Runtime>, worker: u
         ),
     };
     runtime.metrics.count(|m| &m.login_failures);
-    if let Some(stream) = &mut session.stream {
-        let mut out = Vec::new();
-        error.write(&mut out);
-        let _ =
-            pgdog_net::timer::timeout(std::time::Duration::from_secs(1), write_all(stream, &out))
-                .await;
-        let _ =
-            pgdog_net::timer::timeout(std::time::Duration::from_secs(1), stream.shutdown()).await;
-    }
+    error.write(&mut session.out);
+    let told = async {
+        if session.flush().await.is_ok()
+            && let Some(stream) = &mut session.stream
+        {
+            let _ = stream.shutdown().await;
+        }
+    };
+    let _ = pgdog_net::timer::timeout(LAST_WORDS, told).await;
     Login::Refused(error)
 }
 
+/// A login under way.
 struct Session {
+    /// Taken away during a TLS handshake, and when the login is over.
     stream: Option<Stream>,
+    /// What the client has said and nobody has looked at yet.
+    input: Buffer,
+    /// What it is to be told with the next flush.
+    out: Vec<u8>,
     peer: Peer,
     live: Arc<Live>,
     generation: u64,
@@ -114,7 +135,7 @@ impl Session {
                 return Err(violation("repeated encryption request"));
             }
         };
-        self.negotiate(&startup).await?;
+        self.negotiate(&startup);
         let account = self.authenticate(&startup).await?;
         if startup.replication.is_some() {
             return self.replicate(&startup, &account).await;
@@ -124,9 +145,30 @@ impl Session {
             .map(|client| Login::Client(Box::new(client)))
     }
 
+    /// Has at least `count` bytes of the client's in `input`. Takes all that is there: a packet costs one system call, not
+    /// one for its length and one for the rest.
+    async fn fill(&mut self, count: usize) -> Result<&[u8], Fail> {
+        let Self { stream, input, .. } = self;
+        let stream = stream.as_mut().ok_or(Fail::Io)?;
+        while input.len() < count {
+            input.reserve(count - input.len());
+            let read = poll_fn(|cx| poll_read_buf(Pin::new(stream), cx, &mut input.bytes));
+            if read.await? == 0 {
+                return Err(Fail::Io);
+            }
+        }
+        Ok(input.data())
+    }
+
+    /// Sends what the client is to be told, and `request`, which it is to answer.
     async fn ask(&mut self, request: Authentication<'_>) -> Result<(), Fail> {
-        let mut out = Vec::new();
-        request.write(&mut out);
+        request.write(&mut self.out);
+        self.flush().await
+    }
+
+    /// Sends what the client is to be told.
+    async fn flush(&mut self) -> Result<(), Fail> {
+        let out = std::mem::take(&mut self.out);
         Ok(write_all(self.stream()?, &out).await?)
     }
 }

@@ -2,11 +2,12 @@
 
 use std::fs;
 
+use pgdog_tests::raw::PATIENCE;
 use pgdog_tests::tls::{TlsClient, ask};
-use pgdog_tests::{Authority, Frame, Message, Postgres, Proxy, Psql};
+use pgdog_tests::{Authority, Frame, Message, Postgres, Proxy, Psql, RawClient};
 
-use super::asking;
 use super::clients::with_tls;
+use super::{asking, refusal};
 
 fn startup() -> Message {
     Message::startup(&[("user", "pgdog"), ("database", "postgres")])
@@ -133,9 +134,18 @@ fn encryption_is_found_in_every_order_of_asking() {
         assert_served(&mut client, &format!("{requests:?}"));
     }
     // What follows SSLRequest in the same packet must not be taken for plain text from inside of TLS (CVE-2021-23214).
-    let mut client = pgdog_tests::RawClient::open(proxy.port()).expect("the proxy accepts");
+    let mut client = RawClient::open(proxy.port()).expect("the proxy accepts");
     client.send(&[Message::SslRequest, startup()]);
-    client.receive_byte(pgdog_tests::raw::PATIENCE);
+    let told = refusal(&client.until_eof().expect("it is closed"));
+    assert!(
+        told.starts_with("E FATAL 08P01") && told.contains("unencrypted data after SSL request"),
+        "{told}"
+    );
+    // Nor what comes when the handshake is awaited already.
+    let mut client = RawClient::open(proxy.port()).expect("the proxy accepts");
+    client.send(&[Message::SslRequest]);
+    assert_eq!(client.receive_byte(PATIENCE), Some(b'S'));
+    client.send(&[startup()]);
     let after = client.until_eof().expect("it is closed");
     assert!(after.iter().all(|frame| frame.tag != b'Z'), "{after:?}");
 }
@@ -214,15 +224,12 @@ fn a_new_certificate_is_shown_after_a_reload_and_a_broken_one_is_not() {
         .install(&pair.certificate, &pair.key);
     assert_eq!(shown(), before, "not before the reload");
     proxy.reload();
-    assert!(pgdog_tests::wait::until(
-        pgdog_tests::raw::PATIENCE,
-        || shown() != before
-    ));
+    assert!(pgdog_tests::wait::until(PATIENCE, || shown() != before));
     let renewed = shown();
 
     fs::write(&pair.certificate, "no certificate").expect("the file is ours");
     proxy.reload();
-    assert!(pgdog_tests::wait::until(pgdog_tests::raw::PATIENCE, || {
+    assert!(pgdog_tests::wait::until(PATIENCE, || {
         proxy.log().contains("failed to reload")
     }));
     assert!(

@@ -4,10 +4,8 @@ use pgdog_net::Peer;
 use pgdog_wire::backend;
 use pgdog_wire::startup::{self, FirstPacket, Startup, VERSION_3_2};
 use pgdog_wire::{ClientError, ErrorResponse, sqlstate};
-use tokio::io::AsyncReadExt;
 
 use super::{Fail, Session, violation};
-use crate::client::write_all;
 
 /// First byte of a TLS handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -17,26 +15,24 @@ impl Session {
     pub(super) async fn first_packets(&mut self) -> Result<FirstPacket, Fail> {
         let (mut asked_ssl, mut asked_gss) = (false, false);
         loop {
-            let mut word = [0; 4];
-            self.stream()?.read_exact(&mut word[..1]).await?;
+            let word = *self.fill(4).await?.first_chunk().ok_or(Fail::Io)?;
             if word[0] == TLS_HANDSHAKE && !asked_ssl && !asked_gss && !self.stream()?.is_tls() {
-                self.direct_tls(word[0]).await?;
+                self.direct_tls().await?;
                 asked_ssl = true;
                 continue;
             }
-            self.stream()?.read_exact(&mut word[1..]).await?;
             let len = startup::packet_len(word).map_err(|e| e.response())?;
-            let mut packet = vec![0; len];
-            packet[..4].copy_from_slice(&word);
-            self.stream()?.read_exact(&mut packet[4..]).await?;
-            match startup::read(&packet).map_err(|e| e.response())? {
+            let packet = startup::read(&self.fill(len).await?[..len]);
+            self.input.consume(len);
+            match packet.map_err(|e| e.response())? {
                 FirstPacket::Ssl if !asked_ssl => {
                     asked_ssl = true;
                     self.answer_ssl().await?;
                 }
                 FirstPacket::Gss if !asked_gss => {
                     asked_gss = true;
-                    write_all(self.stream()?, b"N").await?;
+                    self.out.push(b'N');
+                    self.flush().await?;
                 }
                 FirstPacket::Ssl | FirstPacket::Gss => {
                     return Err(violation("repeated encryption request"));
@@ -70,10 +66,22 @@ impl Session {
             .clone()
             .filter(|_| matches!(self.peer, Peer::Tcp(_)));
         let Some(tls) = tls else {
-            write_all(self.stream()?, b"N").await?;
-            return Ok(());
+            self.out.push(b'N');
+            return self.flush().await;
         };
-        write_all(self.stream()?, b"S").await?;
+        // Whoever stands between could have put it there, to be taken for what the client says within TLS
+        // (CVE-2021-23214).
+        if !self.input.is_empty() {
+            let error = ErrorResponse::fatal(
+                sqlstate::PROTOCOL_VIOLATION,
+                "received unencrypted data after SSL request",
+            );
+            return Err(error
+                .detail("This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.")
+                .into());
+        }
+        self.out.push(b'S');
+        self.flush().await?;
         let plain = self.stream.take().ok_or(Fail::Io)?;
         self.stream = Some(
             pgdog_net::accept(plain, &tls, &[])
@@ -83,13 +91,15 @@ impl Session {
         Ok(())
     }
 
-    /// TLS from the first byte, as PostgreSQL 17's clients may begin: ALPN is not optional then.
-    async fn direct_tls(&mut self, first: u8) -> Result<(), Fail> {
+    /// TLS from the first byte, as PostgreSQL 17's clients may begin: ALPN is not optional then. What has been read so far
+    /// belongs to the handshake.
+    async fn direct_tls(&mut self) -> Result<(), Fail> {
         let Some(tls) = self.live.tls.clone() else {
             return Err(Fail::Io);
         };
         let plain = self.stream.take().ok_or(Fail::Io)?;
-        let stream = pgdog_net::accept(plain, &tls, &[first])
+        let begun = std::mem::take(&mut self.input);
+        let stream = pgdog_net::accept(plain, &tls, begun.data())
             .await
             .map_err(|error| self.tls_failed(&error))?;
         let negotiated = stream.alpn().is_some();
@@ -109,9 +119,9 @@ impl Session {
     }
 
     /// Says which protocol is spoken when the client asked for more.
-    pub(super) async fn negotiate(&mut self, startup: &Startup) -> Result<(), Fail> {
+    pub(super) fn negotiate(&mut self, startup: &Startup) {
         if startup.minor <= 2 && startup.protocol_options.is_empty() {
-            return Ok(());
+            return;
         }
         let version = VERSION_3_2.min(3 << 16 | u32::from(startup.minor));
         let unknown: Vec<_> = startup
@@ -119,8 +129,6 @@ impl Session {
             .iter()
             .map(String::as_str)
             .collect();
-        let mut out = Vec::new();
-        backend::negotiate_version(&mut out, version, &unknown);
-        Ok(write_all(self.stream()?, &out).await?)
+        backend::negotiate_version(&mut self.out, version, &unknown);
     }
 }

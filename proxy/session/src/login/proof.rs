@@ -5,11 +5,11 @@ use std::sync::Arc;
 use pgdog_config::AuthType;
 use pgdog_net::{Peer, Stream};
 use pgdog_wire::backend::Authentication;
+use pgdog_wire::frame::HEADER;
 use pgdog_wire::scram::Verifiers;
 use pgdog_wire::scram::server::{ChannelBinding, Exchange};
 use pgdog_wire::startup::Startup;
-use pgdog_wire::{ClientError, ErrorResponse, frontend, md5, sqlstate};
-use tokio::io::AsyncReadExt;
+use pgdog_wire::{ClientError, ErrorResponse, Header, frontend, md5, sqlstate};
 
 use super::{Fail, Session, violation};
 use crate::runtime::Account;
@@ -93,9 +93,7 @@ impl Session {
 
     /// The body of the client's answer to an authentication request.
     async fn answer(&mut self) -> Result<Vec<u8>, Fail> {
-        let mut header = [0; 5];
-        self.stream()?.read_exact(&mut header).await?;
-        let header = pgdog_wire::Header::peek(&header)
+        let header = Header::peek(self.fill(HEADER).await?)
             .ok()
             .flatten()
             .ok_or_else(|| violation("invalid message length"))?;
@@ -108,21 +106,28 @@ impl Session {
         if header.len > PASSWORD_MAX {
             return Err(violation("password message is too long"));
         }
-        let mut body = vec![0; header.len - 5];
-        self.stream()?.read_exact(&mut body).await?;
+        let body = self.fill(header.len).await?[HEADER..header.len].to_vec();
+        self.input.consume(header.len);
         Ok(body)
     }
 
     async fn scram(&mut self, account: Option<Arc<Account>>, user: &str) -> Result<bool, Fail> {
-        let (secret, name) = (self.runtime.secret, user.to_owned());
-        // PBKDF2 takes milliseconds the first time: not on the thread that serves others.
-        let known = account.clone();
-        let verifiers =
-            tokio::task::spawn_blocking(move || known.and_then(|a| a.verifiers(&secret)))
-                .await
-                .unwrap_or_default();
+        let secret = self.runtime.secret;
+        let verifiers = match &account {
+            None => None,
+            Some(account) => match account.derived() {
+                Some(verifiers) => verifiers,
+                // PBKDF2 takes milliseconds the first time: not on the thread that serves others.
+                None => {
+                    let account = account.clone();
+                    tokio::task::spawn_blocking(move || account.verifiers(&secret))
+                        .await
+                        .unwrap_or_default()
+                }
+            },
+        };
         let real = verifiers.is_some();
-        let verifiers = verifiers.unwrap_or_else(|| Arc::new(Verifiers::mock(&secret, &name)));
+        let verifiers = verifiers.unwrap_or_else(|| Arc::new(Verifiers::mock(&secret, user)));
         let encrypted = self.stream()?.is_tls();
         let binding = match self.live.tls.as_ref().and_then(|t| t.channel_binding()) {
             Some(end_point) if encrypted => ChannelBinding::Supported(end_point.to_vec()),
@@ -146,8 +151,8 @@ impl Session {
         let body = self.answer().await?;
         match exchange.client_final(&body) {
             Ok(accepted) if real => {
-                self.ask(Authentication::SaslFinal(&accepted.message))
-                    .await?;
+                // With what follows: the client waits for all of it.
+                Authentication::SaslFinal(&accepted.message).write(&mut self.out);
                 Ok(true)
             }
             Ok(_) | Err(pgdog_wire::scram::ScramError::WrongPassword) => Ok(false),

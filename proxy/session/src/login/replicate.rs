@@ -7,7 +7,6 @@ use pgdog_wire::backend::{self, Authentication, TransactionStatus};
 use pgdog_wire::startup::Startup;
 
 use super::{Fail, Login, Session};
-use crate::client::write_all;
 use crate::runtime::Account;
 
 impl Session {
@@ -31,16 +30,16 @@ impl Session {
             .connect()
             .await
             .map_err(|e| e.response().into_fatal())?;
-        let mut out = Vec::new();
-        Authentication::Ok.write(&mut out);
+        let out = &mut self.out;
+        Authentication::Ok.write(out);
         for (name, value) in &server.reported {
-            backend::parameter_status(&mut out, name, value);
+            backend::parameter_status(out, name, value);
         }
         if let Some(key) = &server.key {
-            backend::key_data(&mut out, key.pid, &key.secret);
+            backend::key_data(out, key.pid, &key.secret);
         }
-        backend::ready(&mut out, TransactionStatus::Idle);
-        write_all(self.stream()?, &out).await?;
+        backend::ready(out, TransactionStatus::Idle);
+        self.flush().await?;
         let mut stream = self.stream.take().ok_or(Fail::Io)?;
         // Served outside of the login's time limit.
         tokio::spawn(async move {

@@ -11,7 +11,7 @@ use pgdog_wire::startup::Startup;
 use pgdog_wire::{ClientError, ErrorResponse, sqlstate};
 
 use super::{Fail, Session};
-use crate::client::{Client, write_all};
+use crate::client::Client;
 use crate::handle::{ClientKind, Newcomer};
 use crate::registry::{LimitHit, Limits};
 use crate::runtime::Account;
@@ -50,7 +50,7 @@ impl Session {
             })
             .map_err(|hit| too_many(hit, &account))?;
         if let Some(error) = &startup.bad_options {
-            self.ask(Authentication::Ok).await?;
+            Authentication::Ok.write(&mut self.out);
             return Err(error.response().into());
         }
         let mut nameless = (*params).clone();
@@ -62,19 +62,20 @@ impl Session {
                 Ok(known) => known,
                 Err(error) => {
                     // The password was right; it is the settings, or the server, that are not.
-                    self.ask(Authentication::Ok).await?;
+                    Authentication::Ok.write(&mut self.out);
                     return Err(error);
                 }
             },
         };
-        let mut out = Vec::with_capacity(known.len() + 128);
-        Authentication::Ok.write(&mut out);
+        let out = &mut self.out;
+        out.reserve(known.len() + 128);
+        Authentication::Ok.write(out);
         out.extend_from_slice(&known);
         let name = clean_ascii(&application_name.unwrap_or_default());
-        backend::parameter_status(&mut out, b"application_name", name.as_bytes());
-        backend::key_data(&mut out, registered.handle.pid, &registered.handle.secret);
-        backend::ready(&mut out, TransactionStatus::Idle);
-        write_all(self.stream()?, &out).await?;
+        backend::parameter_status(out, b"application_name", name.as_bytes());
+        backend::key_data(out, registered.handle.pid, &registered.handle.secret);
+        backend::ready(out, TransactionStatus::Idle);
+        self.flush().await?;
         self.runtime.metrics.count(|m| &m.logins);
         let mut reasons = Reasons::NONE;
         reasons.put(Reasons::ASKED, pin);
@@ -95,6 +96,7 @@ impl Session {
             token: 0,
             counted: false,
             listening: false,
+            early: (!self.input.is_empty()).then(|| Box::new(std::mem::take(&mut self.input))),
         })
     }
 
