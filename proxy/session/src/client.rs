@@ -165,6 +165,7 @@ impl Client {
     /// Serves a client that has said something before it was let in, until it is idle.
     async fn begin(&mut self, early: Buffer) -> Result<(), Ended> {
         let mut active = Active::take(self);
+        active.tally.received += early.len() as u64;
         active.cin = early;
         loop {
             match poll_fn(|cx| active.poll(self, cx)).await {

@@ -19,6 +19,7 @@ use tokio::io::AsyncWriteExt;
 use tokio_util::io::poll_read_buf;
 
 use crate::client::{Client, write_all};
+use crate::replication::Replication;
 use crate::runtime::{Live, Runtime};
 
 /// Room for what a client says at once during a login; more is made for those that say more.
@@ -34,8 +35,8 @@ pub enum Login {
     /// A cancel request, dealt with by the caller, who closes the connection after that: drivers take the end of it for
     /// the sign that their next statement is safe.
     Cancel(CancelKey, Box<Stream>),
-    /// A logical replication connection, served to its end.
-    Replication,
+    /// A replication connection.
+    Replication(Box<Replication>),
     /// It was told why not, and is closed.
     Refused(ErrorResponse),
     /// It went away before it said who it is; health checks of load balancers do.
@@ -138,7 +139,8 @@ impl Session {
         self.negotiate(&startup);
         let account = self.authenticate(&startup).await?;
         if startup.replication.is_some() {
-            return self.replicate(&startup, &account).await;
+            let replication = self.replicate(&startup, account).await?;
+            return Ok(Login::Replication(Box::new(replication)));
         }
         self.greet(startup, account)
             .await

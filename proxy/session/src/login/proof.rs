@@ -1,5 +1,6 @@
 //! The client proves that it is who it says: by password in one of three ways, by certificate, or not at all.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use pgdog_config::AuthType;
@@ -21,7 +22,17 @@ impl Session {
     /// Finds the account and has the client prove that it is its own. Who is unknown looks and times like who errs.
     pub(super) async fn authenticate(&mut self, startup: &Startup) -> Result<Arc<Account>, Fail> {
         let of_user = self.live.accounts.get(&startup.user);
-        let exact = of_user.and_then(|a| a.get(&startup.database)).cloned();
+        // Physical replication is of a whole server: its clients name no database, or one that does not matter.
+        let physical = startup
+            .replication
+            .as_ref()
+            .is_some_and(|v| v != "database");
+        let exact = of_user
+            .and_then(|a| {
+                a.get(&startup.database)
+                    .or_else(|| only_server(a).filter(|_| physical))
+            })
+            .cloned();
         // The password of any of the user's databases serves to tell that the database is not there.
         let account = exact.clone().or_else(|| {
             of_user
@@ -60,11 +71,15 @@ impl Session {
             return Err(failed().into());
         }
         exact.ok_or_else(|| {
-            ErrorResponse::fatal(
+            let error = ErrorResponse::fatal(
                 sqlstate::UNDEFINED_DATABASE,
                 format!("database \"{}\" does not exist", startup.database),
-            )
-            .into()
+            );
+            if physical {
+                let hint = format!("The databases of this user are on several servers. Add one named \"{}\" on the server to replicate.", startup.database);
+                return error.hint(hint).into();
+            }
+            error.into()
         })
     }
 
@@ -221,4 +236,15 @@ impl Session {
         };
         Ok(tokio::task::spawn_blocking(check).await.unwrap_or(false))
     }
+}
+
+/// Any of a user's databases, when all of them are on one server.
+fn only_server(accounts: &HashMap<String, Arc<Account>>) -> Option<&Arc<Account>> {
+    let mut accounts: Vec<_> = accounts.values().collect();
+    accounts.sort_by(|x, y| x.user.database.cmp(&y.user.database));
+    let first = accounts.first()?.pool.target();
+    accounts
+        .iter()
+        .all(|a| a.pool.target().address == first.address)
+        .then(|| accounts[0])
 }

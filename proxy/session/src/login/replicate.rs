@@ -4,18 +4,34 @@ use std::sync::Arc;
 
 use pgdog_wire::ClientError;
 use pgdog_wire::backend::{self, Authentication, TransactionStatus};
+use pgdog_wire::buffer::Buffer;
 use pgdog_wire::startup::Startup;
 
-use super::{Fail, Login, Session};
+use super::welcome::session_params;
+use super::{Fail, Session};
+use crate::handle::Doing;
+use crate::replication::{Boundary, Flow, Replication};
 use crate::runtime::Account;
 
 impl Session {
-    /// A replication connection has a server of its own; bytes pass both ways until one side closes.
+    /// Opens the server connection and tells the client what the server said, but for the key: a cancel request comes to
+    /// the proxy.
     pub(super) async fn replicate(
         &mut self,
         startup: &Startup,
-        account: &Arc<Account>,
-    ) -> Result<Login, Fail> {
+        account: Arc<Account>,
+    ) -> Result<Replication, Fail> {
+        let (params, ..) = session_params(startup);
+        let params = self.runtime.interner.intern(params);
+        let registered = self.take_in(startup, &account, &params)?;
+        registered
+            .handle
+            .does(Doing::Active, self.runtime.clock.now());
+        let places = account
+            .pool
+            .reserve(self.worker)
+            .await
+            .map_err(|e| e.response().into_fatal())?;
         let target = account.pool.target();
         let mut parameters = target.parameters.clone();
         parameters.extend(
@@ -25,7 +41,7 @@ impl Session {
                 .map(|v| ("replication".to_owned(), v.clone())),
         );
         parameters.extend(startup.parameters.iter().cloned());
-        let mut server = target
+        let server = target
             .with_parameters(parameters)
             .connect()
             .await
@@ -35,16 +51,21 @@ impl Session {
         for (name, value) in &server.reported {
             backend::parameter_status(out, name, value);
         }
-        if let Some(key) = &server.key {
-            backend::key_data(out, key.pid, &key.secret);
-        }
+        backend::key_data(out, registered.handle.pid, &registered.handle.secret);
         backend::ready(out, TransactionStatus::Idle);
         self.flush().await?;
-        let mut stream = self.stream.take().ok_or(Fail::Io)?;
-        // Served outside of the login's time limit.
-        tokio::spawn(async move {
-            let _ = tokio::io::copy_bidirectional(&mut stream, &mut server.stream).await;
-        });
-        Ok(Login::Replication)
+        self.runtime.metrics.count(|m| &m.logins);
+        Ok(Replication {
+            stream: self.stream.take().ok_or(Fail::Io)?,
+            server,
+            target,
+            account,
+            registered,
+            places,
+            up: std::mem::take(&mut self.input),
+            down: Buffer::new(),
+            boundary: Boundary::default(),
+            flow: Flow::Open,
+        })
     }
 }

@@ -13,34 +13,37 @@ use pgdog_wire::{ClientError, ErrorResponse, sqlstate};
 use super::{Fail, Session};
 use crate::client::Client;
 use crate::handle::{ClientKind, Newcomer};
-use crate::registry::{LimitHit, Limits};
+use crate::registry::{LimitHit, Limits, Registered};
 use crate::runtime::Account;
 
 /// Bytes of an application's name that PostgreSQL keeps (`NAMEDATALEN` less one).
 const NAME_MAX: usize = 63;
 
 impl Session {
-    /// Takes the client in, finds out what its server would have told it, and tells it.
-    pub(super) async fn greet(
+    /// Counts the client among those that are here, as far as the limits allow.
+    pub(super) fn take_in(
         &mut self,
-        startup: Startup,
-        account: Arc<Account>,
-    ) -> Result<Client, Fail> {
+        startup: &Startup,
+        account: &Account,
+        params: &Arc<Params>,
+    ) -> Result<Registered, Fail> {
         let settings = &self.live.settings;
         let limits = Limits {
             process: settings.max_client_conn,
             user: account.user.max_clients,
             database: account.user.pool.database_max_clients,
         };
-        let (params, application_name, pin) = session_params(&startup);
-        let params = self.runtime.interner.intern(params);
         let (peer_id, long) = (settings.peer_id, startup.minor >= 2);
         let newcomer = Newcomer {
             identity: &account.identity,
             peer: self.peer,
-            kind: ClientKind::Normal,
+            kind: if startup.replication.is_some() {
+                ClientKind::Replication
+            } else {
+                ClientKind::Normal
+            },
             tls: self.stream.as_ref().is_some_and(Stream::is_tls),
-            params: &params,
+            params,
         };
         let registered = self
             .runtime
@@ -48,11 +51,23 @@ impl Session {
             .register(limits, &newcomer, self.runtime.clock.now(), || {
                 self.runtime.cancel_key(peer_id, long)
             })
-            .map_err(|hit| too_many(hit, &account))?;
+            .map_err(|hit| too_many(hit, account))?;
         if let Some(error) = &startup.bad_options {
             Authentication::Ok.write(&mut self.out);
             return Err(error.response().into());
         }
+        Ok(registered)
+    }
+
+    /// Takes the client in, finds out what its server would have told it, and tells it.
+    pub(super) async fn greet(
+        &mut self,
+        startup: Startup,
+        account: Arc<Account>,
+    ) -> Result<Client, Fail> {
+        let (params, application_name, pin) = session_params(&startup);
+        let params = self.runtime.interner.intern(params);
+        let registered = self.take_in(&startup, &account, &params)?;
         let mut nameless = (*params).clone();
         nameless.remove("application_name");
         let nameless = self.runtime.interner.intern(nameless);
@@ -169,7 +184,7 @@ async fn borrow(pool: &Arc<Pool>, worker: usize) -> Result<Box<Server>, Checkout
 }
 
 /// The settings that the client's session begins with, its application name, and whether it asks for a server of its own.
-fn session_params(startup: &Startup) -> (Params, Option<String>, bool) {
+pub(super) fn session_params(startup: &Startup) -> (Params, Option<String>, bool) {
     let mut params = Params::default();
     let (mut application_name, mut pin) = (None, false);
     for (name, value) in &startup.parameters {
