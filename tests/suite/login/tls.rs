@@ -7,7 +7,7 @@ use pgdog_tests::tls::{TlsClient, ask};
 use pgdog_tests::{Authority, Frame, Message, Postgres, Proxy, Psql, RawClient};
 
 use super::clients::with_tls;
-use super::{asking, refusal};
+use super::{asking, refusal, secret};
 
 fn startup() -> Message {
     Message::startup(&[("user", "pgdog"), ("database", "postgres")])
@@ -44,11 +44,7 @@ fn scram_is_bound_to_the_channel() {
         return;
     }
     let authority = Authority::new();
-    let proxy = Proxy::start(
-        &with_tls(asking(Postgres::shared(), "scram"), &authority)
-            .database("postgres")
-            .user("pgdog", "secret"),
-    );
+    let proxy = Proxy::start(&with_tls(secret("scram"), &authority));
     let psql = Psql::new(proxy.port(), "pgdog", "postgres")
         .password("secret")
         .with("channel_binding", "require");
@@ -117,11 +113,7 @@ fn encryption_is_found_in_every_order_of_asking() {
         return;
     }
     let authority = Authority::new();
-    let proxy = Proxy::start(
-        &with_tls(asking(Postgres::shared(), "trust"), &authority)
-            .database("postgres")
-            .user("pgdog", "secret"),
-    );
+    let proxy = Proxy::start(&with_tls(secret("trust"), &authority));
     let orders: [(&[Message], &[u8]); 2] = [
         (&[Message::SslRequest], b"S"),
         (&[Message::GssRequest, Message::SslRequest], b"NS"),
@@ -156,11 +148,7 @@ fn tls_may_begin_with_the_first_byte_when_the_protocol_is_named() {
         return;
     }
     let authority = Authority::new();
-    let proxy = Proxy::start(
-        &with_tls(asking(Postgres::shared(), "trust"), &authority)
-            .database("postgres")
-            .user("pgdog", "secret"),
-    );
+    let proxy = Proxy::start(&with_tls(secret("trust"), &authority));
     let mut client = TlsClient::direct(proxy.port(), &authority.certificate(), &["postgresql"])
         .expect("a handshake");
     assert_eq!(client.protocol().as_deref(), Some("postgresql"));
@@ -183,11 +171,7 @@ fn tls_may_begin_with_the_first_byte_when_the_protocol_is_named() {
         );
     }
 
-    let plain = Proxy::start(
-        &asking(Postgres::shared(), "trust")
-            .database("postgres")
-            .user("pgdog", "secret"),
-    );
+    let plain = Proxy::start(&secret("trust"));
     assert!(
         TlsClient::direct(plain.port(), &authority.certificate(), &["postgresql"]).is_err(),
         "no certificate is configured"

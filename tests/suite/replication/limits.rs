@@ -155,3 +155,31 @@ fn they_know_no_limit_on_time_and_leave_no_server_behind() {
         "{told:?}"
     );
 }
+
+#[test]
+fn physical_replication_needs_no_database_where_there_is_one_server() {
+    if !Postgres::installed() {
+        return;
+    }
+    let (postgres, other) = (
+        Postgres::shared(),
+        Postgres::start(&PostgresOptions::default()),
+    );
+    let login = |config: ProxyConfig, database: &str| {
+        let proxy = Proxy::start(&config.user("pgdog", "x"));
+        let parameters = [
+            ("user", "pgdog"),
+            ("database", database),
+            ("replication", "true"),
+        ];
+        let (_, frames) =
+            RawClient::login_with(proxy.port(), &parameters).expect("the proxy answers");
+        lines(&frames).pop().expect("it says something")
+    };
+    let one = ProxyConfig::transaction(postgres).database("postgres");
+    assert_eq!(login(one.clone(), "replication"), "Z I");
+    let two = one.database_at("elsewhere", other.port(), &["database_name = \"postgres\""]);
+    assert_eq!(login(two.clone(), "elsewhere"), "Z I");
+    let told = login(two, "replication");
+    assert!(told.starts_with("E FATAL 3D000"), "{told}");
+}
