@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pgdog_net::{Accepted, Peer};
-use pgdog_session::{Doing, Ended, Login, Runtime, Signal, login};
+use pgdog_session::{ClientKind, Doing, Ended, Login, Replication, Runtime, Signal, login};
 use pgdog_wire::startup::CancelKey;
 use tokio::sync::{Notify, mpsc};
 
@@ -117,8 +117,25 @@ async fn admit(
             tracing::info!(%peer, code = error.code, "client refused: {}", error.message);
             None
         }
-        Login::Replication | Login::Gone => None,
+        Login::Replication(replication) => {
+            replicate(*replication, peer, &runtime).await;
+            None
+        }
+        Login::Gone => None,
     }
+}
+
+/// Serves a replication connection to its end.
+async fn replicate(replication: Replication, peer: Peer, runtime: &Runtime) {
+    let live = runtime.live();
+    let (user, database) = (replication.user(), replication.database());
+    if live.settings.log.connections {
+        tracing::info!(%peer, user, database, "replication client connected");
+    }
+    let log = format!("{peer} {user}/{database}");
+    let log = live.settings.log.disconnections.then_some(log);
+    let ended = replication.run().await;
+    report(log.as_deref(), &ended);
 }
 
 fn report(log: Option<&str>, ended: &Ended) {
@@ -215,6 +232,10 @@ fn time_out(runtime: &Runtime, limits: &pgdog_config::ClientTimeouts) {
         limit.is_some_and(|l| u128::from(now.saturating_sub(since)) >= l.as_millis())
     };
     for client in runtime.registry.all() {
+        // A stream goes on for as long as both sides like.
+        if client.kind == ClientKind::Replication {
+            continue;
+        }
         let (doing, since) = client.doing();
         let late = match doing {
             Doing::Idle if past(since, limits.idle) => Some(Signal::IDLE_TIMEOUT),

@@ -15,6 +15,13 @@ fn asking(postgres: &Postgres, auth: &str) -> ProxyConfig {
         .general("checkout_timeout", "1500")
 }
 
+/// The same in front of the shared Postgres, for `pgdog` with the password `secret`.
+fn secret(auth: &str) -> ProxyConfig {
+    asking(Postgres::shared(), auth)
+        .database("postgres")
+        .user("pgdog", "secret")
+}
+
 /// The last message an unwelcome client was sent.
 fn refusal(frames: &[pgdog_tests::Frame]) -> String {
     frames

@@ -13,5 +13,6 @@ mod login;
 mod malformed;
 mod pinning;
 mod pools;
+mod replication;
 mod startup;
 mod timeouts;

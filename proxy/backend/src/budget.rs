@@ -18,6 +18,27 @@ pub struct Budget {
     wanted: AtomicBool,
 }
 
+/// Places in the limits above a pool for a connection that is not one of the pool's; dropping them frees them.
+#[derive(Debug)]
+pub struct Places {
+    pub(crate) budgets: Vec<Arc<Budget>>,
+    pub(crate) pool: Arc<Pool>,
+    /// The worker that the connection belongs to.
+    pub(crate) worker: usize,
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        for budget in &self.budgets {
+            budget.release();
+        }
+        for budget in &self.budgets {
+            budget.wake_starved(&self.pool, self.worker);
+        }
+        self.pool.grow_soon(self.worker);
+    }
+}
+
 impl Budget {
     /// A limit of `limit` connections.
     #[must_use]

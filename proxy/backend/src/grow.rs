@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Places};
 use crate::error::{CheckoutError, ServerError};
 use crate::pool::{Permit, Pool};
 use crate::server::Server;
@@ -13,6 +13,9 @@ use crate::server::Server;
 const BACKOFF: Duration = Duration::from_millis(50);
 /// The longest pause.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// How often somebody who needs a place in a limit, and none in the pool, looks whether there is one.
+const ROOM_STEP: Duration = Duration::from_millis(20);
 
 impl Pool {
     /// Opens as many connections as there are waiters without one to come, within the limits.
@@ -59,6 +62,44 @@ impl Pool {
                 }
             };
             tokio::spawn(open(self.clone(), permit, worker));
+        }
+    }
+
+    /// Places in the limits above this pool for a connection that will not be one of it: a replication connection has its
+    /// server for itself, and PostgreSQL counts those apart, so it takes no place of the pool's own. Idle connections make
+    /// room; waits as long as a client waits for a connection.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckoutError::Timeout`], [`CheckoutError::Closed`].
+    pub async fn reserve(self: &Arc<Self>, worker: usize) -> Result<Places, CheckoutError> {
+        let begun = std::time::Instant::now();
+        loop {
+            let (budgets, settings, total) = {
+                let state = self.lock();
+                if state.closed {
+                    return Err(CheckoutError::Closed);
+                }
+                let (budgets, settings) = (state.budgets.clone(), state.settings.clone());
+                (budgets, settings, state.staying())
+            };
+            let Err(full) = acquire(&budgets) else {
+                return Ok(Places {
+                    budgets,
+                    pool: self.clone(),
+                    worker,
+                });
+            };
+            if begun.elapsed() >= settings.checkout_timeout {
+                return Err(CheckoutError::Timeout {
+                    waited: settings.checkout_timeout,
+                    last: None,
+                });
+            }
+            if !self.evict_idle() {
+                full.make_room(self, total);
+            }
+            pgdog_net::timer::sleep(ROOM_STEP).await;
         }
     }
 

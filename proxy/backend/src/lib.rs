@@ -20,6 +20,7 @@ pub mod statements;
 pub mod stats;
 mod wait;
 
+pub use budget::Places;
 pub use clock::Clock;
 pub use error::{CheckoutError, ServerError};
 pub use expect::{Expect, Owed, Verdict};

@@ -125,10 +125,8 @@ impl Server {
             sql.push_str(", true)");
         }
         let encoding = self
-            .reported
-            .iter()
-            .find(|(n, _)| &**n == b"client_encoding")
-            .map(|(_, v)| String::from_utf8_lossy(v).into_owned());
+            .reported(b"client_encoding")
+            .map(|v| String::from_utf8_lossy(v).into_owned());
         let foreign = encoding.filter(|e| e != "UTF8");
         if foreign.is_some() {
             sql = format!("BEGIN; SET LOCAL client_encoding = 'UTF8'; {sql}; COMMIT");
@@ -169,10 +167,8 @@ impl Server {
     /// As [`Server::query`].
     pub async fn flush_statistics(&mut self, timeout: Duration) -> Result<(), ServerError> {
         let version = self
-            .reported
-            .iter()
-            .find(|(n, _)| &**n == b"server_version")
-            .map(|(_, v)| String::from_utf8_lossy(v).into_owned());
+            .reported(b"server_version")
+            .map(|v| String::from_utf8_lossy(v).into_owned());
         let major = version.and_then(|v| {
             v.split(|c: char| !c.is_ascii_digit())
                 .next()

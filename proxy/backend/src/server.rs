@@ -94,6 +94,16 @@ impl Server {
         }
     }
 
+    /// The value of a setting as the server has last reported it; names are compared as PostgreSQL does, without regard
+    /// to case.
+    #[must_use]
+    pub fn reported(&self, name: &[u8]) -> Option<&[u8]> {
+        self.reported
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, value)| &**value)
+    }
+
     /// Whether an idle connection is still good: nothing unexpected has come. Takes no system call when nothing has.
     pub fn still_idle(&mut self, cx: &mut Context<'_>) -> bool {
         if !self.stream.may_have_input() {

@@ -19,6 +19,9 @@ use crate::stream::Detached;
 /// trying again at once would only burn a CPU.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
+/// Linux gives accepted sockets the options of the listening one: set once, not with some system calls for each client.
+const INHERITED: bool = cfg!(target_os = "linux");
+
 /// A listening socket of either kind, registered with the runtime it was made on.
 #[derive(Debug)]
 pub struct Listener(Kind);
@@ -60,6 +63,9 @@ impl Listener {
             socket.set_reuse_address(true)?;
             socket.set_nonblocking(true)?;
             socket.bind(&SockAddr::from(address))?;
+            if INHERITED {
+                options.apply(&SockRef::from(&socket))?;
+            }
             socket.listen(backlog)?;
             let socket = std::net::TcpListener::from(socket);
             let address = socket.local_addr()?;
@@ -154,7 +160,7 @@ impl Listener {
             } => {
                 let (stream, address) = socket.accept().await?;
                 // Fails when the client is gone already; its first read will tell.
-                if let Err(error) = options.apply(&SockRef::from(&stream)) {
+                if !INHERITED && let Err(error) = options.apply(&SockRef::from(&stream)) {
                     tracing::debug!("failed to set TCP options for {address}: {error}");
                 }
                 Ok(Accepted {

@@ -25,7 +25,7 @@ use crate::handle::{Doing, Signal};
 use crate::tally::Tally;
 
 /// A side is not read while this much waits to be written to the other.
-const HIGH: usize = 64 * 1024;
+pub(crate) const HIGH: usize = 64 * 1024;
 
 /// A connection used within this time, ms, needs no check.
 const FRESH: u64 = 500;
@@ -635,7 +635,7 @@ fn whole_message(input: &Buffer) -> bool {
 
 /// Writes what the socket takes.
 /// Says whether something moved, and whether nothing is held back (TLS may keep what the socket did not take).
-fn poll_out(
+pub(crate) fn poll_out(
     stream: &mut pgdog_net::Stream,
     out: &mut Buffer,
     cx: &mut Context<'_>,

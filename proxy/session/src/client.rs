@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use pgdog_backend::probe::Reasons;
 use pgdog_backend::{Params, Pool, Server};
 use pgdog_net::Stream;
+use pgdog_wire::buffer::Buffer;
 use pgdog_wire::{ErrorResponse, sqlstate};
 
 use crate::active::{Active, Event};
@@ -43,6 +44,8 @@ pub struct Client {
     /// The last read found nothing, and nothing has come since as long as the socket is not known to be readable: its task
     /// is woken when that changes.
     pub(crate) listening: bool,
+    /// What it said in one breath with its login.
+    pub(crate) early: Option<Box<Buffer>>,
 }
 
 /// How a client's session ended.
@@ -123,6 +126,11 @@ impl Client {
             Poll::Ready(())
         })
         .await;
+        if let Some(early) = self.early.take()
+            && let Err(ended) = Box::pin(self.begin(*early)).await
+        {
+            return ended;
+        }
         loop {
             let mut asleep = false;
             let signals = poll_fn(|cx| {
@@ -152,6 +160,21 @@ impl Client {
             }
             active.put_back(&mut self);
         }
+    }
+
+    /// Serves a client that has said something before it was let in, until it is idle.
+    async fn begin(&mut self, early: Buffer) -> Result<(), Ended> {
+        let mut active = Active::take(self);
+        active.tally.received += early.len() as u64;
+        active.cin = early;
+        loop {
+            match poll_fn(|cx| active.poll(self, cx)).await {
+                Event::Idle => break,
+                next => active.handle(self, next).await?,
+            }
+        }
+        active.put_back(self);
+        Ok(())
     }
 
     /// What the client was told while idle: the reason to end it, when there is one.

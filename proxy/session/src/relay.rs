@@ -193,12 +193,7 @@ impl Active {
         else {
             return;
         };
-        let old = server
-            .reported
-            .iter()
-            .find(|(n, _)| &**n == name)
-            .map(|(_, v)| v.clone())
-            .unwrap_or_default();
+        let old = server.reported(name).map(Box::from).unwrap_or_default();
         match self.reverts.iter().position(|(n, _)| &**n == name) {
             Some(at) if &*self.reverts[at].1 == value => {
                 self.reverts.swap_remove(at);

@@ -42,6 +42,12 @@ impl Account {
         }
     }
 
+    /// What [`Account::verifiers`] gives, where that has been derived already.
+    #[must_use]
+    pub fn derived(&self) -> Option<Option<Arc<Verifiers>>> {
+        self.verifiers.get().cloned()
+    }
+
     /// What its SCRAM proofs are checked against; `None` when it has no password. Slow at the first call (PBKDF2).
     pub fn verifiers(&self, secret: &[u8; 32]) -> Option<Arc<Verifiers>> {
         let make = || {

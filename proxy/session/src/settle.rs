@@ -80,12 +80,8 @@ impl Active {
             Some(Setting::Set { name }) => {
                 // What the server reports is the whole value; the text may hold a part of it (DateStyle) or mean another
                 // thing elsewhere.
-                let reported = server
-                    .reported
-                    .iter()
-                    .find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()));
-                let value = match reported {
-                    Some((_, value)) => Value::Plain(String::from_utf8_lossy(value).into()),
+                let value = match server.reported(name.as_bytes()) {
+                    Some(value) => Value::Plain(String::from_utf8_lossy(value).into()),
                     None => Value::Statement(String::from_utf8_lossy(statement).trim_end().into()),
                 };
                 of_client.set(&name, value.clone());
@@ -189,15 +185,10 @@ impl Active {
             Err(error) => {
                 // Not even a new connection of this pool would take them: the session cannot go on as it was.
                 self.drop_server(client);
-                let mut response = error.response();
-                response.severity = Severity::Fatal;
-                self.refuse(
-                    client,
-                    response.hint(
-                        "The settings of this session could not be given to a server connection.",
-                    ),
-                )
-                .await
+                let response = error.response().into_fatal().hint(
+                    "The settings of this session could not be given to a server connection.",
+                );
+                self.refuse(client, response).await
             }
         }
     }
@@ -255,11 +246,7 @@ impl Active {
                 }
                 Ok(())
             }
-            Err(error) => {
-                let mut response = error.response();
-                response.severity = Severity::Fatal;
-                self.refuse(client, response).await
-            }
+            Err(error) => self.refuse(client, error.response().into_fatal()).await,
         }
     }
 
@@ -278,12 +265,11 @@ impl Active {
             self.waiting = Some(client.pool().wait(client.worker));
             return Ok(());
         }
-        let mut response = error.response();
+        let response = error.response();
         let drop = client.live.settings.client_recovery == ClientRecovery::Drop
             || response.severity == Severity::Fatal;
         if drop {
-            response.severity = Severity::Fatal;
-            return self.refuse(client, response).await;
+            return self.refuse(client, response.into_fatal()).await;
         }
         self.fail_unserved(client, &response);
         Ok(())
@@ -365,9 +351,7 @@ impl Active {
         client.runtime.metrics.count(|m| &m.probes);
         if let Err(error) = result {
             self.drop_server(client);
-            let mut response = error.response();
-            response.severity = Severity::Fatal;
-            return self.refuse(client, response).await;
+            return self.refuse(client, error.response().into_fatal()).await;
         }
         if holding {
             self.release_held();
@@ -380,12 +364,7 @@ impl Active {
     fn release_held(&mut self) {
         let Some(server) = &self.server else { return };
         for (name, old) in self.reverts.drain(..) {
-            let now = server
-                .reported
-                .iter()
-                .find(|(n, _)| *n == name)
-                .map(|(_, v)| v);
-            if let Some(now) = now.filter(|now| **now != old) {
+            if let Some(now) = server.reported(&name).filter(|now| **now != *old) {
                 backend::parameter_status(&mut self.cout.bytes, &name, now);
             }
         }

@@ -118,6 +118,15 @@ impl ErrorResponse {
         self
     }
 
+    /// The same, and the connection ends with it.
+    #[must_use]
+    pub fn into_fatal(self) -> Self {
+        Self {
+            severity: Severity::Fatal,
+            ..self
+        }
+    }
+
     /// Appends it as a message: ErrorResponse, or NoticeResponse for a notice or warning.
     pub fn write(&self, out: &mut Vec<u8>) {
         let kind = match self.severity {
@@ -206,6 +215,14 @@ mod tests {
         let (frame, len) = split(&out).unwrap().unwrap();
         assert_eq!((frame.kind, len), (b'E', out.len()));
         assert_eq!(ErrorResponse::read(frame.body), error);
+    }
+
+    #[test]
+    fn a_fatal_error_says_the_same() {
+        let error = ErrorResponse::error(sqlstate::QUERY_CANCELED, "enough").detail("of it");
+        let fatal = ErrorResponse::fatal(sqlstate::QUERY_CANCELED, "enough").detail("of it");
+        assert_eq!(error.into_fatal(), fatal);
+        assert_eq!(fatal.clone().into_fatal(), fatal);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use pgdog_tests::raw::PATIENCE;
 use pgdog_tests::{Authority, Message, Postgres, PostgresOptions, Proxy, Psql, RawClient};
 
-use super::{asking, refusal};
+use super::{asking, refusal, secret};
 
 #[test]
 fn each_kind_of_password_lets_in_who_knows_it_and_nobody_else() {
@@ -65,9 +65,7 @@ fn a_plain_password_is_asked_for_over_tls_only() {
         return;
     }
     let authority = Authority::new();
-    let config = with_tls(asking(Postgres::shared(), "plain"), &authority)
-        .database("postgres")
-        .user("pgdog", "secret");
+    let config = with_tls(secret("plain"), &authority);
     let proxy = Proxy::start(&config);
     let psql = Psql::new(proxy.port(), "pgdog", "postgres").password("secret");
     let refused = psql.run("select 1");
@@ -96,9 +94,7 @@ fn trusted_users_need_no_password_and_unknown_ones_are_refused() {
     if !Postgres::installed() {
         return;
     }
-    let config = asking(Postgres::shared(), "trust")
-        .database("postgres")
-        .user("pgdog", "secret");
+    let config = secret("trust");
     let proxy = Proxy::start(&config);
     assert_eq!(
         proxy.client("pgdog", "postgres").query_value("select 1"),
@@ -275,11 +271,7 @@ fn an_unknown_database_is_told_to_those_who_proved_who_they_are() {
     if !Postgres::installed() {
         return;
     }
-    let proxy = Proxy::start(
-        &asking(Postgres::shared(), "scram")
-            .database("postgres")
-            .user("pgdog", "secret"),
-    );
+    let proxy = Proxy::start(&secret("scram"));
     let psql = Psql::new(proxy.port(), "pgdog", "nowhere");
     let told = psql.clone().password("secret").run("select 1");
     assert!(
@@ -296,11 +288,7 @@ fn an_unknown_database_is_told_to_those_who_proved_who_they_are() {
         told.stderr
     );
 
-    let proxy = Proxy::start(
-        &asking(Postgres::shared(), "trust")
-            .database("postgres")
-            .user("pgdog", "secret"),
-    );
+    let proxy = Proxy::start(&secret("trust"));
     let (_, frames) =
         RawClient::login_with(proxy.port(), &[("user", "pgdog"), ("database", "nowhere")])
             .expect("it answers");
@@ -312,11 +300,7 @@ fn a_password_message_out_of_place_ends_the_login() {
     if !Postgres::installed() {
         return;
     }
-    let proxy = Proxy::start(
-        &asking(Postgres::shared(), "md5")
-            .database("postgres")
-            .user("pgdog", "secret"),
-    );
+    let proxy = Proxy::start(&secret("md5"));
     for wrong in [
         Message::query("select 1"),
         Message::Raw(vec![b'p', 0, 0, 0, 3]),

@@ -1,5 +1,6 @@
 //! The startup packet: versions, options, settings.
 
+use pgdog_tests::message::encode_all;
 use pgdog_tests::raw::PATIENCE;
 use pgdog_tests::transcript::lines;
 use pgdog_tests::{Message, Postgres, Proxy, ProxyConfig, RawClient};
@@ -201,4 +202,45 @@ fn packets_that_are_no_startup_packets_are_refused() {
     client.send(&[Message::SslRequest]);
     let frames = client.until_eof().expect("it is closed");
     assert!(refusal(&frames).starts_with("E FATAL 08P01"), "{frames:?}");
+}
+
+#[test]
+fn what_is_said_in_one_breath_with_the_login_is_served() {
+    if !Postgres::installed() {
+        return;
+    }
+    let proxy = proxy(1);
+    let startup = Message::startup(&[("user", "pgdog"), ("database", "postgres")]);
+    let said = encode_all(&[
+        startup,
+        Message::query("select 'early'"),
+        Message::parse("", "select 'late'"),
+        Message::bind("", &[]),
+        Message::execute(),
+        Message::Sync,
+    ]);
+    // At once, cut within a message, and byte by byte.
+    for size in [said.len(), said.len() - 60, 7, 1] {
+        let mut client = RawClient::open(proxy.port()).expect("the proxy accepts");
+        client.send_pieces(&said, size);
+        let welcome = lines(&client.until_ready());
+        assert!(key(&welcome).starts_with("K "), "{size}: {welcome:?}");
+        let told = lines(&client.until_ready());
+        assert!(
+            told.contains(&"D (\"early\")".to_owned()),
+            "{size}: {told:?}"
+        );
+        let told = lines(&client.until_ready());
+        assert!(
+            told.contains(&"D (\"late\")".to_owned()),
+            "{size}: {told:?}"
+        );
+        assert_eq!(client.query_value("select 1"), "1", "{size}");
+    }
+    // A goodbye too.
+    let mut client = RawClient::open(proxy.port()).expect("the proxy accepts");
+    let startup = Message::startup(&[("user", "pgdog"), ("database", "postgres")]);
+    client.send(&[startup, Message::Terminate]);
+    let told = client.until_eof().expect("it is closed");
+    assert_eq!(told.last().map(|frame| frame.tag), Some(b'Z'), "{told:?}");
 }

@@ -2,11 +2,12 @@
 
 use std::fs;
 
+use pgdog_tests::raw::PATIENCE;
 use pgdog_tests::tls::{TlsClient, ask};
-use pgdog_tests::{Authority, Frame, Message, Postgres, Proxy, Psql};
+use pgdog_tests::{Authority, Frame, Message, Postgres, Proxy, Psql, RawClient};
 
-use super::asking;
 use super::clients::with_tls;
+use super::{asking, refusal, secret};
 
 fn startup() -> Message {
     Message::startup(&[("user", "pgdog"), ("database", "postgres")])
@@ -43,11 +44,7 @@ fn scram_is_bound_to_the_channel() {
         return;
     }
     let authority = Authority::new();
-    let proxy = Proxy::start(
-        &with_tls(asking(Postgres::shared(), "scram"), &authority)
-            .database("postgres")
-            .user("pgdog", "secret"),
-    );
+    let proxy = Proxy::start(&with_tls(secret("scram"), &authority));
     let psql = Psql::new(proxy.port(), "pgdog", "postgres")
         .password("secret")
         .with("channel_binding", "require");
@@ -116,11 +113,7 @@ fn encryption_is_found_in_every_order_of_asking() {
         return;
     }
     let authority = Authority::new();
-    let proxy = Proxy::start(
-        &with_tls(asking(Postgres::shared(), "trust"), &authority)
-            .database("postgres")
-            .user("pgdog", "secret"),
-    );
+    let proxy = Proxy::start(&with_tls(secret("trust"), &authority));
     let orders: [(&[Message], &[u8]); 2] = [
         (&[Message::SslRequest], b"S"),
         (&[Message::GssRequest, Message::SslRequest], b"NS"),
@@ -133,9 +126,18 @@ fn encryption_is_found_in_every_order_of_asking() {
         assert_served(&mut client, &format!("{requests:?}"));
     }
     // What follows SSLRequest in the same packet must not be taken for plain text from inside of TLS (CVE-2021-23214).
-    let mut client = pgdog_tests::RawClient::open(proxy.port()).expect("the proxy accepts");
+    let mut client = RawClient::open(proxy.port()).expect("the proxy accepts");
     client.send(&[Message::SslRequest, startup()]);
-    client.receive_byte(pgdog_tests::raw::PATIENCE);
+    let told = refusal(&client.until_eof().expect("it is closed"));
+    assert!(
+        told.starts_with("E FATAL 08P01") && told.contains("unencrypted data after SSL request"),
+        "{told}"
+    );
+    // Nor what comes when the handshake is awaited already.
+    let mut client = RawClient::open(proxy.port()).expect("the proxy accepts");
+    client.send(&[Message::SslRequest]);
+    assert_eq!(client.receive_byte(PATIENCE), Some(b'S'));
+    client.send(&[startup()]);
     let after = client.until_eof().expect("it is closed");
     assert!(after.iter().all(|frame| frame.tag != b'Z'), "{after:?}");
 }
@@ -146,11 +148,7 @@ fn tls_may_begin_with_the_first_byte_when_the_protocol_is_named() {
         return;
     }
     let authority = Authority::new();
-    let proxy = Proxy::start(
-        &with_tls(asking(Postgres::shared(), "trust"), &authority)
-            .database("postgres")
-            .user("pgdog", "secret"),
-    );
+    let proxy = Proxy::start(&with_tls(secret("trust"), &authority));
     let mut client = TlsClient::direct(proxy.port(), &authority.certificate(), &["postgresql"])
         .expect("a handshake");
     assert_eq!(client.protocol().as_deref(), Some("postgresql"));
@@ -173,11 +171,7 @@ fn tls_may_begin_with_the_first_byte_when_the_protocol_is_named() {
         );
     }
 
-    let plain = Proxy::start(
-        &asking(Postgres::shared(), "trust")
-            .database("postgres")
-            .user("pgdog", "secret"),
-    );
+    let plain = Proxy::start(&secret("trust"));
     assert!(
         TlsClient::direct(plain.port(), &authority.certificate(), &["postgresql"]).is_err(),
         "no certificate is configured"
@@ -214,15 +208,12 @@ fn a_new_certificate_is_shown_after_a_reload_and_a_broken_one_is_not() {
         .install(&pair.certificate, &pair.key);
     assert_eq!(shown(), before, "not before the reload");
     proxy.reload();
-    assert!(pgdog_tests::wait::until(
-        pgdog_tests::raw::PATIENCE,
-        || shown() != before
-    ));
+    assert!(pgdog_tests::wait::until(PATIENCE, || shown() != before));
     let renewed = shown();
 
     fs::write(&pair.certificate, "no certificate").expect("the file is ours");
     proxy.reload();
-    assert!(pgdog_tests::wait::until(pgdog_tests::raw::PATIENCE, || {
+    assert!(pgdog_tests::wait::until(PATIENCE, || {
         proxy.log().contains("failed to reload")
     }));
     assert!(

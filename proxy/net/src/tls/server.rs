@@ -124,7 +124,7 @@ impl ServerTls {
 
 /// Runs the server's side of a handshake. `preread` are bytes of it already taken from the socket (direct TLS is
 /// recognised by its first byte). After an `SSLRequest` it must be empty: bytes that came before TLS are not to be
-/// trusted (CVE-2021-23222). Sets no time limit.
+/// trusted (CVE-2021-23214). Sets no time limit.
 ///
 /// Not cancel safe: a cancelled handshake closes the connection.
 ///
