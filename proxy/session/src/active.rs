@@ -23,6 +23,7 @@ use tokio_util::io::poll_read_buf;
 use crate::client::Client;
 use crate::handle::{Doing, Signal};
 use crate::tally::Tally;
+use crate::named::Rewritten;
 
 /// A side is not read while this much waits to be written to the other.
 const HIGH: usize = 64 * 1024;
@@ -75,6 +76,8 @@ pub(crate) enum Pending {
     Setting(Box<str>),
     /// One prepared statement is gone: the client's name for it, and what the server has.
     Forget(Box<[u8]>, StatementId),
+    /// A query string that names prepared statements.
+    Named(Box<Rewritten>),
 }
 
 /// Whether the client is going. What it has asked for is finished first, as PostgreSQL does.

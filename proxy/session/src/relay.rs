@@ -169,15 +169,14 @@ impl Active {
                 self.holding = Holding::Ready;
                 Some(Vec::new())
             }
-            (b'C', Verdict::Forward) if body.first() == Some(&b'D') => {
+            (b'C', Verdict::Forward) if matches!(body.first(), Some(b'D' | b'P')) => {
                 let tag = body.strip_suffix(b"\0").unwrap_or(body).to_vec();
-                self.completed(client, &tag);
-                None
+                self.completed(client, &tag).then(Vec::new)
             }
             (b'N', Verdict::Forward) => client
                 .statements
                 .as_ref()
-                .and_then(|s| s.unmask(body))
+                .and_then(|s| s.unmask(body, &[]))
                 .map(|text| framed(b'N', &text)),
             _ => None,
         };
@@ -206,8 +205,9 @@ impl Active {
         server.note_parameter(body);
     }
 
-    /// A command whose name begins with D is done: is it one that ends prepared statements?
-    fn completed(&mut self, client: &mut Client, tag: &[u8]) {
+    /// A command whose name begins with D or P is done: is it one that makes or ends prepared statements? Whether it was of
+    /// our own.
+    fn completed(&mut self, client: &mut Client, tag: &[u8]) -> bool {
         if matches!(tag, b"DISCARD SEQUENCES" | b"DISCARD ALL") {
             client.reasons.put(Reasons::SEQUENCE, false);
         }
@@ -221,6 +221,9 @@ impl Active {
                     statements.forget_all();
                 }
             }
+            b"PREPARE" | b"DEALLOCATE" if matches!(self.pending, Some(Pending::Named(_))) => {
+                return self.named_done(client);
+            }
             b"DEALLOCATE" => {
                 if let Some(Pending::Forget(name, id)) = self.pending.take() {
                     client.statements().remove(&name);
@@ -231,6 +234,7 @@ impl Active {
             }
             _ => {}
         }
+        false
     }
 
     /// An error: what it undoes, and how the client sees it. `None`: as it is.
@@ -290,10 +294,13 @@ impl Active {
             error.write(&mut out);
             return Some(out);
         }
+        if let Some(Pending::Named(_)) = self.pending {
+            return self.named_failed(client, body).map(|b| framed(b'E', &b));
+        }
         client
             .statements
             .as_ref()?
-            .unmask(body)
+            .unmask(body, &[])
             .map(|text| framed(b'E', &text))
     }
 }

@@ -243,6 +243,7 @@ impl Active {
             }
             self.effects = self.effects.with(Effects::UNKNOWN);
             self.retire_server();
+            self.keep_here(client);
             return Ok(self.as_it_is(b'Q', len));
         }
         let found = query_text(self.body(len)).map_or(Effects::NONE, effects);
@@ -259,6 +260,11 @@ impl Active {
         len: usize,
         found: Effects,
     ) -> Result<Step, Event> {
+        if found.any(Effects::NAMES_STATEMENT)
+            && let Some(step) = self.named_query(client, len)?
+        {
+            return Ok(step);
+        }
         if found.any(Effects::BEGINS) && self.mode == PoolerMode::Statement {
             return Err(Event::Refuse(Box::new(no_transactions())));
         }
@@ -289,32 +295,6 @@ impl Active {
                 self.holding = Holding::Waiting;
             }
             return Ok(self.as_it_is(b'Q', len));
-        }
-        if found.any(Effects::NAMES_STATEMENT)
-            && let Some((rewritten, statement, forget)) =
-                crate::named::rewrite(client, text.as_bytes())
-        {
-            let clean = self.server.as_ref().is_some_and(|s| !s.owed.unsynced);
-            let before = self.sout.bytes.len();
-            self.ensure(client, &statement);
-            let parses = self.sout.bytes.len() > before;
-            self.cin.consume(len);
-            if let Some(server) = &mut self.server
-                && clean
-                && parses
-            {
-                // Were our Parse to fail without a Sync, the server would skip the Query, and its ReadyForQuery.
-                frontend::bare(&mut self.sout.bytes, b'S');
-                server.owed.push(Expect::OwnSync);
-            }
-            frontend::query(&mut self.sout.bytes, &rewritten);
-            if let Some(server) = &mut self.server {
-                server.owed.push(Expect::Query);
-                server.unnamed = 0;
-            }
-            self.pending = forget.map(|name| Pending::Forget(name, statement.id));
-            self.barrier = true;
-            return Ok(Step::Next);
         }
         Ok(self.as_it_is(b'Q', len))
     }
