@@ -52,9 +52,7 @@ impl Expect {
     /// The stored statement that comes into being on the server, or ends there.
     fn changes(&self) -> Option<StatementId> {
         match self {
-            Self::Parse(id) | Self::OwnParse(id) | Self::OwnClose(id) | Self::OwnExecute(id) => {
-                *id
-            }
+            Self::Parse(id) | Self::OwnParse(id) | Self::OwnClose(id) | Self::OwnExecute(id) => *id,
             _ => None,
         }
     }

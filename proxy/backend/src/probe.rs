@@ -194,11 +194,7 @@ impl Server {
     ///
     /// As [`Server::query`].
     pub async fn holds(&mut self, timeout: Duration) -> Result<Reasons, ServerError> {
-        let ours = if self.prepared.by_sql {
-            OURS
-        } else {
-            "false"
-        };
+        let ours = if self.prepared.by_sql { OURS } else { "false" };
         let rows = self.query(&HOLDS.replace("OURS", ours), timeout).await?;
         let bits = rows.first().map_or(0, |row| {
             row.iter().enumerate().fold(0, |bits, (i, c)| {

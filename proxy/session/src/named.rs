@@ -17,6 +17,26 @@ use crate::statements::Statements;
 /// A name that no statement keeps: DEALLOCATE of one that the server lacks makes it first, and ends it.
 const STAND_IN: &[u8] = b"\"__pgdog_none\"";
 
+/// How positions in a text, in characters from 1, differ from those in the client's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shift {
+    /// Positions above this one are concerned.
+    pub(crate) from: usize,
+    /// By how much they are larger, or smaller.
+    pub(crate) by: isize,
+}
+
+impl Shift {
+    /// The position in the client's own text.
+    pub(crate) fn position(self, at: usize) -> usize {
+        if at > self.from {
+            at.checked_add_signed(-self.by).unwrap_or(at).max(1)
+        } else {
+            at
+        }
+    }
+}
+
 /// What the end of a PREPARE or DEALLOCATE tells.
 #[derive(Debug)]
 pub(crate) enum Done {
@@ -52,8 +72,8 @@ pub(crate) struct Rewritten {
     pub(crate) text: Vec<u8>,
     /// One for each PREPARE and DEALLOCATE, in their order.
     pub(crate) done: VecDeque<Done>,
-    /// From which character on a position in the text is by how much too large for the client, or too small.
-    shifts: Vec<(usize, isize)>,
+    /// How positions in the text differ from those in the client's own.
+    shifts: Vec<Shift>,
     /// Statements of the protocol that the server must have before.
     pub(crate) parse_first: Vec<Arc<Statement>>,
     /// Those that are executed.
@@ -71,13 +91,8 @@ pub(crate) struct Rewritten {
 impl Rewritten {
     /// Where the client's own text has what stands at this character (from 1) of ours.
     pub(crate) fn position(&self, at: usize) -> usize {
-        let shift = self
-            .shifts
-            .iter()
-            .rev()
-            .find(|(from, _)| *from < at)
-            .map_or(0, |(_, by)| *by);
-        at.checked_add_signed(-shift).unwrap_or(at).max(1)
+        let shift = self.shifts.iter().rev().find(|shift| shift.from < at);
+        shift.map_or(at, |shift| shift.position(at))
     }
 }
 
@@ -155,13 +170,7 @@ impl<'a> Rewriter<'a> {
             self.out.done.push_back(Done::Nothing);
             return;
         }
-        let before = &text[site.statement.start..site.written.start];
-        let after = &text[site.written.end..site.statement.end];
-        let statement =
-            self.store
-                .get_sql(&[before, after].concat(), before.len(), self.scope, || {
-                    effects(&text[body..site.statement.end]).bits()
-                });
+        let statement = made(self.store, self.scope, text, site, body);
         if self.has(statement.id) {
             // Another client's, or another name's: made anew, it is what PostgreSQL would make of the text now.
             let drop = [b"DEALLOCATE ", &*statement.identifier(), b";"].concat();
@@ -241,22 +250,27 @@ impl<'a> Rewriter<'a> {
         make.extend_from_slice(b"\n;");
         let longer = identifier.len() as isize - site.written.len() as isize;
         let name_at = statement.name_at.unwrap_or(0);
-        self.put_in(text, site, &make, Some((name_at + identifier.len(), longer)));
+        self.put_in(
+            text,
+            site,
+            &make,
+            Some((name_at + identifier.len(), longer)),
+        );
         self.out.prepares += 1;
         self.out
             .done
             .push_back(Done::OwnPrepared(statement.clone()));
     }
 
-    /// Puts a statement of ours in front of the client's. `shift`: from which byte of it on positions are by how much larger
+    /// Puts a statement of ours in front of the client's. `longer`: from which byte of it on positions are by how much larger
     /// than those of the client's own text of it.
-    fn put_in(&mut self, text: &[u8], site: &Site, ours: &[u8], shift: Option<(usize, isize)>) {
+    fn put_in(&mut self, text: &[u8], site: &Site, ours: &[u8], longer: Option<(usize, isize)>) {
         self.copy_to(text, site.statement.start);
         let start = self.chars.1;
-        self.out.shifts.push((start, start as isize));
-        if let Some((from, longer)) = shift {
-            let from = start + chars(&ours[..from]);
-            self.out.shifts.push((from, start as isize + longer));
+        let mut shift = |from, by| self.out.shifts.push(Shift { from, by });
+        shift(start, start as isize);
+        if let Some((from, longer)) = longer {
+            shift(start + chars(&ours[..from]), start as isize + longer);
         }
         self.out.text.extend_from_slice(ours);
         self.chars.1 += chars(ours);
@@ -285,7 +299,8 @@ impl<'a> Rewriter<'a> {
     /// Positions behind here are shifted by what was put in so far.
     fn shifted(&mut self) {
         let by = self.chars.1 as isize - self.chars.0 as isize;
-        self.out.shifts.push((self.chars.1, by));
+        let from = self.chars.1;
+        self.out.shifts.push(Shift { from, by });
     }
 }
 
@@ -295,21 +310,62 @@ pub(crate) struct Naming {
     pub(crate) what: Use,
     pub(crate) name: Box<[u8]>,
     pub(crate) statement: Arc<Statement>,
+    /// How positions in the text differ from those in the client's own.
+    pub(crate) shift: Shift,
 }
 
-/// The text of a Parse with our name; `None` when it names none of these.
+/// The text of a Parse with our name for one of these; `None` when it names none.
 pub(crate) fn rewrite_one(names: &Statements, text: &[u8]) -> Option<Naming> {
     let sites = sites(text).ok()?;
     let [site] = sites.as_slice() else {
         return None;
     };
     let statement = names.get(&site.name)?.clone();
+    Some(naming(text, site, statement))
+}
+
+/// The text of a Parse that is one PREPARE with our name for what it makes; `None` when it is none.
+pub(crate) fn rewrite_prepare(store: &Store, scope: Option<&str>, text: &[u8]) -> Option<Naming> {
+    let sites = sites(text).ok()?;
+    let [site] = sites.as_slice() else {
+        return None;
+    };
+    let Use::Prepare { body } = site.what else {
+        return None;
+    };
+    let statement = made(store, scope, text, site, body);
+    Some(naming(text, site, statement))
+}
+
+fn naming(text: &[u8], site: &Site, statement: Arc<Statement>) -> Naming {
     let (before, after) = (&text[..site.written.start], &text[site.written.end..]);
-    Some(Naming {
-        text: [before, &statement.identifier(), after].concat(),
+    let identifier = statement.identifier();
+    let shift = Shift {
+        from: chars(before) + identifier.len(),
+        by: identifier.len() as isize - chars(&text[site.written.clone()]) as isize,
+    };
+    Naming {
+        text: [before, &identifier, after].concat(),
+        shift,
         what: site.what,
         name: site.name.as_slice().into(),
         statement,
+    }
+}
+
+/// The statement of the store that a PREPARE makes.
+fn made(
+    store: &Store,
+    scope: Option<&str>,
+    text: &[u8],
+    site: &Site,
+    body: usize,
+) -> Arc<Statement> {
+    let before = &text[site.statement.start..site.written.start];
+    let after = &text[site.written.end..site.statement.end];
+    let whole = [before, after].concat();
+    store.get_sql(&whole, before.len(), scope, || {
+        effects(&text[body..site.statement.end]).bits()
     })
 }
 

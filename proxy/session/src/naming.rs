@@ -14,9 +14,10 @@ use pgdog_wire::{ErrorResponse, error, frame, frontend, sqlstate};
 
 use crate::active::{Active, Event, Pending};
 use crate::client::Client;
-use crate::named::{Done, Naming, Rewriter, Rewritten, rewrite_one};
+use crate::named::{Done, Naming, Rewriter, Rewritten, rewrite_one, rewrite_prepare};
 use crate::prepare::evict;
 use crate::requests::{Step, no_transactions};
+use crate::statements::Making;
 
 /// The statement and portal by which a PREPARE goes to the server within a batch.
 const CARRIER: &[u8] = b"__pgdog_sql";
@@ -130,8 +131,7 @@ impl Active {
 
     /// A PREPARE or DEALLOCATE has been answered. Whether it was of our own: the answer is not for the client.
     pub(crate) fn named_done(&mut self, client: &mut Client) -> bool {
-        let (Some(Pending::Named(rewritten)), Some(server)) =
-            (&mut self.pending, &mut self.server)
+        let (Some(Pending::Named(rewritten)), Some(server)) = (&mut self.pending, &mut self.server)
         else {
             return false;
         };
@@ -169,8 +169,13 @@ impl Active {
         if code == Some(b"26000")
             && let Some(server) = &mut self.server
         {
-            // One was taken from the server behind our back.
-            for statement in &rewritten.runs {
+            // It was taken from the server behind our back.
+            let message = error::field(body, b'M').unwrap_or_default();
+            let named = |s: &&Arc<Statement>| {
+                let name = s.identifier();
+                message.windows(name.len()).any(|w| w == name)
+            };
+            for statement in rewritten.runs.iter().filter(named) {
                 server.prepared.remove(statement.id);
             }
         }
@@ -180,10 +185,7 @@ impl Active {
         {
             client.runtime.store.retire(statement.id);
         }
-        let moved = error::field(body, b'P')
-            .and_then(|p| std::str::from_utf8(p).ok()?.parse().ok())
-            .map(|at| rewritten.position(at).to_string())
-            .map(|at| error::with_field(body, b'P', at.as_bytes()));
+        let moved = moved(body, |at| rewritten.position(at));
         let names = client.statements.as_ref();
         let unmasked = names.and_then(|names| {
             let body = moved.as_deref().unwrap_or(body);
@@ -204,11 +206,7 @@ impl Active {
         let (text, types) = (parse.query.to_vec(), parse.types.to_vec());
         let names = client.statements.as_deref();
         let Some(naming) = names.and_then(|names| rewrite_one(names, &text)) else {
-            match sites(&text) {
-                Ok(sites) => passes_names(client, &sites),
-                Err(_) => self.keep_here(client),
-            }
-            return Ok(None);
+            return Ok(self.parse_prepare(client, &text, &types, len));
         };
         if naming.what == Use::Execute {
             self.note_named(
@@ -226,11 +224,60 @@ impl Active {
         Ok(Some(Step::Next))
     }
 
+    /// An unnamed Parse of a PREPARE under a name that is free, or of anything else. `None`: it goes on as it is.
+    fn parse_prepare(
+        &mut self,
+        client: &mut Client,
+        text: &[u8],
+        types: &[u8],
+        len: usize,
+    ) -> Option<Step> {
+        let passes = client.statements().passes_prepare;
+        let keeps = client.live.settings.prepared == PreparedLevel::Full && !passes;
+        let (store, scope) = (&client.runtime.store, client.params.scope());
+        let Some(naming) = keeps.then(|| rewrite_prepare(store, scope, text)).flatten() else {
+            match sites(text) {
+                Ok(sites) => passes_names(client, &sites),
+                Err(_) => self.keep_here(client),
+            }
+            return None;
+        };
+        let (server, id) = (self.server.as_mut()?, naming.statement.id);
+        if server.prepared.remove(id) {
+            // Another client's, or another name's: made anew, it is what PostgreSQL would make of the text now.
+            frontend::of_statement(&mut self.sout.bytes, b'C', &naming.statement.name);
+            server.owed.push(Expect::OwnClose(Some(id)));
+        }
+        evict(server, client, 1, &mut self.sout.bytes);
+        self.cin.consume(len);
+        frontend::parse(&mut self.sout.bytes, b"", &naming.text, types);
+        server.owed.push(Expect::Parse(None));
+        self.naming = Some((server.unnamed, naming.shift));
+        client.statements().making = Some(Making {
+            token: server.unnamed,
+            name: naming.name,
+            statement: naming.statement,
+        });
+        Some(Step::Next)
+    }
+
+    /// A PREPARE of the extended protocol has been answered.
+    pub(crate) fn making_done(&mut self, client: &mut Client) {
+        let (Some(server), Some(names)) = (&mut self.server, &mut client.statements) else {
+            return;
+        };
+        if let Some(making) = names.making.take_if(|m| m.token == server.unnamed) {
+            made_by_sql(server, &making.statement);
+            names.set(&making.name, making.statement);
+        }
+    }
+
     fn send_naming(&mut self, client: &Client, naming: &Naming, types: &[u8], expect: Expect) {
         self.ensure(client, &naming.statement);
         if let Some(server) = &mut self.server {
             frontend::parse(&mut self.sout.bytes, b"", &naming.text, types);
             server.owed.push(expect);
+            self.naming = Some((server.unnamed, naming.shift));
         }
     }
 
@@ -343,6 +390,13 @@ fn quoted(name: &[u8]) -> Vec<u8> {
     }
     out.push(b'"');
     out
+}
+
+/// The error with its position where the client's own text has it.
+pub(crate) fn moved(body: &[u8], position: impl FnOnce(usize) -> usize) -> Option<Vec<u8>> {
+    let at = std::str::from_utf8(error::field(body, b'P')?).ok()?;
+    let at = position(at.parse().ok()?).to_string();
+    Some(error::with_field(body, b'P', at.as_bytes()))
 }
 
 /// Writes a text that is one PREPARE as a batch of its own messages.

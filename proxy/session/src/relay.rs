@@ -8,6 +8,7 @@ use pgdog_wire::{ErrorResponse, Header, error, frame};
 
 use crate::active::{Active, Event, Holding, Passing, Pending};
 use crate::client::Client;
+use crate::naming::moved;
 use pgdog_config::PoolerMode;
 
 /// Largest message that must be looked at whole; servers' errors and settings are far below it.
@@ -224,6 +225,7 @@ impl Active {
             b"PREPARE" | b"DEALLOCATE" if matches!(self.pending, Some(Pending::Named(_))) => {
                 return self.named_done(client);
             }
+            b"PREPARE" => self.making_done(client),
             b"DEALLOCATE" => {
                 if let Some(Pending::Forget(name, id)) = self.pending.take() {
                     client.statements().remove(&name);
@@ -247,6 +249,10 @@ impl Active {
         let Some(server) = &mut self.server else {
             return None;
         };
+        let shift = self
+            .naming
+            .filter(|(token, _)| *token == server.unnamed)
+            .map(|(_, shift)| shift);
         for id in server.owed.lost.drain(..) {
             server.prepared.remove(id);
         }
@@ -297,11 +303,13 @@ impl Active {
         if let Some(Pending::Named(_)) = self.pending {
             return self.named_failed(client, body).map(|b| framed(b'E', &b));
         }
-        client
-            .statements
-            .as_ref()?
-            .unmask(body, &[])
-            .map(|text| framed(b'E', &text))
+        let names = client.statements.as_ref();
+        if let Some(shift) = shift {
+            let moved = moved(body, |at| shift.position(at));
+            let unmasked = names.and_then(|s| s.unmask(moved.as_deref().unwrap_or(body), &[]));
+            return unmasked.or(moved).map(|text| framed(b'E', &text));
+        }
+        names?.unmask(body, &[]).map(|text| framed(b'E', &text))
     }
 }
 

@@ -160,8 +160,11 @@ impl Active {
             b'P' => self.parse(client, len, whole),
             b'B' => self.bind(client, len, whole),
             b'D' | b'C' => Ok(self.describe_or_close(client, kind, len)),
-            b'E' if self.effects.any(Effects::FORGETS) => {
-                // What follows in the batch must see that the statements are gone: wait for the answer.
+            b'E' if self
+                .effects
+                .any(Effects::FORGETS.with(Effects::NAMES_STATEMENT)) =>
+            {
+                // What follows in the batch must see which statements are gone, or there: wait for the answer.
                 let step = self.as_it_is(kind, len);
                 frontend::bare(&mut self.sout.bytes, b'H');
                 self.barrier = true;

@@ -30,8 +30,20 @@ pub(crate) struct Statements {
     pub(crate) unnamed_effects: u16,
     /// The unnamed statement, when it is one of the store's.
     pub(crate) unnamed_stored: Option<Arc<Statement>>,
+    /// What executing the unnamed statement makes, when that is a PREPARE in SQL.
+    pub(crate) making: Option<Making>,
     /// The server has statements of SQL under the client's own names, and keeps them for it.
     pub(crate) passes_prepare: bool,
+}
+
+/// An unnamed statement that is a PREPARE in SQL.
+#[derive(Debug)]
+pub(crate) struct Making {
+    /// Which of all unnamed statements it is.
+    pub(crate) token: u64,
+    /// The client's name for what it makes.
+    pub(crate) name: Box<[u8]>,
+    pub(crate) statement: Arc<Statement>,
 }
 
 /// Something that an error takes back.

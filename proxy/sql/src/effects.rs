@@ -112,9 +112,8 @@ fn first_word(text: &[u8], start: usize) -> Kind {
     match &word[..len] {
         b"select" | b"insert" | b"delete" | b"with" | b"values" | b"table" | b"merge"
         | b"commit" | b"end" | b"rollback" | b"abort" | b"show" | b"copy" | b"fetch" | b"move"
-        | b"lock" | b"analyze" | b"vacuum" | b"release" | b"truncate" | b"notify" | b"grant" | b"revoke" | b"comment" | b"cluster" | b"reindex" | b"refresh" | b"" => {
-            Kind::Plain
-        }
+        | b"lock" | b"analyze" | b"vacuum" | b"release" | b"truncate" | b"notify" | b"grant"
+        | b"revoke" | b"comment" | b"cluster" | b"reindex" | b"refresh" | b"" => Kind::Plain,
         b"begin" | b"start" => Kind::Begin,
         b"update" => Kind::Update,
         _ => Kind::Other,

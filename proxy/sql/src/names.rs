@@ -283,7 +283,11 @@ mod tests {
     #[test]
     fn each_form_is_found_with_the_name_it_means() {
         one("PREPARE Foo AS select 1", "select 1", "foo");
-        one("prepare \"Fo\"\"o\"(int, text) as\n select $1;", "select $1", "Fo\"o");
+        one(
+            "prepare \"Fo\"\"o\"(int, text) as\n select $1;",
+            "select $1",
+            "Fo\"o",
+        );
         one("prepare transaction as select 1", "select 1", "transaction");
         one("/* x */ execute a(1, 'b;')", "Execute", "a");
         one("execute\"A\"", "Execute", "A");
