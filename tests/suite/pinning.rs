@@ -241,6 +241,7 @@ fn at_the_full_level_statements_of_sql_do_not_pin() {
     assert_eq!(stage.client.query_value("execute a"), "a");
     assert_eq!(stage.client.query_value("execute b"), "b");
     stage.client_runs("deallocate a");
+    stage.client_runs("deallocate l");
     stage.unpins("deallocate b");
     stage.unpins("prepare a as select 'c'");
 }
@@ -251,7 +252,10 @@ fn at_the_full_level_each_client_has_its_own_names() {
         return;
     }
     // Both use the one server by turns.
-    let mut stage = Stage::set_with(|c| c.general("prepared_statements", "\"full\""));
+    let mut stage = Stage::set_with(|c| {
+        c.general("prepared_statements", "\"full\"")
+            .general("rollback_timeout", "200")
+    });
     stage.client.run("prepare a as select 'client'");
     stage.other.run("prepare a as select 'other'");
     stage.other.run("prepare b as select 'client'");
@@ -272,10 +276,12 @@ fn at_the_full_level_each_client_has_its_own_names() {
         RawClient::open(stage.proxy.port()).expect("the proxy accepts"),
     );
     drop(gone);
-    assert!(pgdog_tests::wait::until(pgdog_tests::raw::PATIENCE, || {
-        let told = lines(&stage.client.query("prepare x as select 1"));
+    let mut told = Vec::new();
+    let answered = pgdog_tests::wait::until(pgdog_tests::raw::PATIENCE, || {
+        told = lines(&stage.client.query("prepare x as select 1"));
         told[0] == "C PREPARE"
-    }));
+    });
+    assert!(answered, "{told:?}");
     assert_eq!(stage.client.query_value("execute x"), "1");
     assert_eq!(stage.client.query_value("execute a"), "client");
 }
