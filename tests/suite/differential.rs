@@ -239,7 +239,39 @@ macro_rules! files {
 }
 
 files! {
-    copy errors notify pipelines portals prepared session_state settings simple startup
+    copy errors notify pipelines portals prepared prepared_sql session_state settings simple startup
+}
+
+/// A test for each file in the transaction modes that manage SQL's PREPARE.
+macro_rules! full {
+    ($($name:ident)*) => {
+        mod full {
+            use super::{same_as_postgres, Mode};
+
+            $(mod $name {
+                use super::{same_as_postgres, super::$name::TEXT, Mode};
+
+                #[test]
+                fn is_the_same_with_as_many_servers_as_clients() {
+                    same_as_postgres(stringify!($name), TEXT, Mode::Full);
+                }
+
+                #[test]
+                fn is_the_same_on_servers_a_stranger_has_used() {
+                    same_as_postgres(stringify!($name), TEXT, Mode::FullStirred);
+                }
+
+                #[test]
+                fn is_the_same_when_servers_keep_two_of_them() {
+                    same_as_postgres(stringify!($name), TEXT, Mode::FullFew);
+                }
+            })*
+        }
+    };
+}
+
+full! {
+    pipelines prepared prepared_sql session_state
 }
 
 #[test]

@@ -22,8 +22,12 @@ struct Stage<'a> {
 
 impl Stage<'_> {
     fn set() -> Self {
+        Self::set_with(|config| config)
+    }
+
+    fn set_with(change: impl FnOnce(ProxyConfig) -> ProxyConfig) -> Self {
         let database = Postgres::shared().fresh_database();
-        let proxy = Proxy::start(&config(&database));
+        let proxy = Proxy::start(&change(config(&database)));
         let (client, other) = (
             proxy.client("pgdog", database.name()),
             proxy.client("pgdog", database.name()),
@@ -199,6 +203,87 @@ fn the_extended_protocol_pins_alike() {
     stage.client.until_ready();
     assert!(stage.is_pinned());
     stage.unpins("drop table y");
+}
+
+#[test]
+fn at_the_full_level_statements_of_sql_do_not_pin() {
+    if !Postgres::installed() {
+        return;
+    }
+    let mut stage = Stage::set_with(|c| c.general("prepared_statements", "\"full\""));
+    for sql in [
+        "prepare a (int) as select $1",
+        "execute a (1)",
+        "explain execute a (1)",
+        "create table t as execute a (1)",
+        "prepare b as select 2; execute b; deallocate b",
+        "begin; prepare b as select 3; rollback",
+        "execute b",
+        "deallocate b",
+        "deallocate all",
+    ] {
+        stage.unpins(sql);
+    }
+    for sql in ["prepare a as select 1", "execute a", "deallocate a"] {
+        let mut batch = vec![Message::parse("", sql), Message::bind("", &[])];
+        batch.extend([Message::execute(), Message::Sync]);
+        let told = stage.client.transcript(&batch);
+        assert!(!told.iter().any(|l| l.starts_with('E')), "{told:?}");
+        assert!(!stage.is_pinned(), "{sql}");
+    }
+    // What a statement does pins when it is executed, and the reason can go.
+    stage.unpins("prepare l as select pg_advisory_lock(1)");
+    stage.pins("execute l");
+    stage.unpins("select pg_advisory_unlock(1)");
+    // A name that only the server reads is the server's; then all names are.
+    stage.unpins("prepare a as select 'a'");
+    stage.pins("prepare U&\"\\0062\" as select 'b'");
+    assert_eq!(stage.client.query_value("execute a"), "a");
+    assert_eq!(stage.client.query_value("execute b"), "b");
+    stage.client_runs("deallocate a");
+    stage.client_runs("deallocate l");
+    stage.unpins("deallocate b");
+    stage.unpins("prepare a as select 'c'");
+}
+
+#[test]
+fn at_the_full_level_each_client_has_its_own_names() {
+    if !Postgres::installed() {
+        return;
+    }
+    // Both use the one server by turns.
+    let mut stage = Stage::set_with(|c| {
+        c.general("prepared_statements", "\"full\"")
+            .general("rollback_timeout", "200")
+    });
+    stage.client.run("prepare a as select 'client'");
+    stage.other.run("prepare a as select 'other'");
+    stage.other.run("prepare b as select 'client'");
+    for _ in 0..2 {
+        assert_eq!(stage.client.query_value("execute a"), "client");
+        assert_eq!(stage.other.query_value("execute a"), "other");
+        assert_eq!(stage.other.query_value("execute b"), "client");
+    }
+    stage.other.run("deallocate all");
+    assert_eq!(stage.other.query_error("execute a"), "26000");
+    assert_eq!(stage.client.query_value("execute a"), "client");
+    // Somebody who leaves in the middle of it leaves nothing behind.
+    stage
+        .other
+        .send(&[Message::query("prepare a as select 1; select pg_sleep(60)")]);
+    let gone = std::mem::replace(
+        &mut stage.other,
+        RawClient::open(stage.proxy.port()).expect("the proxy accepts"),
+    );
+    drop(gone);
+    let mut told = Vec::new();
+    let answered = pgdog_tests::wait::until(pgdog_tests::raw::PATIENCE, || {
+        told = lines(&stage.client.query("prepare x as select 1"));
+        told[0] == "C PREPARE"
+    });
+    assert!(answered, "{told:?}");
+    assert_eq!(stage.client.query_value("execute x"), "1");
+    assert_eq!(stage.client.query_value("execute a"), "client");
 }
 
 #[test]

@@ -33,6 +33,10 @@ pub enum Expect {
     OwnParse(Option<StatementId>),
     /// A Close that the proxy put in. No id: the unnamed statement.
     OwnClose(Option<StatementId>),
+    /// A Bind that the proxy put in.
+    OwnBind,
+    /// An Execute of a PREPARE that the proxy put in. No id: one under the client's own name for it.
+    OwnExecute(Option<StatementId>),
     /// A Sync that the proxy put in: its ReadyForQuery is not for the client.
     OwnSync,
     /// Nothing was sent; the client gets this ParseComplete or CloseComplete (`b'1'`, `b'3'`) when its turn comes.
@@ -48,9 +52,17 @@ impl Expect {
     /// The stored statement that comes into being on the server, or ends there.
     fn changes(&self) -> Option<StatementId> {
         match self {
-            Self::Parse(id) | Self::OwnParse(id) | Self::OwnClose(id) => *id,
+            Self::Parse(id) | Self::OwnParse(id) | Self::OwnClose(id) | Self::OwnExecute(id) => *id,
             _ => None,
         }
+    }
+
+    /// Whether the client does not know of it.
+    fn is_own(&self) -> bool {
+        matches!(
+            self,
+            Self::OwnParse(_) | Self::OwnClose(_) | Self::OwnBind | Self::OwnExecute(_)
+        )
     }
 }
 
@@ -242,6 +254,8 @@ impl Owed {
     pub fn answer(&mut self, kind: u8, body: &[u8]) -> Result<Verdict, OutOfSync> {
         let bad = OutOfSync { kind };
         match kind {
+            // What a PREPARE has to say was said when the client sent it.
+            b'N' if self.queue.front().is_some_and(Expect::is_own) => Ok(Verdict::Swallow),
             b'D' | b'd' | b'N' | b'S' | b'A' | b't' | b'V' | b'H' | b'c' => Ok(Verdict::Forward),
             b'Z' => {
                 self.status = TransactionStatus::read(body).ok_or(bad)?;
@@ -250,6 +264,11 @@ impl Owed {
                     Some(Expect::OwnSync) => Ok(Verdict::Swallow),
                     _ => Err(bad),
                 }
+            }
+            b'C' if matches!(self.queue.front(), Some(Expect::OwnExecute(_))) => {
+                let id = self.queue.pop_front().and_then(|e| e.changes());
+                self.changes -= u32::from(id.is_some());
+                Ok(Verdict::Swallow)
             }
             b'C' | b'I' | b's' => self.done(bad, |e| matches!(e, Expect::Execute)),
             b'T' => self.done(bad, |e| matches!(e, Expect::Describe)),
@@ -271,6 +290,7 @@ impl Owed {
             },
             b'2' => match self.queue.pop_front() {
                 Some(Expect::Bind(_)) => Ok(Verdict::Forward),
+                Some(Expect::OwnBind) => Ok(Verdict::Swallow),
                 _ => Err(bad),
             },
             b'3' => match self.queue.pop_front() {
@@ -335,9 +355,12 @@ impl Owed {
 
     fn fail(&mut self) -> Verdict {
         self.copy_in = false;
-        // A Parse of ours with a Sync of ours is all ours: what follows fails in its own words.
-        let ours = matches!(self.queue.front(), Some(Expect::OwnParse(_)))
-            && matches!(self.queue.get(1), Some(Expect::OwnSync));
+        // A Parse or PREPARE of ours with a Sync of ours is all ours: what follows fails in its own words.
+        let ours = self.queue.front().is_some_and(Expect::is_own)
+            && matches!(
+                self.queue.iter().find(|e| !e.is_own()),
+                Some(Expect::OwnSync)
+            );
         let instead = match self.queue.front() {
             None | Some(Expect::Query | Expect::Sync | Expect::OwnSync) => return Verdict::Forward,
             Some(Expect::Instead(error)) => Some(error.clone()),
@@ -372,7 +395,11 @@ impl Owed {
                     }
                     self.undone += 1;
                 }
-                Some(Expect::OwnParse(Some(id))) if !self.kept.contains(&id) => self.lost.push(id),
+                Some(Expect::OwnParse(Some(id)) | Expect::OwnExecute(Some(id)))
+                    if !self.kept.contains(&id) =>
+                {
+                    self.lost.push(id);
+                }
                 Some(Expect::OwnClose(Some(id))) if !self.lost.contains(&id) => self.kept.push(id),
                 Some(Expect::Parse(None) | Expect::OwnParse(None) | Expect::OwnClose(None)) => {
                     self.unnamed_unsure = true;

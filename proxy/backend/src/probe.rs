@@ -22,8 +22,11 @@ const HOLDS: &str = "SELECT pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<
         AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())), \
     EXISTS (SELECT 1 FROM pg_catalog.pg_cursors WHERE is_holdable), \
     EXISTS (SELECT 1 FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()), \
-    EXISTS (SELECT 1 FROM pg_catalog.pg_prepared_statements WHERE from_sql), \
+    EXISTS (SELECT 1 FROM pg_catalog.pg_prepared_statements WHERE from_sql AND NOT OURS), \
     EXISTS (SELECT 1 FROM pg_catalog.pg_listening_channels())";
+
+/// Whether a statement is one that the proxy has prepared in SQL, on a server where it may have.
+const OURS: &str = "pg_catalog.left(name, 8) OPERATOR(pg_catalog.=) '__pgdog_'";
 
 /// Why a client keeps its server outside of transactions. Each bit is set and cleared on its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -187,7 +190,8 @@ impl Server {
     ///
     /// As [`Server::query`].
     pub async fn holds(&mut self, timeout: Duration) -> Result<Reasons, ServerError> {
-        let rows = self.query(HOLDS, timeout).await?;
+        let ours = if self.prepared.by_sql { OURS } else { "false" };
+        let rows = self.query(&HOLDS.replace("OURS", ours), timeout).await?;
         let bits = rows.first().map_or(0, |row| {
             row.iter().enumerate().fold(0, |bits, (i, c)| {
                 bits | u8::from(c.as_deref() == Some("t")) << i

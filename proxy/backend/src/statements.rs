@@ -38,8 +38,10 @@ pub struct Statement {
     pub id: StatementId,
     /// Its name on servers.
     pub name: Box<[u8]>,
-    /// The query text.
+    /// The query text. Of one that SQL's PREPARE makes, the whole PREPARE without its name.
     pub text: Box<[u8]>,
+    /// Where the name belongs in the text, when SQL's PREPARE makes it.
+    pub name_at: Option<usize>,
     /// Parameter types as on the wire (a count and OIDs).
     pub types: Box<[u8]>,
     /// What executing it may change, as bits of `sql::Effects`.
@@ -48,11 +50,28 @@ pub struct Statement {
     pub stale: std::sync::atomic::AtomicBool,
 }
 
+impl Statement {
+    /// The PREPARE that makes it under this name, written as an identifier; `None` when a Parse makes it.
+    #[must_use]
+    pub fn prepare_as(&self, name: &[u8]) -> Option<Vec<u8>> {
+        let (before, after) = self.text.split_at_checked(self.name_at?)?;
+        Some([before, name, after].concat())
+    }
+
+    /// Its name on servers as an identifier, which may stand next to anything.
+    #[must_use]
+    pub fn identifier(&self) -> Vec<u8> {
+        [b"\"", &*self.name, b"\""].concat()
+    }
+}
+
 /// What makes two clients' statements the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     text: Box<[u8]>,
     types: Box<[u8]>,
+    /// As in [`Statement::name_at`]: a PREPARE is never the same as a Parse.
+    name_at: Option<usize>,
     /// The search path it was prepared under, when the client has set one: names mean other things elsewhere.
     scope: Option<Box<str>>,
 }
@@ -97,8 +116,30 @@ impl Store {
         let key = Key {
             text: text.into(),
             types: types.into(),
+            name_at: None,
             scope: scope.map(Into::into),
         };
+        self.of_key(key, effects)
+    }
+
+    /// The statement that a PREPARE makes whose text, without its name, is this; made when it is new.
+    pub fn get_sql(
+        &self,
+        text: &[u8],
+        name_at: usize,
+        scope: Option<&str>,
+        effects: impl FnOnce() -> u16,
+    ) -> Arc<Statement> {
+        let key = Key {
+            text: text.into(),
+            types: Box::default(),
+            name_at: Some(name_at),
+            scope: scope.map(Into::into),
+        };
+        self.of_key(key, effects)
+    }
+
+    fn of_key(&self, key: Key, effects: impl FnOnce() -> u16) -> Arc<Statement> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(statement) = inner.by_key.get(&key) {
             return statement.clone();
@@ -114,6 +155,7 @@ impl Store {
             name: format!("{PREFIX}{}", id.number()).into_bytes().into(),
             text: key.text.clone(),
             types: key.types.clone(),
+            name_at: key.name_at,
             effects: effects(),
             stale: false.into(),
         });
@@ -156,6 +198,8 @@ pub struct Prepared {
     clock: u64,
     /// How many there are, for those who look at the connection from elsewhere.
     count: Arc<AtomicU32>,
+    /// Some of them may have been made by SQL's PREPARE.
+    pub by_sql: bool,
 }
 
 impl Prepared {
@@ -189,6 +233,7 @@ impl Prepared {
     /// Forgets all.
     pub fn clear(&mut self) {
         self.last_use.clear();
+        self.by_sql = false;
         self.tell();
     }
 
@@ -291,6 +336,19 @@ mod tests {
         store.retire(old.id);
         assert_ne!(store.get(b"a", b"", None, || 0).id, old.id);
         assert!(old.stale.load(std::sync::atomic::Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_prepare_in_sql_is_another_statement_and_takes_any_name() {
+        let store = Store::new(10);
+        let parsed = store.get(b"prepare  as select 1", b"", None, || 0);
+        let made = store.get_sql(b"prepare  as select 1", 8, None, || 0);
+        assert_ne!(parsed.id, made.id);
+        assert_eq!(parsed.prepare_as(b"x"), None);
+        assert_eq!(
+            made.prepare_as(b"\"x\"").as_deref(),
+            Some(&b"prepare \"x\" as select 1"[..])
+        );
     }
 
     #[test]

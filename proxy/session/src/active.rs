@@ -22,6 +22,7 @@ use tokio_util::io::poll_read_buf;
 
 use crate::client::Client;
 use crate::handle::{Doing, Signal};
+use crate::named::{Rewritten, Shift};
 use crate::tally::Tally;
 
 /// A side is not read while this much waits to be written to the other.
@@ -75,6 +76,8 @@ pub(crate) enum Pending {
     Setting(Box<str>),
     /// One prepared statement is gone: the client's name for it, and what the server has.
     Forget(Box<[u8]>, StatementId),
+    /// A query string that names prepared statements.
+    Named(Box<Rewritten>),
 }
 
 /// Whether the client is going. What it has asked for is finished first, as PostgreSQL does.
@@ -117,6 +120,8 @@ pub(crate) struct Active {
     /// What the statements since the last rest may have changed.
     pub(crate) effects: Effects,
     pub(crate) pending: Option<Pending>,
+    /// The unnamed statement in whose text a name was replaced last, and how positions in it differ.
+    pub(crate) naming: Option<(u64, Shift)>,
     /// The client's messages wait until the server has answered all.
     pub(crate) barrier: bool,
     /// An error was told without a server: the client's messages are dropped up to its Sync.
@@ -172,6 +177,7 @@ impl Active {
             from_server: Passing::default(),
             effects: Effects::NONE,
             pending: None,
+            naming: None,
             barrier: false,
             skipping: false,
             failed: false,

@@ -10,6 +10,7 @@ pub mod handle;
 pub mod login;
 pub mod metrics;
 mod named;
+mod naming;
 mod prepare;
 mod recover;
 pub mod registry;

@@ -7,10 +7,11 @@ use pgdog_config::{PoolerMode, PreparedLevel};
 use pgdog_sql::{Effects, effects};
 use pgdog_wire::backend::TransactionStatus;
 use pgdog_wire::frontend::{BindNames, Parse, Target};
-use pgdog_wire::{ErrorResponse, frame, frontend, sqlstate};
+use pgdog_wire::{frame, frontend};
 
-use crate::active::{Active, Event, Pending};
+use crate::active::{Active, Event};
 use crate::client::Client;
+use crate::naming::{must_not_change, stores_names};
 use crate::requests::{NAMES_MAX, READ_MAX, Step, no_transactions};
 
 impl Active {
@@ -126,27 +127,12 @@ impl Active {
             self.note_custom(&text, found);
             self.note_effects(client, found)?;
             if found.any(Effects::NAMES_STATEMENT)
-                && let Some(step) = self.parse_naming(client, len)
+                && let Some(step) = self.parse_naming(client, len)?
             {
                 return Ok(step);
             }
         }
         Ok(self.as_it_is(b'P', len))
-    }
-
-    /// An unnamed Parse of `EXECUTE name` or `DEALLOCATE name`, where the name is one of the protocol's statements.
-    fn parse_naming(&mut self, client: &mut Client, len: usize) -> Option<Step> {
-        let parse = Parse::read(&self.cin.data()[frame::HEADER..len])?;
-        let (rewritten, statement, forget) = crate::named::rewrite(client, parse.query)?;
-        let types = parse.types.to_vec();
-        self.ensure(client, &statement);
-        self.cin.consume(len);
-        frontend::parse(&mut self.sout.bytes, b"", &rewritten, &types);
-        self.server.as_mut()?.owed.push(Expect::Parse(None));
-        if let Some(name) = forget {
-            self.pending = Some(Pending::Forget(name, statement.id));
-        }
-        Some(Step::Next)
     }
 
     /// A Parse that becomes one of the store's statements.
@@ -191,6 +177,10 @@ impl Active {
             // What others have drawn is forgotten before the batch begins: its Bind comes too late for that.
             return Err(Event::CleanSequences);
         }
+        if Effects::from_bits(statement.effects).any(Effects::NAMES_STATEMENT) {
+            let found = stores_names(server, client, &statement.text, &mut self.sout.bytes);
+            self.effects = self.effects.with(found);
+        }
         let known = server.prepared.touch(statement.id);
         let in_block =
             server.owed.status != TransactionStatus::Idle || self.effects.any(Effects::BEGINS);
@@ -214,7 +204,7 @@ impl Active {
                 .statements()
                 .add_or_set_unnamed(named, parse.name, statement);
         } else {
-            evict(server, client, &mut self.sout.bytes);
+            evict(server, client, 1, &mut self.sout.bytes);
             frontend::parse(
                 &mut self.sout.bytes,
                 &statement.name,
@@ -232,7 +222,7 @@ impl Active {
     }
 
     /// The message is looked at again when the server has answered all that was sent, which it is asked to do now.
-    fn wait_for_answers(&mut self) -> Step {
+    pub(crate) fn wait_for_answers(&mut self) -> Step {
         frontend::bare(&mut self.sout.bytes, b'H');
         self.barrier = true;
         Step::Wait
@@ -253,7 +243,10 @@ impl Active {
         if server.prepared.touch(statement.id) {
             return;
         }
-        evict(server, client, &mut self.sout.bytes);
+        evict(server, client, 1, &mut self.sout.bytes);
+        if statement.name_at.is_some() {
+            return self.ensure_sql(statement);
+        }
         frontend::parse(
             &mut self.sout.bytes,
             &statement.name,
@@ -277,7 +270,13 @@ impl Active {
         if server.unnamed == token && token > 1 {
             return;
         }
+        server.unnamed = token;
+        let found = client.statements.as_ref().map_or(0, |s| s.unnamed_effects);
         match client.statements.as_ref().and_then(|s| s.unnamed()) {
+            Some(message) if Effects::from_bits(found).any(Effects::NAMES_STATEMENT) => {
+                let message = message.to_vec();
+                self.parse_naming_again(client, &message);
+            }
             Some(message) => {
                 self.sout.bytes.extend_from_slice(message);
                 server.owed.push(Expect::OwnParse(None));
@@ -288,7 +287,6 @@ impl Active {
                 server.owed.push(Expect::OwnClose(None));
             }
         }
-        server.unnamed = token;
     }
 
     pub(crate) fn bind(
@@ -337,17 +335,15 @@ impl Active {
             return Ok(self.wait_for_answers());
         }
         if statement.stale.load(std::sync::atomic::Ordering::Relaxed) {
-            let error = ErrorResponse::error(
-                sqlstate::FEATURE_NOT_SUPPORTED,
-                "cached plan must not change result type",
-            );
-            // asyncpg and pgjdbc prepare again, and tell this error from others of its code by the routine.
-            return Ok(self.fail_here(error.routine("RevalidateCachedQuery"), len, false));
+            return Ok(self.fail_here(must_not_change(), len, false));
         }
         if statement.effects != 0 {
             let found = Effects::from_bits(statement.effects);
             self.note_custom(&statement.text, found);
             self.note_effects(client, found)?;
+            if found.any(Effects::NAMES_STATEMENT) {
+                self.stores_names(client, &statement.text);
+            }
         }
         self.ensure(client, &statement);
         self.write_bind(len, &statement);
@@ -429,12 +425,17 @@ impl Active {
     }
 }
 
-/// Closes the server's oldest statement when it has too many.
-fn evict(server: &mut pgdog_backend::Server, client: &Client, out: &mut Vec<u8>) {
+/// Closes the server's oldest statement when it has too many; those that were used within the last `spare` uses stay.
+pub(crate) fn evict(
+    server: &mut pgdog_backend::Server,
+    client: &Client,
+    spare: u64,
+    out: &mut Vec<u8>,
+) {
     let Some(limit) = client.live.settings.prepared_limit else {
         return;
     };
-    if let Some(id) = server.prepared.oldest_above(limit.saturating_sub(1), 1) {
+    if let Some(id) = server.prepared.oldest_above(limit.saturating_sub(1), spare) {
         frontend::of_statement(
             out,
             b'C',

@@ -8,6 +8,7 @@ use pgdog_wire::{ErrorResponse, Header, error, frame};
 
 use crate::active::{Active, Event, Holding, Passing, Pending};
 use crate::client::Client;
+use crate::naming::moved;
 use pgdog_config::PoolerMode;
 
 /// Largest message that must be looked at whole; servers' errors and settings are far below it.
@@ -172,15 +173,14 @@ impl Active {
                 self.holding = Holding::Ready;
                 Some(Vec::new())
             }
-            (b'C', Verdict::Forward) if body.first() == Some(&b'D') => {
+            (b'C', Verdict::Forward) if matches!(body.first(), Some(b'D' | b'P')) => {
                 let tag = body.strip_suffix(b"\0").unwrap_or(body).to_vec();
-                self.completed(client, &tag);
-                None
+                self.completed(client, &tag).then(Vec::new)
             }
             (b'N', Verdict::Forward) => client
                 .statements
                 .as_ref()
-                .and_then(|s| s.unmask(body))
+                .and_then(|s| s.unmask(body, &[]))
                 .map(|text| framed(b'N', &text)),
             _ => None,
         };
@@ -204,8 +204,9 @@ impl Active {
         server.note_parameter(body);
     }
 
-    /// A command whose name begins with D is done: is it one that ends prepared statements?
-    fn completed(&mut self, client: &mut Client, tag: &[u8]) {
+    /// A command whose name begins with D or P is done: is it one that makes or ends prepared statements? Whether it was of
+    /// our own.
+    fn completed(&mut self, client: &mut Client, tag: &[u8]) -> bool {
         if matches!(tag, b"DISCARD SEQUENCES" | b"DISCARD ALL") {
             client.reasons.put(Reasons::SEQUENCE, false);
         }
@@ -219,6 +220,10 @@ impl Active {
                     statements.forget_all();
                 }
             }
+            b"PREPARE" | b"DEALLOCATE" if matches!(self.pending, Some(Pending::Named(_))) => {
+                return self.named_done(client);
+            }
+            b"PREPARE" => self.making_done(client),
             b"DEALLOCATE" => {
                 if let Some(Pending::Forget(name, id)) = self.pending.take() {
                     client.statements().remove(&name);
@@ -229,6 +234,7 @@ impl Active {
             }
             _ => {}
         }
+        false
     }
 
     /// An error: what it undoes, and how the client sees it. `None`: as it is.
@@ -241,6 +247,10 @@ impl Active {
         let Some(server) = &mut self.server else {
             return None;
         };
+        let shift = self
+            .naming
+            .filter(|(token, _)| *token == server.unnamed)
+            .map(|(_, shift)| shift);
         for id in server.owed.lost.drain(..) {
             server.prepared.remove(id);
         }
@@ -288,11 +298,16 @@ impl Active {
             error.write(&mut out);
             return Some(out);
         }
-        client
-            .statements
-            .as_ref()?
-            .unmask(body)
-            .map(|text| framed(b'E', &text))
+        if let Some(Pending::Named(_)) = self.pending {
+            return self.named_failed(client, body).map(|b| framed(b'E', &b));
+        }
+        let names = client.statements.as_ref();
+        if let Some(shift) = shift {
+            let moved = moved(body, |at| shift.position(at));
+            let unmasked = names.and_then(|s| s.unmask(moved.as_deref().unwrap_or(body), &[]));
+            return unmasked.or(moved).map(|text| framed(b'E', &text));
+        }
+        names?.unmask(body, &[]).map(|text| framed(b'E', &text))
     }
 }
 

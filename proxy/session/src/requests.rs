@@ -160,8 +160,11 @@ impl Active {
             b'P' => self.parse(client, len, whole),
             b'B' => self.bind(client, len, whole),
             b'D' | b'C' => Ok(self.describe_or_close(client, kind, len)),
-            b'E' if self.effects.any(Effects::FORGETS) => {
-                // What follows in the batch must see that the statements are gone: wait for the answer.
+            b'E' if self
+                .effects
+                .any(Effects::FORGETS.with(Effects::NAMES_STATEMENT)) =>
+            {
+                // What follows in the batch must see which statements are gone, or there: wait for the answer.
                 let step = self.as_it_is(kind, len);
                 frontend::bare(&mut self.sout.bytes, b'H');
                 self.barrier = true;
@@ -243,6 +246,7 @@ impl Active {
             }
             self.effects = self.effects.with(Effects::UNKNOWN);
             self.retire_server();
+            self.keep_here(client);
             return Ok(self.as_it_is(b'Q', len));
         }
         let found = query_text(self.body(len)).map_or(Effects::NONE, effects);
@@ -259,6 +263,11 @@ impl Active {
         len: usize,
         found: Effects,
     ) -> Result<Step, Event> {
+        if found.any(Effects::NAMES_STATEMENT)
+            && let Some(step) = self.named_query(client, len)?
+        {
+            return Ok(step);
+        }
         if found.any(Effects::BEGINS) && self.mode == PoolerMode::Statement {
             return Err(Event::Refuse(Box::new(no_transactions())));
         }
@@ -289,32 +298,6 @@ impl Active {
                 self.holding = Holding::Waiting;
             }
             return Ok(self.as_it_is(b'Q', len));
-        }
-        if found.any(Effects::NAMES_STATEMENT)
-            && let Some((rewritten, statement, forget)) =
-                crate::named::rewrite(client, text.as_bytes())
-        {
-            let clean = self.server.as_ref().is_some_and(|s| !s.owed.unsynced);
-            let before = self.sout.bytes.len();
-            self.ensure(client, &statement);
-            let parses = self.sout.bytes.len() > before;
-            self.cin.consume(len);
-            if let Some(server) = &mut self.server
-                && clean
-                && parses
-            {
-                // Were our Parse to fail without a Sync, the server would skip the Query, and its ReadyForQuery.
-                frontend::bare(&mut self.sout.bytes, b'S');
-                server.owed.push(Expect::OwnSync);
-            }
-            frontend::query(&mut self.sout.bytes, &rewritten);
-            if let Some(server) = &mut self.server {
-                server.owed.push(Expect::Query);
-                server.unnamed = 0;
-            }
-            self.pending = forget.map(|name| Pending::Forget(name, statement.id));
-            self.barrier = true;
-            return Ok(Step::Next);
         }
         Ok(self.as_it_is(b'Q', len))
     }

@@ -334,6 +334,11 @@ impl Active {
             }
             if effects.any(Effects::HOLDS.with(Effects::RELEASES)) {
                 client.reasons = client.reasons.learn(server.holds(ASK_TIMEOUT).await?);
+                let keeps = client.reasons.has(Reasons::PREPARE);
+                if let Some(statements) = &mut client.statements {
+                    // Without any under its own names on the server, all of them may become ours again.
+                    statements.passes_prepare &= keeps;
+                }
             }
             if had_temp && !client.reasons.has(Reasons::TEMP) || effects.any(Effects::CREATES_TEMP)
             {

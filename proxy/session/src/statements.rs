@@ -30,6 +30,20 @@ pub(crate) struct Statements {
     pub(crate) unnamed_effects: u16,
     /// The unnamed statement, when it is one of the store's.
     pub(crate) unnamed_stored: Option<Arc<Statement>>,
+    /// What executing the unnamed statement makes, when that is a PREPARE in SQL.
+    pub(crate) making: Option<Making>,
+    /// The server has statements of SQL under the client's own names, and keeps them for it.
+    pub(crate) passes_prepare: bool,
+}
+
+/// An unnamed statement that is a PREPARE in SQL.
+#[derive(Debug)]
+pub(crate) struct Making {
+    /// Which of all unnamed statements it is.
+    pub(crate) token: u64,
+    /// The client's name for what it makes.
+    pub(crate) name: Box<[u8]>,
+    pub(crate) statement: Arc<Statement>,
 }
 
 /// Something that an error takes back.
@@ -120,6 +134,17 @@ impl Statements {
         }
     }
 
+    /// PREPARE in SQL took place.
+    pub(crate) fn set(&mut self, name: &[u8], statement: Arc<Statement>) {
+        self.named.insert(name.into(), statement);
+    }
+
+    /// Takes out what SQL's PREPARE has made, with the client's names.
+    pub(crate) fn take_sql(&mut self) -> Vec<(Box<[u8]>, Arc<Statement>)> {
+        let of_sql = |s: &Arc<Statement>| s.name_at.is_some();
+        self.named.extract_if(|_, s| of_sql(s)).collect()
+    }
+
     /// DEALLOCATE of one name took place.
     pub(crate) fn remove(&mut self, name: &[u8]) {
         self.named.remove(name);
@@ -128,6 +153,7 @@ impl Statements {
     /// DEALLOCATE ALL or DISCARD ALL took place.
     pub(crate) fn forget_all(&mut self) {
         self.named.clear();
+        self.passes_prepare = false;
     }
 
     /// Remembers the unnamed Parse, given whole.
@@ -158,8 +184,13 @@ impl Statements {
         (!self.unnamed.is_empty()).then_some(&self.unnamed)
     }
 
-    /// Replaces our names for statements in a server's error text by the client's own. `None`: there is none in it.
-    pub(crate) fn unmask(&self, body: &[u8]) -> Option<Vec<u8>> {
+    /// Replaces our names for statements in a server's error text by the client's own: those of `first` before any other.
+    /// `None`: there is none in it.
+    pub(crate) fn unmask(
+        &self,
+        body: &[u8],
+        first: &[(Box<[u8]>, Arc<Statement>)],
+    ) -> Option<Vec<u8>> {
         let prefix = PREFIX.as_bytes();
         let mut at = body.windows(prefix.len()).position(|w| w == prefix)?;
         let mut out = body[..at].to_vec();
@@ -171,9 +202,10 @@ impl Statements {
             let end = at + prefix.len() + digits;
             let ours = &body[at..end];
             let theirs = {
-                let mut all = self
-                    .named
+                let mut all = first
                     .iter()
+                    .map(|(n, s)| (n, s))
+                    .chain(&self.named)
                     .chain(self.undone.iter().map(|(n, s)| (n, s)));
                 all.find(|(_, s)| &*s.name == ours).map(|(n, _)| &**n)
             };
@@ -222,10 +254,10 @@ mod tests {
         names.add(b"mine", statement);
         assert_eq!(
             names
-                .unmask(format!("\"{ours}\" and {ours}0").as_bytes())
+                .unmask(format!("\"{ours}\" and {ours}0").as_bytes(), &[])
                 .unwrap(),
             format!("\"mine\" and {ours}0").into_bytes()
         );
-        assert_eq!(names.unmask(b"nothing here"), None);
+        assert_eq!(names.unmask(b"nothing here", &[]), None);
     }
 }

@@ -25,7 +25,7 @@ impl Effects {
     pub const BEGINS: Self = Self(1 << 4);
     /// Forgets all prepared statements (DEALLOCATE ALL, DISCARD ALL).
     pub const FORGETS: Self = Self(1 << 5);
-    /// The text is one DEALLOCATE, EXECUTE or PREPARE: it names a prepared statement.
+    /// A DEALLOCATE, EXECUTE or PREPARE names a prepared statement, see [`crate::names::sites`].
     pub const NAMES_STATEMENT: Self = Self(1 << 6);
     /// Reads sequence values of this session (currval, lastval).
     pub const SEQUENCES: Self = Self(1 << 7);
@@ -112,10 +112,8 @@ fn first_word(text: &[u8], start: usize) -> Kind {
     match &word[..len] {
         b"select" | b"insert" | b"delete" | b"with" | b"values" | b"table" | b"merge"
         | b"commit" | b"end" | b"rollback" | b"abort" | b"show" | b"copy" | b"fetch" | b"move"
-        | b"lock" | b"analyze" | b"vacuum" | b"release" | b"truncate" | b"notify" | b"explain"
-        | b"grant" | b"revoke" | b"comment" | b"cluster" | b"reindex" | b"refresh" | b"" => {
-            Kind::Plain
-        }
+        | b"lock" | b"analyze" | b"vacuum" | b"release" | b"truncate" | b"notify" | b"grant"
+        | b"revoke" | b"comment" | b"cluster" | b"reindex" | b"refresh" | b"" => Kind::Plain,
         b"begin" | b"start" => Kind::Begin,
         b"update" => Kind::Update,
         _ => Kind::Other,
@@ -233,6 +231,26 @@ fn ends_with(text: &[u8], end: &[u8]) -> bool {
 }
 
 fn slow(text: &[u8]) -> Effects {
+    sum(text, one)
+}
+
+/// As [`effects()`], where the statements that PREPARE makes are kept by the proxy: making one changes nothing. What
+/// executing one may change, its own text tells.
+#[must_use]
+pub fn effects_but_prepare(text: &[u8]) -> Effects {
+    sum(text, |statement| {
+        let prepares = Lexer::new(statement)
+            .next()
+            .is_some_and(|t| t.is("prepare"));
+        if prepares && one(statement) != Effects::NONE {
+            Effects::NAMES_STATEMENT
+        } else {
+            one(statement)
+        }
+    })
+}
+
+fn sum(text: &[u8], one: impl Fn(&[u8]) -> Effects) -> Effects {
     let mut all = Effects::NONE;
     let mut count = 0;
     for statement in statements(text) {
@@ -243,9 +261,7 @@ fn slow(text: &[u8]) -> Effects {
         if all.any(Effects::ONE_SETTING) {
             all = all.with(Effects::SETTINGS);
         }
-        all = all
-            .without(Effects::ONE_SETTING)
-            .without(Effects::NAMES_STATEMENT);
+        all = all.without(Effects::ONE_SETTING);
     }
     all
 }
@@ -292,11 +308,18 @@ fn one(statement: &[u8]) -> Effects {
         b"update" if Lexer::new(statement).any(|t| t.is("pg_settings")) => {
             Effects::SETTINGS.with(words(statement))
         }
-        b"prepare" if second_is("transaction") => Effects::NONE,
+        b"prepare"
+            if second_is("transaction") && matches!(tokens.next(), Some(Token::Literal(_))) =>
+        {
+            Effects::NONE
+        }
         b"prepare" => Effects::HOLDS
             .with(Effects::NAMES_STATEMENT)
             .with(words(statement)),
         b"execute" => Effects::NAMES_STATEMENT.with(words(statement)),
+        b"explain" | b"create" if Lexer::new(statement).any(|t| t.is("execute")) => {
+            Effects::NAMES_STATEMENT.with(words(statement))
+        }
         b"declare" => hold(statement).with(words(statement)),
         b"close" | b"unlisten" => Effects::RELEASES,
         b"drop" => Effects::RELEASES,
@@ -421,6 +444,10 @@ mod tests {
                 Effects::FOREVER,
             ),
             ("deallocate s1", Effects::NAMES_STATEMENT),
+            ("select 1; execute a", Effects::NAMES_STATEMENT),
+            ("explain execute a", Effects::NAMES_STATEMENT),
+            ("create table t as execute a", Effects::NAMES_STATEMENT),
+            ("prepare transaction as select 1", Effects::HOLDS),
             ("begin", Effects::BEGINS),
             ("select lastval()", Effects::SEQUENCES),
             ("load 'x'", Effects::FOREVER),
@@ -441,6 +468,17 @@ mod tests {
             }
         }
         assert!(!has_temp(b"tem") && !has_temp(b""));
+    }
+
+    #[test]
+    fn a_prepare_that_the_proxy_keeps_holds_nothing() {
+        let of = |text: &str| effects_but_prepare(text.as_bytes());
+        assert_eq!(
+            of("prepare a as select pg_advisory_lock(1)"),
+            Effects::NAMES_STATEMENT
+        );
+        assert!(of("prepare a as select 1; listen x").any(Effects::HOLDS));
+        assert_eq!(of("prepare transaction 'x'"), Effects::NONE);
     }
 
     #[test]

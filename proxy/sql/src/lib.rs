@@ -8,6 +8,7 @@
 
 pub mod effects;
 pub mod lexer;
+pub mod names;
 pub mod set;
 
-pub use effects::{Effects, effects};
+pub use effects::{Effects, effects, effects_but_prepare};

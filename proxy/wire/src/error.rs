@@ -191,6 +191,17 @@ pub fn field(mut body: &[u8], tag: u8) -> Option<&[u8]> {
     None
 }
 
+/// The body of an ErrorResponse with another text in one field, which is there.
+#[must_use]
+pub fn with_field(body: &[u8], tag: u8, text: &[u8]) -> Vec<u8> {
+    let Some(old) = field(body, tag) else {
+        return body.to_vec();
+    };
+    // A slice of the body: its place is how far its address is from the body's.
+    let start = old.as_ptr() as usize - body.as_ptr() as usize;
+    [&body[..start], text, &body[start + old.len()..]].concat()
+}
+
 /// What any error that can reach a client must answer. Never implemented for errors of unknown kind.
 pub trait ClientError: std::error::Error {
     /// What the client sees: SQLSTATE and a text that holds no secret.
@@ -223,6 +234,13 @@ mod tests {
         let fatal = ErrorResponse::fatal(sqlstate::QUERY_CANCELED, "enough").detail("of it");
         assert_eq!(error.into_fatal(), fatal);
         assert_eq!(fatal.clone().into_fatal(), fatal);
+    }
+
+    #[test]
+    fn one_field_is_replaced_and_the_others_stay() {
+        let body = b"SERROR\0P123\0Mtext\0\0";
+        assert_eq!(with_field(body, b'P', b"9"), b"SERROR\0P9\0Mtext\0\0");
+        assert_eq!(with_field(body, b'q', b"9"), body);
     }
 
     #[test]

@@ -115,6 +115,26 @@ pub fn bind_plain(out: &mut Vec<u8>, statement: &[u8]) {
     });
 }
 
+/// Appends a Parse, Bind and Execute of a text, all under one name, and a Close of the portal. What an earlier failure may
+/// have left under that name is closed before.
+pub fn run_named(out: &mut Vec<u8>, name: &[u8], text: &[u8]) {
+    of_statement(out, b'C', name);
+    parse(out, name, text, &[0, 0]);
+    message(out, b'B', |b| {
+        write::cstr(b, name);
+        write::cstr(b, name);
+        b.extend_from_slice(&[0; 6]);
+    });
+    message(out, b'E', |b| {
+        write::cstr(b, name);
+        b.extend_from_slice(&[0; 4]);
+    });
+    message(out, b'C', |b| {
+        b.push(b'P');
+        write::cstr(b, name);
+    });
+}
+
 /// Appends a message that has no body (`b'S'` Sync, `b'H'` Flush, `b'X'` Terminate, `b'c'` CopyDone).
 pub fn bare(out: &mut Vec<u8>, kind: u8) {
     out.extend_from_slice(&[kind, 0, 0, 0, 4]);

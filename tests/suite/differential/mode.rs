@@ -11,6 +11,12 @@ pub(super) enum Mode {
     Stirred,
     /// As [`Mode::Stirred`], and servers keep no more than two prepared statements.
     FewStatements,
+    /// As [`Mode::OneServer`], with SQL's PREPARE managed too.
+    Full,
+    /// As [`Mode::Stirred`], with SQL's PREPARE managed too.
+    FullStirred,
+    /// As [`Mode::FullStirred`], and servers keep no more than two prepared statements.
+    FullFew,
     /// Session mode.
     Session,
     /// Statement mode.
@@ -21,7 +27,12 @@ impl Mode {
     /// The proxy's name of the mode, which scripts use too.
     pub(super) fn pooler_mode(self) -> &'static str {
         match self {
-            Self::OneServer | Self::Stirred | Self::FewStatements => "transaction",
+            Self::OneServer
+            | Self::Stirred
+            | Self::FewStatements
+            | Self::Full
+            | Self::FullStirred
+            | Self::FullFew => "transaction",
             Self::Session => "session",
             Self::Statement => "statement",
         }
@@ -30,20 +41,34 @@ impl Mode {
     /// Servers a script with this many clients finds.
     pub(super) fn servers(self, clients: usize) -> usize {
         match self {
-            Self::OneServer | Self::Session | Self::Statement => clients,
-            Self::Stirred | Self::FewStatements => clients + 2,
+            Self::OneServer | Self::Full | Self::Session | Self::Statement => clients,
+            Self::Stirred | Self::FewStatements | Self::FullStirred | Self::FullFew => clients + 2,
         }
     }
 
     /// Whether somebody else uses the servers between the steps.
     pub(super) fn has_stranger(self) -> bool {
-        matches!(self, Self::Stirred | Self::FewStatements)
+        matches!(
+            self,
+            Self::Stirred | Self::FewStatements | Self::FullStirred | Self::FullFew
+        )
+    }
+
+    /// Whether SQL's PREPARE is managed.
+    pub(super) fn is_full(self) -> bool {
+        matches!(self, Self::Full | Self::FullStirred | Self::FullFew)
     }
 
     /// The configuration without databases.
     pub(super) fn config(self, postgres: &Postgres) -> ProxyConfig {
         match self {
             Self::OneServer | Self::Stirred => ProxyConfig::transaction(postgres),
+            Self::Full | Self::FullStirred => {
+                ProxyConfig::transaction(postgres).general("prepared_statements", "\"full\"")
+            }
+            Self::FullFew => ProxyConfig::transaction(postgres)
+                .general("prepared_statements", "\"full\"")
+                .general("prepared_statements_limit", "2"),
             Self::FewStatements => {
                 ProxyConfig::transaction(postgres).general("prepared_statements_limit", "2")
             }

@@ -6,7 +6,8 @@
 //! startup: application_name=x                         further startup parameters of every client
 //! user: alice                                         the user to log in as (pgdog, a superuser)
 //! modes: transaction session statement                where it applies (transaction session)
-//! differs transaction: why                            a known difference in a mode, in `all`, or when `stirred`
+//! differs transaction: why                            a known difference in a mode, in `all`, when `stirred`, in
+//!                                                     transaction mode that does (`full`) or does not (`extended`) manage PREPARE
 //! mask "text": why                                    transcript lines with this text are left out
 //!
 //! P s=s1 "select $1::int + 1"; S                      one line, one write; then what it asks for is read
@@ -114,6 +115,8 @@ impl Script {
             name == "all"
                 || name == mode.pooler_mode()
                 || (name == "stirred" && mode.has_stranger())
+                || (name == "full" && mode.is_full())
+                || (name == "extended" && mode.pooler_mode() == "transaction" && !mode.is_full())
         });
         listed.map(|(_, reason)| reason.as_str())
     }

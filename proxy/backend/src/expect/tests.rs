@@ -169,3 +169,44 @@ fn a_batch_that_only_prepared_may_be_synced_by_us_and_one_that_ran_or_copies_may
     copying.answer(b'C', b"COPY 1\0").unwrap();
     assert!(copying.unsynced && !copying.prepared_only());
 }
+
+/// What goes to a server to make a statement of SQL within a batch.
+fn carried() -> [Expect; 5] {
+    [
+        Expect::OwnClose(None),
+        Expect::OwnParse(None),
+        Expect::OwnBind,
+        Expect::OwnExecute(Some(ID)),
+        Expect::OwnClose(None),
+    ]
+}
+
+#[test]
+fn a_prepare_of_our_own_is_not_for_the_client() {
+    let mut owed = owed(carried());
+    owed.push(Expect::Bind(Some(ID)));
+    owed.push(Expect::Sync);
+    assert!(!owed.awaits_change(ID));
+    assert_eq!(client_sees(&mut owed, "31N2NC3N2NZ"), "N2NZ");
+    assert!(owed.at_rest() && owed.lost.is_empty());
+}
+
+#[test]
+fn a_prepare_of_our_own_that_fails_fails_the_batch() {
+    let mut owed = owed(carried());
+    owed.push(Expect::Bind(Some(ID)));
+    owed.push(Expect::Sync);
+    assert_eq!(client_sees(&mut owed, "312EZ"), "EZ");
+    assert_eq!(owed.lost, [ID]);
+    assert!(owed.at_rest() && !owed.awaits_change(ID));
+}
+
+#[test]
+fn a_prepare_of_our_own_with_a_sync_of_our_own_fails_in_silence() {
+    let mut owed = owed(carried());
+    owed.push(Expect::OwnSync);
+    owed.push(Expect::Query);
+    assert_eq!(client_sees(&mut owed, "312EZ"), "");
+    assert_eq!(client_sees(&mut owed, "TCZ"), "TCZ");
+    assert!(owed.at_rest());
+}
