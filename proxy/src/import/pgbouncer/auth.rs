@@ -73,7 +73,7 @@ impl Auth {
                 "plain"
             }
             Self::Md5 => {
-                if !hashed {
+                if !hashed && !listed.is_empty() {
                     say(
                         general,
                         "no user has an MD5 hash, so \"scram\" works as well and is safer",

@@ -88,7 +88,9 @@ pub(super) const KEYS: &[Key] = &[
     ),
     (
         "server_fast_close",
-        Nothing("in session mode a connection ends with its client"),
+        Nothing(
+            "a session keeps its connection until the client leaves, also when the configuration changed",
+        ),
     ),
     ("server_lifetime", Special),
     ("server_idle_timeout", Same("idle_timeout", Kind::Seconds)),

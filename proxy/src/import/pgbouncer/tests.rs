@@ -323,7 +323,7 @@ fn each_secret_goes_where_it_can_be_used() {
     assert_eq!(config.general.auth_type, AuthType::Trust);
     assert_eq!(
         seen(&config),
-        [plain(None), hashed(None), scram(None), none.clone()]
+        [plain(None), hashed(None), scram(None), none]
     );
 
     let (of_hba, config) = by("hba");
