@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use pgdog_config::Source;
 
+use crate::import::command::Import;
+
 /// A pooler, load balancer and sharding router for PostgreSQL.
 #[derive(Debug, Parser)]
 #[command(name = "pgdog", version, about, args_conflicts_with_subcommands = true)]
@@ -29,6 +31,13 @@ pub enum Command {
         /// The password.
         password: Option<String>,
     },
+    /// Turn the configuration of PgBouncer or PgCat into pgdog.toml and users.toml.
+    ///
+    /// Every key either becomes one of ours or a comment that says why it has none. A comment also stands where a key
+    /// means something else here. A key that is unknown is an error, and nothing is written.
+    ///
+    /// Examples: pgdog import /etc/pgbouncer/pgbouncer.ini --out /etc/pgdog; pgdog import pgcat.toml
+    Import(Import),
 }
 
 /// Where the configuration is.

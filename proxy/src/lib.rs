@@ -6,6 +6,7 @@
 pub mod app;
 pub mod args;
 pub mod build;
+pub mod import;
 pub mod logging;
 mod rlimit;
 mod worker;

@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Parser;
 use pgdog::app;
 use pgdog::args::{Cli, Command, Files};
+use pgdog::import;
 use pgdog_config::{Config, Settings, Source};
 use pgdog_wire::saslprep;
 use pgdog_wire::scram::{Params, Verifier};
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
         Command::Run(files) => app::run(&Source::from(&files)),
         Command::Configcheck(files) => return configcheck(&files),
         Command::Hash { password } => hash(password),
+        Command::Import(what) => import::command::run(&what, &say),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

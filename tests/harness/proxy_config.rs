@@ -14,6 +14,7 @@ pub struct ProxyConfig {
     users: Vec<(String, String)>,
     more: String,
     more_users: String,
+    written: Option<(String, String)>,
 }
 
 #[derive(Clone, Debug)]
@@ -47,11 +48,23 @@ impl ProxyConfig {
             users: Vec::new(),
             more: String::new(),
             more_users: String::new(),
+            written: None,
         };
         this.general("host", "\"127.0.0.1\"")
             .general("auth_type", "\"trust\"")
             .general("pooler_mode", &format!("\"{mode}\""))
             .general("min_pool_size", "0")
+    }
+
+    /// Two files as they are, but for the port to listen on: a line `port = 6432` in the first one.
+    pub fn written(postgres: &Postgres, pgdog_toml: &str, users_toml: &str) -> Self {
+        assert!(
+            pgdog_toml.contains("\nport = 6432\n"),
+            "a port to replace: {pgdog_toml}"
+        );
+        let mut this = Self::transaction(postgres);
+        this.written = Some((pgdog_toml.to_owned(), users_toml.to_owned()));
+        this
     }
 
     /// Sets a `[general]` key; the value is written as TOML (`"\"text\""`, `"5"`). The last one wins.
@@ -118,6 +131,9 @@ impl ProxyConfig {
 
     /// The text of `pgdog.toml` for a proxy that listens on `port`.
     pub fn pgdog_toml(&self, port: u16) -> String {
+        if let Some((toml, _)) = &self.written {
+            return toml.replacen("\nport = 6432\n", &format!("\nport = {port}\n"), 1);
+        }
         let mut toml = format!("[general]\nport = {port}\n");
         for (key, value) in &self.general {
             writeln!(toml, "{key} = {value}").expect("strings take everything");
@@ -140,6 +156,9 @@ impl ProxyConfig {
 
     /// The text of `users.toml`.
     pub fn users_toml(&self) -> String {
+        if let Some((_, users)) = &self.written {
+            return users.clone();
+        }
         let mut names: Vec<&str> = self
             .databases
             .iter()

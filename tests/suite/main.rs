@@ -7,6 +7,7 @@ mod differential;
 mod drivers;
 mod found;
 mod harness;
+mod import;
 mod layers;
 mod lifecycle;
 mod login;

@@ -308,7 +308,7 @@ fn out_of_range(number: i128, schema: &Json) -> Option<String> {
 }
 
 /// The name that somebody may have meant.
-pub(crate) fn nearest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+pub fn nearest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let allowed = (name.chars().count() / 3).clamp(1, 4);
     names
         .map(|candidate| (distance(name, candidate), candidate))

@@ -33,6 +33,7 @@ mod tree;
 mod unsupported;
 mod url;
 
+pub use check::nearest;
 pub use load::Source;
 pub use modes::{
     AuthType, ClientRecovery, LogFormat, PoolerMode, PreparedLevel, QuerySizeAction, Recovery,

@@ -63,18 +63,20 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The answer of a client with this password to a server that sent this salt.
+/// The answer of a client to a server that sent this salt; `password` is text, or the stored form `md5…` of it.
 #[must_use]
 pub fn hash_password(user: &str, password: &str, salt: [u8; 4]) -> String {
-    Secret::from_password(user, password).response(salt)
+    secret(user, password).response(salt)
 }
 
 /// Checks the answer of a client; `password` is text, or the stored form `md5…` of it as in Postgres.
 #[must_use]
 pub fn verify(user: &str, password: &str, salt: [u8; 4], response: &[u8]) -> bool {
-    Secret::parse(password)
-        .unwrap_or_else(|| Secret::from_password(user, password))
-        .verify(salt, response)
+    secret(user, password).verify(salt, response)
+}
+
+fn secret(user: &str, password: &str) -> Secret {
+    Secret::parse(password).unwrap_or_else(|| Secret::from_password(user, password))
 }
 
 fn hex(parts: &[&[u8]]) -> [u8; HEX_LENGTH] {
@@ -113,6 +115,7 @@ mod tests {
         assert!(verify("alice", "pencil", SALT, response.as_bytes()));
         assert!(verify("alice", &stored, SALT, response.as_bytes()));
         assert_eq!(Secret::parse(&stored).unwrap().response(SALT), response);
+        assert_eq!(hash_password("alice", &stored, SALT), response);
     }
 
     #[test]

@@ -1,0 +1,133 @@
+//! How clients prove who they are.
+
+use pgdog_config::{Problem, ProblemCode};
+
+use super::settings::Settings;
+use super::userlist::{Listed, Secret};
+use crate::import::emit::{Table, Value};
+
+/// `auth_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Auth {
+    Any,
+    Trust,
+    Plain,
+    Md5,
+    Scram,
+    Cert,
+    Hba,
+    /// Something that asks another program: LDAP, PAM.
+    Foreign,
+}
+
+impl Auth {
+    pub(super) fn new(settings: &Settings, problems: &mut Vec<Problem>) -> Self {
+        let Some(written) = settings.get("auth_type") else {
+            return Self::Md5;
+        };
+        match written.value.as_str() {
+            "any" => Self::Any,
+            "trust" => Self::Trust,
+            "plain" => Self::Plain,
+            "md5" => Self::Md5,
+            "scram-sha-256" => Self::Scram,
+            "cert" => Self::Cert,
+            "hba" => Self::Hba,
+            "ldap" | "pam" => Self::Foreign,
+            _ => {
+                let message =
+                    "expected one of any, trust, plain, md5, scram-sha-256, cert, hba, ldap, pam";
+                problems.push(written.error(ProblemCode::BadValue, message));
+                Self::Md5
+            }
+        }
+    }
+
+    /// Whether somebody may log in without a password.
+    pub(super) fn needs_no_password(self) -> bool {
+        matches!(self, Self::Any | Self::Trust | Self::Cert)
+    }
+
+    /// `general.auth_type` and what is to be said about the keys around it.
+    pub(super) fn describe(self, settings: &Settings, listed: &[Listed], general: &mut Table) {
+        let say = |general: &mut Table, text: &str| {
+            general.remark(match settings.get("auth_type") {
+                Some(written) => written.remark(text),
+                None => format!("auth_type (default): {text}"),
+            });
+        };
+        let hashed = listed
+            .iter()
+            .any(|user| matches!(user.secret, Secret::Md5(_)));
+        let auth_type = match self {
+            Self::Any => {
+                say(
+                    general,
+                    "the name of the client counts here: users have to be listed in users.toml",
+                );
+                "trust"
+            }
+            Self::Trust => "trust",
+            Self::Plain => {
+                general.set("plain_without_tls", Value::Flag(true));
+                "plain"
+            }
+            Self::Md5 => {
+                if !hashed && !listed.is_empty() {
+                    say(
+                        general,
+                        "no user has an MD5 hash, so \"scram\" works as well and is safer",
+                    );
+                }
+                "md5"
+            }
+            Self::Scram => "scram",
+            Self::Cert => {
+                say(
+                    general,
+                    "each user has its name as identity and has to show a certificate",
+                );
+                "scram"
+            }
+            Self::Hba => {
+                say(
+                    general,
+                    "NOT TAKEN OVER: the rules of auth_hba_file, so nobody is refused by address or for lack of TLS; every user proves itself by its password",
+                );
+                if hashed { "md5" } else { "scram" }
+            }
+            Self::Foreign => {
+                say(
+                    general,
+                    "no counterpart: give every user a password or password_hash in users.toml",
+                );
+                "scram"
+            }
+        };
+        general.set("auth_type", auth_type.into());
+        for (key, text) in [
+            ("auth_hba_file", "no counterpart: see auth_type"),
+            (
+                "auth_ident_file",
+                "no counterpart: a user has one identity, see users.toml",
+            ),
+            ("auth_ldap_options", "no counterpart: see auth_type"),
+            (
+                "auth_user",
+                "no counterpart: users are not looked up in the database, list them in users.toml",
+            ),
+            (
+                "auth_query",
+                "no counterpart: users are not looked up in the database, list them in users.toml; SELECT rolname, rolpassword FROM pg_authid gives their password_hash",
+            ),
+            (
+                "auth_dbname",
+                "no counterpart: users are not looked up in the database",
+            ),
+        ] {
+            if let Some(remark) = settings.get(key).and_then(|written| written.explain(text)) {
+                general.remark(remark);
+            }
+        }
+    }
+}
