@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::build::{Builder, retire};
+use crate::logging::Control;
 use crate::worker::{self, Worker};
 use crate::{logging, rlimit};
 
@@ -27,7 +28,7 @@ const DRAIN_STEP: Duration = Duration::from_millis(20);
 /// When it cannot start: the configuration is wrong, an address is taken.
 pub fn run(source: &Source) -> anyhow::Result<()> {
     let (settings, warnings) = load(source)?;
-    logging::init(&settings.log);
+    let log = logging::init(&settings.log);
     report(&warnings);
     if let Some((before, now)) = rlimit::raise() {
         tracing::info!("open files: limit {now} (was {before})");
@@ -36,14 +37,16 @@ pub fn run(source: &Source) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("start the control thread")?;
-    control.block_on(serve(source, settings))
+    control.block_on(serve(source, settings, &log))
 }
 
 fn load(source: &Source) -> anyhow::Result<(Settings, Vec<Problem>)> {
     let config = Config::load(source)
         .map_err(|problems| anyhow::anyhow!("the configuration is wrong:\n{problems}"))?;
-    Settings::build(&config)
-        .map_err(|problems| anyhow::anyhow!("the configuration is wrong:\n{problems}"))
+    let built = Settings::build(&config)
+        .map_err(|problems| anyhow::anyhow!("the configuration is wrong:\n{problems}"))?;
+    logging::check(&built.0.log).map_err(anyhow::Error::msg)?;
+    Ok(built)
 }
 
 fn report(warnings: &[Problem]) {
@@ -52,7 +55,7 @@ fn report(warnings: &[Problem]) {
     }
 }
 
-async fn serve(source: &Source, settings: Settings) -> anyhow::Result<()> {
+async fn serve(source: &Source, settings: Settings, log: &Control) -> anyhow::Result<()> {
     // Before anybody can connect: until then a signal would end the process without a word.
     let (mut term, mut int, mut hup) = (
         signal(SignalKind::terminate())?,
@@ -71,6 +74,7 @@ async fn serve(source: &Source, settings: Settings) -> anyhow::Result<()> {
         .context("start the workers")?;
     let workers = Arc::new(workers);
     tokio::spawn(worker::beat(runtime.clone(), workers.clone()));
+    tokio::spawn(log.clone().tell_repetitions());
     let (stop, stopped) = watch::channel(());
     for listener in listeners {
         tracing::info!("listening on {}", listener.description());
@@ -81,7 +85,7 @@ async fn serve(source: &Source, settings: Settings) -> anyhow::Result<()> {
         tokio::select! {
             _ = term.recv() => break,
             _ = int.recv() => break,
-            _ = hup.recv() => reload(source, &builder, &runtime),
+            _ = hup.recv() => reload(source, &builder, &runtime, log),
         }
     }
     tracing::info!(
@@ -100,6 +104,7 @@ async fn serve(source: &Source, settings: Settings) -> anyhow::Result<()> {
         account.pool.close();
     }
     tracing::info!("stopped");
+    log.flush();
     Ok(())
 }
 
@@ -149,14 +154,16 @@ async fn accept(listener: Listener, workers: Arc<Vec<Worker>>, mut stopped: watc
 }
 
 /// Reads the configuration again. A wrong one changes nothing.
-fn reload(source: &Source, builder: &Builder, runtime: &Runtime) {
+fn reload(source: &Source, builder: &Builder, runtime: &Runtime, log: &Control) {
     let old = runtime.live();
     let built = load(source)
         .and_then(|(settings, warnings)| Ok((builder.build(settings, Some(&old))?, warnings)));
     match built {
         Ok((built, warnings)) => {
+            let live = built.commit();
+            log.apply(&live.settings.log);
             report(&warnings);
-            runtime.replace(built.commit());
+            runtime.replace(live);
             retire(&old, &runtime.live());
             tracing::info!("configuration reloaded");
             if runtime.live().settings.listen != old.settings.listen

@@ -5,9 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use pgdog::app;
 use pgdog::args::{Cli, Command, Files};
-use pgdog::import;
+use pgdog::{app, import, logging};
 use pgdog_config::{Config, Settings, Source};
 use pgdog_wire::saslprep;
 use pgdog_wire::scram::{Params, Verifier};
@@ -34,7 +33,10 @@ fn say(line: &str) {
 }
 
 fn configcheck(files: &Files) -> ExitCode {
-    let checked = Config::load(&files.into()).and_then(|config| Settings::build(&config));
+    let checked = Config::load(&files.into())
+        .and_then(|config| Settings::build(&config))
+        .map_err(|problems| problems.to_string())
+        .and_then(|built| logging::check(&built.0.log).map(|()| built));
     match checked {
         Ok((_, warnings)) => {
             warnings.iter().for_each(|w| say(&w.to_string()));
@@ -42,7 +44,7 @@ fn configcheck(files: &Files) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(problems) => {
-            say(&problems.to_string());
+            say(&problems);
             ExitCode::FAILURE
         }
     }

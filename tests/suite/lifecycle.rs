@@ -1,6 +1,7 @@
 //! The life of the process: start, reload, shutdown, and its other commands.
 
 mod commands;
+mod logs;
 mod reload;
 mod shutdown;
 mod sockets;

@@ -242,7 +242,7 @@ section! {
         cutover_save_config: bool = false,
 
         // Looking inside
-        /// What is logged, a level or a filter as in RUST_LOG. Default: info. Needs a restart.
+        /// What is logged, a level or a filter as in RUST_LOG, which wins at the start. Default: info. Applies on reload.
         log_level: String = "info".to_owned(),
         /// How log lines look. Default: text. Needs a restart.
         log_format: LogFormat = LogFormat::Text,
@@ -254,7 +254,9 @@ section! {
         log_query_sample_length: usize = 1_000,
         /// Time above which parsing a query is logged, ms. Default: none. Applies on reload.
         log_min_duration_parse: Option<u64> = None,
-        /// Repetitions after which a log line is left out. Default: 0 = off. Applies on reload.
+        /// Time above which a query is logged, its constants left out, ms. Default: off. Applies on reload.
+        log_min_duration_query: Option<u64> = None,
+        /// Times that a log line appears within `log_dedup_window`, further ones are counted. Default: 0 = off. Applies on reload.
         log_dedup_threshold: usize = 0,
         /// Time in which log lines count as repetitions, ms. Default: 0 = off. Applies on reload.
         log_dedup_window: u64 = 0,

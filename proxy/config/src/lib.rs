@@ -42,8 +42,8 @@ pub use modes::{
 pub use problem::{Problem, ProblemCode, Problems, Severity};
 pub use secret::Secret;
 pub use settings::{
-    Address, Admin, ClientTimeouts, ClientTls, Credentials, Host, Listen, Log, Peer, PoolSettings,
-    ServerTls, Settings, Tcp, User,
+    Address, Admin, ClientTimeouts, ClientTls, Credentials, Dedup, Host, Listen, Log, Peer,
+    PoolSettings, ServerTls, Settings, Tcp, User,
 };
 
 /// A section that is accepted, but that this version does not look into.
@@ -95,8 +95,8 @@ pub struct Config {
     pub vault: Option<plugins::Vault>,
     /// Accepted for compatibility.
     pub control: Option<FreeForm>,
-    /// Accepted for compatibility.
-    pub query_stats: Option<FreeForm>,
+    /// Statistics of queries.
+    pub query_stats: plugins::QueryStats,
     /// Accepted for compatibility.
     pub qos: Option<FreeForm>,
     /// Accepted for compatibility.

@@ -58,3 +58,25 @@ section! {
         datadog_api_key: Option<Secret> = None,
     }
 }
+
+section! {
+    /// `[query_stats]`: statistics of queries, as `pg_stat_statements` keeps them.
+    pub struct QueryStats {
+        /// Whether they are kept: that costs each query about as much as reading its text twice. Default: false. Applies on reload.
+        enabled: bool = false,
+        /// Queries that each worker keeps, those used least are forgotten for new ones. Default: 1000. Applies on reload.
+        max_entries: usize = 1_000,
+        /// Errors that are kept. Default: 100. Applies on reload.
+        max_errors: usize = 100,
+        /// Time after which an error is forgotten, ms. Default: 300000. Applies on reload.
+        max_error_age: u64 = 300_000,
+        /// Time above which a query's plan is asked for, ms. Default: none. Applies on reload.
+        query_plans_threshold: Option<u64> = None,
+        /// Share of all queries whose plan is asked for, 0.0 to 1.0. Default: 0.0. Applies on reload.
+        query_plans_sample_rate: f64 = 0.0,
+        /// Plans that are kept. Default: 500. Applies on reload.
+        query_plans_cache: usize = 500,
+        /// Time after which a plan is asked for again, ms. Default: 15000. Applies on reload.
+        query_plans_max_age: u64 = 15_000,
+    }
+}

@@ -51,6 +51,8 @@ pub struct Settings {
     pub rollback_timeout: Duration,
     /// What is logged and how.
     pub log: Log,
+    /// Queries that statistics are kept of, for each worker; `None` when they are not kept.
+    pub query_stats: Option<usize>,
     /// Options of sockets.
     pub tcp: Tcp,
     /// Number of this proxy among its peers; 0 when there are none.
@@ -136,6 +138,19 @@ pub struct Log {
     pub disconnections: bool,
     /// Characters of a query in a line.
     pub query_sample_length: usize,
+    /// Time above which a query is logged.
+    pub min_duration_query: Option<Duration>,
+    /// Which repetitions are counted instead of logged.
+    pub dedup: Option<Dedup>,
+}
+
+/// When a log line is a repetition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dedup {
+    /// Times that it appears within the window.
+    pub threshold: usize,
+    /// The window, from the first appearance on.
+    pub window: Duration,
 }
 
 /// Options of sockets; `None` leaves them to the system.

@@ -7,6 +7,7 @@
 mod active;
 pub mod client;
 pub mod handle;
+pub mod insight;
 pub mod login;
 pub mod metrics;
 mod named;

@@ -61,6 +61,16 @@ impl<'a> Lexer<'a> {
         Self { text, at: 0 }
     }
 
+    /// Begins in the midst of `text`, where a token may begin.
+    pub(crate) fn starting(text: &'a [u8], at: usize) -> Self {
+        Self { text, at }
+    }
+
+    /// The whole text.
+    pub(crate) fn text(&self) -> &'a [u8] {
+        self.text
+    }
+
     /// Where the next token's search begins.
     #[must_use]
     pub fn position(&self) -> usize {
@@ -100,6 +110,35 @@ impl<'a> Lexer<'a> {
         &self.text[start..self.at]
     }
 
+    /// A string with escapes goes on after a line break, and its backslashes still escape there (`quotecontinue`).
+    fn continued(&mut self, start: usize) -> &'a [u8] {
+        loop {
+            let next = skip_blank(self.text, self.at);
+            let between = self.text.get(self.at..next).unwrap_or_default();
+            if self.text.get(next) != Some(&b'\'')
+                || !between.iter().any(|b| matches!(b, b'\n' | b'\r'))
+            {
+                return &self.text[start..self.at];
+            }
+            self.at = next;
+            self.quoted(next, b'\'', true);
+        }
+    }
+
+    /// Digits and what belongs to them, a sign in the exponent among it.
+    fn number(&mut self, start: usize) -> &'a [u8] {
+        let belongs = |b: u8| b.is_ascii_alphanumeric() || b == b'.' || b == b'_';
+        let text = self.run(start, belongs);
+        let exponent = matches!(text, [.., b'0'..=b'9' | b'.', b'e' | b'E'])
+            && !text.starts_with(b"0x")
+            && !text.starts_with(b"0X");
+        if exponent && matches!(self.peek(0), b'+' | b'-') && self.peek(1).is_ascii_digit() {
+            self.at += 1;
+            return self.run(start, belongs);
+        }
+        text
+    }
+
     /// `$tag$ … $tag$`, when a dollar quote begins here.
     fn dollar_quoted(&mut self, start: usize) -> Option<&'a [u8]> {
         let rest = &self.text[start + 1..];
@@ -127,9 +166,14 @@ impl<'a> Iterator for Lexer<'a> {
         Some(match first {
             b'\'' => Token::Literal(self.quoted(start, b'\'', false)),
             b'"' => Token::Quoted(self.quoted(start, b'"', false)),
-            b'e' | b'E' | b'b' | b'B' | b'x' | b'X' | b'n' | b'N' if self.peek(1) == b'\'' => {
+            b'e' | b'E' if self.peek(1) == b'\'' => {
                 self.at += 1;
-                Token::Literal(self.quoted(start, b'\'', first.eq_ignore_ascii_case(&b'e')))
+                self.quoted(start, b'\'', true);
+                Token::Literal(self.continued(start))
+            }
+            b'b' | b'B' | b'x' | b'X' | b'n' | b'N' if self.peek(1) == b'\'' => {
+                self.at += 1;
+                Token::Literal(self.quoted(start, b'\'', false))
             }
             b'u' | b'U' if self.peek(1) == b'&' && matches!(self.peek(2), b'\'' | b'"') => {
                 let quote = self.peek(2);
@@ -152,9 +196,8 @@ impl<'a> Iterator for Lexer<'a> {
                     Token::Symbol(b'$')
                 }
             },
-            b'0'..=b'9' => Token::Number(self.run(start, |b| {
-                b.is_ascii_alphanumeric() || b == b'.' || b == b'_'
-            })),
+            b'0'..=b'9' => Token::Number(self.number(start)),
+            b'.' if self.peek(1).is_ascii_digit() => Token::Number(self.number(start)),
             b if is_word_start(b) => Token::Word(self.run(start, is_word)),
             b => {
                 self.at += 1;
@@ -209,8 +252,20 @@ fn is_word_start(b: u8) -> bool {
 
 #[inline]
 pub(crate) fn is_word(b: u8) -> bool {
-    is_word_start(b) || b.is_ascii_digit() || b == b'$'
+    WORD[usize::from(b)]
 }
+
+/// Which bytes words are made of: looked up, for most bytes of a query are asked.
+const WORD: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut b = 0;
+    while b < 256 {
+        let byte = b as u8;
+        table[b] = byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80;
+        b += 1;
+    }
+    table
+};
 
 /// The statements of a query string: the text between semicolons, statements without tokens left out.
 pub fn statements(text: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -285,6 +340,24 @@ mod tests {
         };
         assert_eq!(name("Work_Mem"), b"work_mem");
         assert_eq!(name("\"A\"\"b\""), b"A\"b");
+    }
+
+    #[test]
+    fn numbers_keep_their_point_and_exponent() {
+        for text in ["1e-3", "1.5E+10", ".5", "1_000", "0xFE", "7.", ".5e-1"] {
+            assert_eq!(words(text).len(), 1, "{text}: {:?}", words(text));
+        }
+        for (text, parts) in [("0xFE-1", 3), ("1e-x", 3), ("1-3", 3), ("a.b", 3)] {
+            assert_eq!(words(text).len(), parts, "{text}: {:?}", words(text));
+        }
+    }
+
+    #[test]
+    fn a_string_with_escapes_goes_on_after_a_line_break() {
+        assert_eq!(words("E'a' \n 'b\\';c'").len(), 1);
+        assert_eq!(words("E'a' -- x\n 'b\\';c'").len(), 1);
+        assert_eq!(words("E'a' 'b'").len(), 2);
+        assert_eq!(words("E'a'\n;").len(), 2);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Admin, ClientTimeouts, ClientTls, Listen, Log, Peer, Settings, Tcp, pools};
+use super::{Admin, ClientTimeouts, ClientTls, Dedup, Listen, Log, Peer, Settings, Tcp, pools};
 use crate::Config;
 use crate::modes::{AuthType, Role, TlsMode};
 use crate::problem::{Problem, ProblemCode, Problems, Severity};
@@ -70,7 +70,16 @@ pub(super) fn build(config: &Config) -> Result<(Settings, Vec<Problem>), Problem
             connections: general.log_connections,
             disconnections: general.log_disconnections,
             query_sample_length: general.log_query_sample_length,
+            min_duration_query: general.log_min_duration_query.and_then(limit),
+            dedup: limit(general.log_dedup_window)
+                .filter(|_| general.log_dedup_threshold > 0)
+                .map(|window| Dedup {
+                    threshold: general.log_dedup_threshold,
+                    window,
+                }),
         },
+        query_stats: Some(config.query_stats.max_entries)
+            .filter(|&entries| config.query_stats.enabled && entries > 0),
         tcp: Tcp {
             keepalive: config.tcp.keepalive,
             time: config.tcp.time.and_then(limit),
