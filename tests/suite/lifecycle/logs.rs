@@ -58,7 +58,7 @@ fn a_level_that_is_none_is_refused_with_its_name() {
     let database = Postgres::shared().fresh_database();
     let right = config(&database);
     let proxy = Proxy::start(&right);
-    proxy.write_config(&right.clone().general("log_level", "\"inof\""));
+    proxy.write_config(&right.general("log_level", "\"inof\""));
     proxy.reload();
     logs(&proxy, "failed to reload", 1);
     logs(&proxy, "general.log_level = \"inof\"", 1);
@@ -76,13 +76,12 @@ fn repeated_lines_are_counted_once_a_reload_says_so() {
         .general("log_disconnections", "false");
     let proxy = Proxy::start(&quiet);
     let counted = quiet
-        .clone()
         .general("log_dedup_threshold", "2")
         .general("log_dedup_window", "500");
     proxy.write_config(&counted);
     proxy.reload();
     logs(&proxy, "configuration reloaded", 1);
-    let wrong = counted.clone().general("no_such_key", "1");
+    let wrong = counted.general("no_such_key", "1");
     proxy.write_config(&wrong);
     // One signal for each reload: several at once are one.
     let enough = || {
@@ -162,7 +161,7 @@ fn no_password_is_ever_logged() {
         proxy.reload();
         logs(&proxy, "failed to reload", number + 1);
     }
-    proxy.write_config(&right.clone().general("log_level", "\"trace,pgdog=trace\""));
+    proxy.write_config(&right.general("log_level", "\"trace,pgdog=trace\""));
     proxy.reload();
     logs(&proxy, "configuration reloaded", 1);
     assert!(login("alice", PASSWORD));
