@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod databases;
 pub mod general;
+pub mod hba;
 pub mod modes;
 pub mod net;
 pub mod plugins;
