@@ -156,7 +156,7 @@ fn map(line: &Line) -> Result<Map, Wrong> {
     }
     let [name, system, user] = fields.as_slice() else {
         return syntax(format!(
-            "expected map, system user and user, found {} fields",
+            "expected three fields, map, system user and user, found {}",
             fields.len()
         ));
     };

@@ -20,8 +20,8 @@ const OTHER_METHODS: &[&str] = &[
     "bsd", "gss", "ident", "ldap", "oauth", "pam", "radius", "sspi",
 ];
 
-/// Their options; none of ours has them.
-const OTHER_OPTIONS: &[&str] = &["ldap", "pam", "radius", "krb_realm", "include_realm"];
+/// How their options begin; none of ours has them.
+const OTHER_OPTIONS: &[&str] = &["ldap", "pam", "radius", "krb_", "include_realm"];
 
 pub(super) fn syntax<T>(message: impl Into<String>) -> Result<T, Wrong> {
     Err((ProblemCode::Syntax, message.into()))
@@ -66,22 +66,31 @@ impl<'a> Record<'a> {
             Connection::Local => Some(Addresses::All),
             _ => {
                 let addresses = self.addresses();
-                self.told(addresses)
+                // After a bad address nobody knows whether a mask comes next.
+                self.told(addresses)?
             }
         };
-        // After a bad address nobody knows whether a mask comes next.
-        let addresses = addresses?;
         let name = self.single("authentication method");
         let name = self.told(name)?;
         let method = method(&name.text, connection);
         let method = self.told(method)?;
-        let mut rule = Rule {
+        let options = self.options(connection, method)?;
+        Some(Rule {
             place: self.place.clone(),
             connection,
             databases: databases?,
             users: users?,
-            addresses,
+            addresses: addresses?,
             method,
+            map: options.map,
+            certificate: options.certificate,
+            certificate_name: options.certificate_name,
+        })
+    }
+
+    /// Everything that is left; `None` when some of it was told as a problem.
+    fn options(&mut self, connection: Connection, method: Method) -> Option<Options> {
+        let mut options = Options {
             map: None,
             certificate: match method {
                 Method::Cert => CertificateCheck::VerifyFull,
@@ -91,11 +100,11 @@ impl<'a> Record<'a> {
         };
         let before = self.problems.len();
         for token in self.fields.by_ref().flatten() {
-            if let Err((code, message)) = option(&token.text, &mut rule) {
+            if let Err((code, message)) = options.add(&token.text, connection, method) {
                 self.problems.push(self.place.problem(code, message));
             }
         }
-        (self.problems.len() == before).then_some(rule)
+        (self.problems.len() == before).then_some(options)
     }
 
     fn told<T>(&mut self, value: Result<T, Wrong>) -> Option<T> {
@@ -131,36 +140,39 @@ impl<'a> Record<'a> {
         }
     }
 
-    fn addresses(&mut self) -> Result<Addresses, Wrong> {
+    /// The addresses; `None` for the name of a host, which was told: no mask follows it.
+    fn addresses(&mut self) -> Result<Option<Addresses>, Wrong> {
         let token = self.single("address")?;
         if token.is_keyword("all") {
-            return Ok(Addresses::All);
+            return Ok(Some(Addresses::All));
         }
         if token.is_keyword("samehost") {
-            return Ok(Addresses::SameHost);
+            return Ok(Some(Addresses::SameHost));
         }
         if token.is_keyword("samenet") {
-            return Ok(Addresses::SameNet);
+            return Ok(Some(Addresses::SameNet));
         }
         let (address, bits) = match token.text.split_once('/') {
             Some((address, bits)) => (address, Some(bits)),
             None => (token.text.as_str(), None),
         };
         let Ok(address) = address.parse::<IpAddr>() else {
-            return match bits {
-                Some(_) => bad_value(format!(
+            if bits.is_some() {
+                return bad_value(format!(
                     "expected an address in front of the /, found \"{}\"",
                     token.text
-                )),
-                None => unsupported(format!(
-                    "host names are not supported, write the address of \"{address}\" or \"all\""
-                )),
-            };
+                ));
+            }
+            let told = unsupported(format!(
+                "host names are not supported, write the address of \"{address}\" or \"all\""
+            ));
+            return Ok(self.told(told));
         };
-        match bits {
+        let addresses = match bits {
             Some(bits) => prefix(address, bits),
             None => self.mask(address),
-        }
+        };
+        addresses.map(Some)
     }
 
     fn mask(&mut self, address: IpAddr) -> Result<Addresses, Wrong> {
@@ -306,41 +318,50 @@ fn method(name: &str, connection: Connection) -> Result<Method, Wrong> {
     }
 }
 
-/// Takes in one `name=value`. The last of two wins, as in PostgreSQL.
-fn option(text: &str, rule: &mut Rule) -> Result<(), Wrong> {
-    let Some((name, value)) = text.split_once('=') else {
-        return syntax(format!(
-            "expected an option as name=value, found \"{text}\""
-        ));
-    };
-    match name {
-        "map" if matches!(rule.method, Method::Cert | Method::Peer) => {
-            rule.map = Some(value.to_owned());
-        }
-        "map" => return bad_value("option \"map\" is for methods cert and peer only"),
-        "clientcert" | "clientname" if rule.connection != Connection::HostSsl => {
-            return bad_value(format!("option \"{name}\" is for hostssl connections only"));
-        }
-        "clientcert" => rule.certificate = certificate(value, rule.method)?,
-        "clientname" => {
-            rule.certificate_name = match value {
-                "CN" => CertificateName::Cn,
-                "DN" => CertificateName::Dn,
-                _ => {
-                    return bad_value(format!("expected clientname=CN or DN, found \"{value}\""));
-                }
-            };
-        }
-        _ if OTHER_OPTIONS.iter().any(|other| name.starts_with(other)) => {
-            return bad_value(format!("option \"{name}\" is not one of this method"));
-        }
-        _ => {
-            return bad_value(format!(
-                "unknown option \"{name}\", expected one of map, clientcert, clientname"
+/// What stands behind the method.
+struct Options {
+    map: Option<String>,
+    certificate: CertificateCheck,
+    certificate_name: CertificateName,
+}
+
+impl Options {
+    /// Takes in one `name=value`. The last of two wins, as in PostgreSQL.
+    fn add(&mut self, text: &str, connection: Connection, method: Method) -> Result<(), Wrong> {
+        let Some((name, value)) = text.split_once('=') else {
+            return syntax(format!(
+                "expected an option as name=value, found \"{text}\""
             ));
+        };
+        match name {
+            "map" if matches!(method, Method::Cert | Method::Peer) => {
+                self.map = Some(value.to_owned());
+            }
+            "map" => return bad_value("option \"map\" is for methods cert and peer only"),
+            "clientcert" | "clientname" if connection != Connection::HostSsl => {
+                return bad_value(format!("option \"{name}\" is for hostssl connections only"));
+            }
+            "clientcert" => self.certificate = certificate(value, method)?,
+            "clientname" => self.certificate_name = certificate_name(value)?,
+            _ if OTHER_OPTIONS.iter().any(|other| name.starts_with(other)) => {
+                return bad_value(format!("option \"{name}\" is not one of this method"));
+            }
+            _ => {
+                return bad_value(format!(
+                    "unknown option \"{name}\", expected one of map, clientcert, clientname"
+                ));
+            }
         }
+        Ok(())
     }
-    Ok(())
+}
+
+fn certificate_name(value: &str) -> Result<CertificateName, Wrong> {
+    match value {
+        "CN" => Ok(CertificateName::Cn),
+        "DN" => Ok(CertificateName::Dn),
+        _ => bad_value(format!("expected clientname=CN or DN, found \"{value}\"")),
+    }
 }
 
 fn certificate(value: &str, method: Method) -> Result<CertificateCheck, Wrong> {

@@ -119,7 +119,7 @@ fn a_backslash_joins_lines_and_the_first_one_counts() {
 
 #[test]
 fn all_problems_are_told_at_once_with_their_lines() {
-    let text = "local all\nhost all all 10.0.0.0/8 md5\n\nnothing all all trust\nhost samerole +g all ldap x\nlocal all all cert";
+    let text = "local all\nhost all all 10.0.0.0/8 md5\n\nnothing all all trust\nhost samerole +g all ldap x\nlocal all all cert\nlocal all +g md5 a b=c";
     let told: Vec<_> = problems(text).into_iter().map(|(_, text)| text).collect();
     assert_eq!(
         told,
@@ -130,6 +130,9 @@ fn all_problems_are_told_at_once_with_their_lines() {
             "dir/pg_hba.conf:5: \"+g\" is not supported, it needs a role lookup; name the users",
             "dir/pg_hba.conf:5: method \"ldap\" is not supported; use scram-sha-256, md5, password, cert, peer, trust or reject",
             "dir/pg_hba.conf:6: method \"cert\" is for hostssl connections only",
+            "dir/pg_hba.conf:7: \"+g\" is not supported, it needs a role lookup; name the users",
+            "dir/pg_hba.conf:7: expected an option as name=value, found \"a\"",
+            "dir/pg_hba.conf:7: unknown option \"b\", expected one of map, clientcert, clientname",
         ]
     );
 }
