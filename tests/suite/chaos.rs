@@ -5,7 +5,6 @@
 
 mod acts;
 mod client;
-mod dice;
 
 use std::env;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use pgdog_tests::{
     Activity, Message, Postgres, PostgresOptions, Proxy, ProxyConfig, RawClient, StopMode, wait,
 };
 
-use dice::Dice;
+use crate::dice::Dice;
 
 const CLIENTS: u64 = 24;
 const SERVERS: usize = 5;

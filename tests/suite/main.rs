@@ -3,10 +3,12 @@
 mod cancel;
 mod chaos;
 mod conversations;
+mod dice;
 mod differential;
 mod drivers;
 mod found;
 mod harness;
+mod hba;
 mod import;
 mod layers;
 mod lifecycle;

@@ -29,6 +29,12 @@ pub struct Database {
     pub user: Option<String>,
     /// Password to log in to the server with; wins over `server_password`. Default: that of the user. Applies on reload.
     pub password: Option<Secret>,
+    /// Query for the password of a user who is not in `[[users]]`. Default: that of `[general]`. Applies on reload.
+    pub auth_query: Option<String>,
+    /// User of `[[users]]` that runs `auth_query`; an empty one switches it off. Default: that of `[general]`. Applies on reload.
+    pub auth_user: Option<String>,
+    /// Database in which `auth_query` runs. Default: that of `[general]`. Applies on reload.
+    pub auth_dbname: Option<String>,
     /// When a server connection goes back to its pool. Default: that of `[general]`. Applies on reload.
     pub pooler_mode: Option<PoolerMode>,
     /// Most server connections of one pool. Default: that of `[general]`. Applies on reload.

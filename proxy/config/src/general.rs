@@ -2,11 +2,14 @@
 
 use crate::macros::section;
 use crate::modes::{
-    AuthType, ClientRecovery, CopyFormat, CutoverTimeoutAction, LoadBalancingStrategy, LoadSchema,
-    LogFormat, PassthroughAuth, PoolerMode, PreparedLevel, QueryParserEngine, QueryParserLevel,
-    QuerySizeAction, ReadWriteSplit, ReadWriteStrategy, Recovery, SystemCatalogs, TlsMode,
-    UniqueIdFunction,
+    ClientAuth, ClientRecovery, CopyFormat, CutoverTimeoutAction, LoadBalancingStrategy,
+    LoadSchema, LogFormat, PassthroughAuth, PoolerMode, PreparedLevel, QueryParserEngine,
+    QueryParserLevel, QuerySizeAction, ReadWriteSplit, ReadWriteStrategy, Recovery, SystemCatalogs,
+    TlsMode, UniqueIdFunction,
 };
+
+/// All names with their schema: what runs as a user who reads passwords must not depend on a `search_path`.
+const DEFAULT_AUTH_QUERY: &str = "SELECT rolname, CASE WHEN rolvaliduntil OPERATOR(pg_catalog.<) pg_catalog.now() THEN NULL ELSE rolpassword END FROM pg_catalog.pg_authid WHERE rolname OPERATOR(pg_catalog.=) $1 AND rolcanlogin";
 
 section! {
     /// `[general]`: what holds for the whole proxy, and the defaults of databases and users.
@@ -37,7 +40,26 @@ section! {
 
         // Clients
         /// How clients prove who they are. Default: scram. Applies on reload.
-        auth_type: AuthType = AuthType::Scram,
+        auth_type: ClientAuth = ClientAuth::Scram,
+        /// Rules as in `pg_hba.conf` for `auth_type = "hba"`, path to the file. Default: none. Applies on reload.
+        auth_hba_file: Option<String> = None,
+        /// Maps as in `pg_ident.conf` that those rules name, path to the file. Default: none. Applies on reload.
+        auth_ident_file: Option<String> = None,
+        /// Query for the password of a user who is not in `[[users]]`: `$1` is the name, the answer has one row of name and
+        /// password (as in `pg_authid`). It runs as `auth_user`. Default: one of `pg_authid`. Applies on reload.
+        auth_query: String = DEFAULT_AUTH_QUERY.to_owned(),
+        /// User of `[[users]]` that runs `auth_query`. Default: none = no query. Applies on reload.
+        auth_user: Option<String> = None,
+        /// Database of `[[databases]]` in which `auth_query` runs. Default: the one the client asked for. Applies on reload.
+        auth_dbname: Option<String> = None,
+        /// Failed logins of one address (of IPv6: of one network of 64 bits) that cost nothing. Default: 10. Applies on reload.
+        auth_failure_free: u32 = 10,
+        /// Delay of the answer to the first failed login after those, doubled by each further one, ms, 0 = off. Default: 500. Applies on reload.
+        auth_failure_delay: u64 = 500,
+        /// Longest such delay, and time after which one failure is forgotten, ms. Default: 30000. Applies on reload.
+        auth_failure_delay_max: u64 = 30_000,
+        /// Clients of one address that may be logging in at once. Default: 0 = unlimited. Applies on reload.
+        max_logins_per_address: u32 = 0,
         /// Whether `auth_type = "plain"` is allowed without TLS. Default: false. Applies on reload.
         plain_without_tls: bool = false,
         /// Whether clients of unknown users are tried against the server. Default: disabled. Applies on reload.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod databases;
 pub mod general;
+pub mod hba;
 pub mod modes;
 pub mod net;
 pub mod plugins;
@@ -36,14 +37,14 @@ mod url;
 pub use check::nearest;
 pub use load::Source;
 pub use modes::{
-    AuthType, ClientRecovery, LogFormat, PoolerMode, PreparedLevel, QuerySizeAction, Recovery,
-    Role, TlsMode,
+    AuthType, ClientAuth, ClientRecovery, LogFormat, PoolerMode, PreparedLevel, QuerySizeAction,
+    Recovery, Role, TlsMode,
 };
 pub use problem::{Problem, ProblemCode, Problems, Severity};
 pub use secret::Secret;
 pub use settings::{
-    Address, Admin, ClientTimeouts, ClientTls, Credentials, Dedup, Host, Listen, Log, Peer,
-    PoolSettings, ServerTls, Settings, Tcp, User,
+    Address, Admin, AuthQuery, ClientTimeouts, ClientTls, Credentials, Dedup, Hba, Host, Listen,
+    Log, LoginLimits, Peer, PoolSettings, ServerTls, Settings, Tcp, User,
 };
 
 /// A section that is accepted, but that this version does not look into.

@@ -18,6 +18,36 @@ pub enum AuthType {
     Trust,
 }
 
+/// How clients prove who they are: one method for all, or rules that choose among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuth {
+    /// SCRAM-SHA-256.
+    #[default]
+    Scram,
+    /// MD5 of password and salt.
+    Md5,
+    /// The password itself.
+    Plain,
+    /// No proof at all.
+    Trust,
+    /// What the rules of `auth_hba_file` say.
+    Hba,
+}
+
+impl ClientAuth {
+    /// The method, where there is one for all.
+    pub fn method(self) -> Option<AuthType> {
+        match self {
+            Self::Scram => Some(AuthType::Scram),
+            Self::Md5 => Some(AuthType::Md5),
+            Self::Plain => Some(AuthType::Plain),
+            Self::Trust => Some(AuthType::Trust),
+            Self::Hba => None,
+        }
+    }
+}
+
 /// What happens to a server connection that a client left in the middle of something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

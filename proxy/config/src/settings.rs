@@ -1,5 +1,6 @@
 //! What a configuration means: precedence applied, names resolved, "off" values turned into `None`.
 
+mod auth_query;
 mod build;
 mod credentials;
 mod pools;
@@ -25,6 +26,12 @@ pub struct Settings {
     pub workers: usize,
     /// How clients prove who they are, where their user does not say otherwise.
     pub auth: AuthType,
+    /// The files of rules that choose how clients prove it; `None` means that `auth` is for all.
+    pub hba: Option<Hba>,
+    /// What slows down those who guess passwords.
+    pub login_limits: LoginLimits,
+    /// Where passwords of users come from that are not in `users`; one entry for each database that has it.
+    pub auth_queries: Vec<AuthQuery>,
     /// Whether passwords may be asked for in plain text without TLS.
     pub plain_without_tls: bool,
     /// TLS towards clients; `None` means it is refused.
@@ -95,6 +102,41 @@ pub struct Listen {
     pub unix_socket_mode: u32,
     /// Connections the kernel queues.
     pub backlog: u32,
+}
+
+/// Files of rules, read with [`crate::hba::Rules::load`] and [`crate::hba::Maps::load`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hba {
+    /// Rules as in `pg_hba.conf`.
+    pub rules: PathBuf,
+    /// Maps as in `pg_ident.conf`.
+    pub maps: Option<PathBuf>,
+}
+
+/// What slows down those who guess passwords, for each address of clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoginLimits {
+    /// Failures that cost nothing.
+    pub free_failures: u32,
+    /// Delay of the first failure after those; `None` means no delays.
+    pub failure_delay: Option<Duration>,
+    /// Longest delay, and the time after which a failure is forgotten.
+    pub failure_delay_max: Duration,
+    /// Clients that may be logging in at once.
+    pub per_address: Option<u32>,
+}
+
+/// How the password of a user is found who is not in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthQuery {
+    /// The database that the client asks for.
+    pub database: String,
+    /// User of the configuration that runs the query.
+    pub user: String,
+    /// Database of the configuration that it runs in.
+    pub runs_in: String,
+    /// The query; `$1` is the name of the user.
+    pub query: String,
 }
 
 /// TLS towards clients.

@@ -10,6 +10,12 @@ pub(crate) const UNSUPPORTED: &[(&str, &[&str])] = &[
     (
         "general",
         &[
+            "auth_dbname",
+            "auth_failure_delay",
+            "auth_failure_delay_max",
+            "auth_failure_free",
+            "auth_query",
+            "auth_user",
             "ban_replica_lag",
             "ban_replica_lag_bytes",
             "ban_timeout",
@@ -36,6 +42,7 @@ pub(crate) const UNSUPPORTED: &[(&str, &[&str])] = &[
             "lsn_check_delay",
             "lsn_check_interval",
             "lsn_check_timeout",
+            "max_logins_per_address",
             "mirror_exposure",
             "mirror_queue",
             "omnisharded_sticky",
@@ -80,6 +87,9 @@ pub(crate) const UNSUPPORTED: &[(&str, &[&str])] = &[
     (
         "databases",
         &[
+            "auth_dbname",
+            "auth_query",
+            "auth_user",
             "role",
             "shard",
             "lb_weight",

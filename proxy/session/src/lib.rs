@@ -6,6 +6,7 @@
 
 mod active;
 pub mod client;
+pub mod guard;
 pub mod handle;
 pub mod insight;
 pub mod login;

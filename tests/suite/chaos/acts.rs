@@ -7,7 +7,7 @@ use pgdog_tests::message::encode_all;
 use pgdog_tests::{Message, RawClient};
 
 use super::client::{Client, Gone, failure, firsts};
-use super::dice::Dice;
+use crate::dice::Dice;
 
 /// Does one thing of those that a client does.
 pub(super) fn act(client: &mut Client, dice: &mut Dice) -> Result<(), Gone> {

@@ -8,7 +8,7 @@ use pgdog_tests::{Frame, Message, RawClient, Received};
 
 use super::World;
 use super::acts;
-use super::dice::Dice;
+use crate::dice::Dice;
 
 /// An answer that takes longer will never come: longer than any timeout of the proxy together with a restart of Postgres.
 const PATIENCE: Duration = Duration::from_secs(45);

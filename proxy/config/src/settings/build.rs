@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Admin, ClientTimeouts, ClientTls, Dedup, Listen, Log, Peer, Settings, Tcp, pools};
+use super::{
+    Admin, ClientTimeouts, ClientTls, Dedup, Hba, Listen, Log, LoginLimits, Peer, Settings, Tcp,
+    auth_query, pools,
+};
 use crate::Config;
-use crate::modes::{AuthType, Role, TlsMode};
+use crate::modes::{AuthType, ClientAuth, Role, TlsMode};
 use crate::problem::{Problem, ProblemCode, Problems, Severity};
 use crate::unsupported;
 
@@ -42,7 +45,16 @@ pub(super) fn build(config: &Config) -> Result<(Settings, Vec<Problem>), Problem
     let settings = Settings {
         listen: listen(&mut report),
         workers: general.workers.max(1),
-        auth: general.auth_type,
+        // Where rules choose the method there is none for all; nobody may get by with less than this one.
+        auth: general.auth_type.method().unwrap_or(AuthType::Scram),
+        hba: hba(&mut report),
+        login_limits: LoginLimits {
+            free_failures: general.auth_failure_free,
+            failure_delay: limit(general.auth_failure_delay),
+            failure_delay_max: millis(general.auth_failure_delay_max),
+            per_address: count(general.max_logins_per_address),
+        },
+        auth_queries: auth_query::all(&mut report),
         plain_without_tls: general.plain_without_tls,
         client_tls: client_tls(&mut report),
         timeouts: ClientTimeouts {
@@ -214,7 +226,7 @@ fn auth(report: &mut Report<'_>) {
         report.error("admin.password", ProblemCode::BadValue, message);
     }
     let general = &config.general;
-    if general.auth_type == AuthType::Plain
+    if general.auth_type == ClientAuth::Plain
         && !general.plain_without_tls
         && general.tls_certificate.is_none()
     {
@@ -222,6 +234,30 @@ fn auth(report: &mut Report<'_>) {
             "plain needs TLS, so nobody can log in: set tls_certificate or plain_without_tls";
         report.warning("general.auth_type", ProblemCode::Conflict, message);
     }
+}
+
+fn hba(report: &mut Report<'_>) -> Option<Hba> {
+    let general = &report.config.general;
+    let rules = path(general.auth_hba_file.as_ref());
+    let maps = path(general.auth_ident_file.as_ref());
+    if general.auth_type != ClientAuth::Hba {
+        for (key, file) in [("auth_hba_file", &rules), ("auth_ident_file", &maps)] {
+            if file.is_some() {
+                let message = "only looked at with auth_type = \"hba\"";
+                report.warning(&format!("general.{key}"), ProblemCode::Conflict, message);
+            }
+        }
+        return None;
+    }
+    let Some(rules) = rules else {
+        let message = "hba needs auth_hba_file";
+        report.error("general.auth_type", ProblemCode::Conflict, message);
+        return None;
+    };
+    // A warning would not do: whom a rule rejects would get in with a password.
+    let message = "hba is not supported by this version yet";
+    report.error("general.auth_type", ProblemCode::NotImplemented, message);
+    Some(Hba { rules, maps })
 }
 
 fn server_tls(report: &mut Report<'_>) {

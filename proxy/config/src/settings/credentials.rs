@@ -8,8 +8,13 @@ use crate::users;
 /// Reports what is wrong with the ways a user may log in.
 pub(super) fn check(report: &mut Report<'_>, index: usize, user: &users::User) {
     let general = &report.config.general;
-    let auth = user.auth_type.unwrap_or(general.auth_type);
+    let general_method = general.auth_type.method();
+    let auth = general_method.map(|method| user.auth_type.unwrap_or(method));
     let path = |key: &str| format!("users[{index}].{key}");
+    if user.auth_type.is_some() && general_method.is_none() {
+        let message = "not looked at: general.auth_type is hba, so the rules choose the method";
+        report.warning(&path("auth_type"), ProblemCode::Conflict, message);
+    }
     let verifier = user.password_hash.as_ref();
     if let Some(hash) = verifier
         && !is_scram_verifier(hash.reveal())
@@ -20,12 +25,13 @@ pub(super) fn check(report: &mut Report<'_>, index: usize, user: &users::User) {
     let passwords = passwords(user);
     let certificate_only =
         user.identity.is_some() && user.tls_client_certificate_required.unwrap_or(true);
-    if auth == AuthType::Md5 && passwords.is_empty() && verifier.is_some() {
+    if auth == Some(AuthType::Md5) && passwords.is_empty() && verifier.is_some() {
         let message = "auth_type md5 needs the password itself, a verifier is for scram and plain";
         report.error(&path("password_hash"), ProblemCode::Conflict, message);
     } else if passwords.is_empty()
         && verifier.is_none()
-        && auth != AuthType::Trust
+        // Rules may let in a user without a password.
+        && !matches!(auth, None | Some(AuthType::Trust))
         && !certificate_only
     {
         let message = format!(

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::lines;
-use crate::{AuthType, Config, PoolerMode, ProblemCode, Role, Secret, Settings, Severity, Source};
+use crate::{
+    ClientAuth, Config, PoolerMode, ProblemCode, Role, Secret, Settings, Severity, Source,
+};
 
 fn no_environment(_: &str) -> Option<String> {
     None
@@ -204,7 +206,7 @@ fn the_environment_fills_what_the_file_leaves_open() {
     );
     assert_eq!(
         (general.auth_type, general.log_connections),
-        (AuthType::Md5, false)
+        (ClientAuth::Md5, false)
     );
     assert_eq!(
         (general.query_timeout, general.client_login_timeout),

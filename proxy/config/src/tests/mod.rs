@@ -1,5 +1,6 @@
 //! Tests of the crate as a whole.
 
+mod auth;
 mod keys;
 mod loading;
 mod meaning;

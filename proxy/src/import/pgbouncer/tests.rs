@@ -1,4 +1,4 @@
-use pgdog_config::{AuthType, Config, PoolerMode, Settings as Meant, TlsMode};
+use pgdog_config::{AuthType, ClientAuth, Config, PoolerMode, Settings as Meant, TlsMode};
 
 use super::*;
 
@@ -57,7 +57,7 @@ fn the_packaged_file_becomes_a_configuration_that_starts() {
     );
     assert_eq!(
         (general.auth_type, general.pooler_mode),
-        (AuthType::Md5, PoolerMode::Session)
+        (ClientAuth::Md5, PoolerMode::Session)
     );
     // Nobody wrote these: they are PgBouncer's defaults.
     assert_eq!((general.default_pool_size, general.min_pool_size), (20, 0));
@@ -298,7 +298,7 @@ fn each_secret_goes_where_it_can_be_used() {
     let none = ("none".to_owned(), None, false, None);
 
     let (of_md5, config) = by("md5");
-    assert_eq!(config.general.auth_type, AuthType::Md5);
+    assert_eq!(config.general.auth_type, ClientAuth::Md5);
     assert_eq!(
         seen(&config),
         [plain(None), hashed(None), scram(Some(AuthType::Scram))]
@@ -320,20 +320,20 @@ fn each_secret_goes_where_it_can_be_used() {
     );
 
     let (_, config) = by("trust");
-    assert_eq!(config.general.auth_type, AuthType::Trust);
+    assert_eq!(config.general.auth_type, ClientAuth::Trust);
     assert_eq!(
         seen(&config),
         [plain(None), hashed(None), scram(None), none]
     );
 
     let (of_hba, config) = by("hba");
-    assert_eq!(config.general.auth_type, AuthType::Md5);
+    assert_eq!(config.general.auth_type, ClientAuth::Md5);
     noted(&of_hba, "pgbouncer.ini:2: auth_type:", "NOT TAKEN OVER");
 
     let (_, config) = by("plain");
     assert_eq!(
         (config.general.auth_type, config.general.plain_without_tls),
-        (AuthType::Plain, true)
+        (ClientAuth::Plain, true)
     );
     assert_eq!(seen(&config)[1], hashed(Some(AuthType::Md5)));
 

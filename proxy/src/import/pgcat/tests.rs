@@ -1,4 +1,4 @@
-use pgdog_config::{AuthType, Config, PoolerMode, Role, TlsMode, json_schema, modes};
+use pgdog_config::{AuthType, ClientAuth, Config, PoolerMode, Role, TlsMode, json_schema, modes};
 
 use super::*;
 
@@ -57,7 +57,7 @@ fn a_file_with_every_key_becomes_a_configuration_that_starts() {
     );
     assert_eq!(
         (general.tls_verify, general.auth_type),
-        (TlsMode::VerifyFull, AuthType::Md5)
+        (TlsMode::VerifyFull, ClientAuth::Md5)
     );
     assert_eq!(
         general.load_balancing_strategy,

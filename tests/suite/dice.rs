@@ -2,11 +2,11 @@
 
 /// A splitmix64 generator.
 #[derive(Debug, Clone)]
-pub(super) struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
     /// The sequence of one thread of a run.
-    pub(super) fn new(seed: u64, thread: u64) -> Self {
+    pub(crate) fn new(seed: u64, thread: u64) -> Self {
         let mut dice = Self(seed ^ thread.wrapping_mul(0xa076_1d64_78bd_642f));
         dice.next();
         dice
@@ -21,17 +21,17 @@ impl Dice {
     }
 
     /// From 0 up to, not including, `limit`.
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 
     /// True once in so many times.
-    pub(super) fn one_in(&mut self, times: u64) -> bool {
+    pub(crate) fn one_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }
 
     /// Bytes of any kind.
-    pub(super) fn bytes(&mut self, count: u64) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, count: u64) -> Vec<u8> {
         (0..count).map(|_| self.next() as u8).collect()
     }
 }

@@ -1,0 +1,108 @@
+//! Rules, queries for passwords, and what slows guessing down.
+
+use std::time::Duration;
+
+use super::{errors, settings, warnings};
+use crate::{AuthQuery, AuthType, LoginLimits, ProblemCode};
+
+const DATABASES: &str =
+    "[[databases]]\nname = \"a\"\nhost = \"h\"\n[[databases]]\nname = \"b\"\nhost = \"h\"\n";
+const USER: &str = "[[users]]\nname = \"reader\"\npassword = \"p\"\nall_databases = true\n";
+
+#[test]
+fn rules_that_nobody_asks_yet_are_refused_rather_than_passed_over() {
+    let general = "[general]\nauth_type = \"hba\"\nauth_hba_file = \"f\"\n";
+    let users = "[[users]]\nname = \"a\"\n";
+    assert_eq!(
+        errors(&format!("{general}{DATABASES}"), users),
+        ["pgdog.toml:2: general.auth_type: hba is not supported by this version yet"],
+        "and a user needs no password, since rules may ask for none"
+    );
+}
+
+#[test]
+fn rules_and_their_file_need_each_other() {
+    let without = "[general]\nauth_type = \"hba\"\n";
+    assert_eq!(
+        errors(without, ""),
+        ["pgdog.toml:2: general.auth_type: hba needs auth_hba_file"]
+    );
+    let unused = "[general]\nauth_hba_file = \"f\"\nauth_ident_file = \"g\"\n";
+    let told = warnings(unused, "");
+    let paths: Vec<_> = told.iter().map(|problem| problem.path.as_str()).collect();
+    assert_eq!(paths, ["general.auth_hba_file", "general.auth_ident_file"]);
+    let settings = settings(unused, "");
+    assert_eq!((settings.auth, settings.hba), (AuthType::Scram, None));
+}
+
+#[test]
+fn a_method_of_a_user_is_not_looked_at_beside_rules() {
+    let pgdog = format!("[general]\nauth_type = \"hba\"\n{DATABASES}");
+    let users = format!("{USER}auth_type = \"trust\"\n");
+    let problems = crate::Settings::build(&crate::Config::from_toml(&pgdog, &users).unwrap());
+    let told = problems.unwrap_err().to_string();
+    assert!(told.contains("users[0].auth_type: not looked at"), "{told}");
+}
+
+#[test]
+fn a_database_wins_over_general_in_its_query() {
+    let general = "[general]\nauth_user = \"reader\"\nauth_dbname = \"b\"\n";
+    let first = "[[databases]]\nname = \"a\"\nhost = \"h\"\nauth_query = \"select f($1)\"\nauth_dbname = \"a\"\n";
+    let others = "[[databases]]\nname = \"b\"\nhost = \"h\"\n[[databases]]\nname = \"c\"\nhost = \"h\"\nauth_user = \"\"\n";
+    let pgdog = format!("{general}{first}{others}");
+    let queries = settings(&pgdog, USER).auth_queries;
+    assert_eq!(
+        queries[0],
+        AuthQuery {
+            database: "a".to_owned(),
+            user: "reader".to_owned(),
+            runs_in: "a".to_owned(),
+            query: "select f($1)".to_owned(),
+        }
+    );
+    assert_eq!(
+        (queries[1].database.as_str(), queries[1].runs_in.as_str()),
+        ("b", "b")
+    );
+    assert!(queries[1].query.contains("pg_catalog.pg_authid"));
+    assert_eq!(queries.len(), 2, "c switches it off");
+    assert!(settings(DATABASES, USER).auth_queries.is_empty());
+    let told = warnings(&pgdog, USER);
+    assert!(
+        told.iter()
+            .all(|problem| problem.code == ProblemCode::NotImplemented),
+        "{told:?}"
+    );
+    assert!(!told.is_empty());
+}
+
+#[test]
+fn a_query_names_what_exists() {
+    let general = "[general]\nauth_user = \"nobody\"\nauth_query = \"select 1\"\n";
+    let database = "[[databases]]\nname = \"a\"\nhost = \"h\"\n[[databases]]\nname = \"b\"\nhost = \"h\"\nauth_user = \"reader\"\nauth_dbname = \"x\"\nauth_query = \"select $1\"\n";
+    assert_eq!(
+        errors(&format!("{general}{database}"), USER),
+        [
+            "pgdog.toml:2: general.auth_user: no user \"nobody\" in [[users]] to run auth_query",
+            "pgdog.toml:3: general.auth_query: needs $1 in place of the name of the user",
+            "pgdog.toml:11: databases[1].auth_dbname: no database \"x\" in [[databases]]",
+        ]
+    );
+}
+
+#[test]
+fn limits_of_logins_have_defaults_and_can_be_switched_off() {
+    let limits = settings("", "").login_limits;
+    assert_eq!(
+        limits,
+        LoginLimits {
+            free_failures: 10,
+            failure_delay: Some(Duration::from_millis(500)),
+            failure_delay_max: Duration::from_secs(30),
+            per_address: None,
+        }
+    );
+    let general = "[general]\nauth_failure_delay = 0\nmax_logins_per_address = 5\n";
+    let limits = settings(general, "").login_limits;
+    assert_eq!((limits.failure_delay, limits.per_address), (None, Some(5)));
+}
