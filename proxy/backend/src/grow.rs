@@ -47,11 +47,7 @@ impl Pool {
                     Ok(()) => {
                         state.total += 1;
                         state.connecting += 1;
-                        Permit {
-                            pool: Arc::downgrade(self),
-                            budgets,
-                            worker,
-                        }
+                        Permit::new(self, budgets, worker)
                     }
                     Err(refused) => {
                         let total = state.staying();
@@ -165,11 +161,7 @@ impl Pool {
             }
             state.total += 1;
             state.connecting += 1;
-            Permit {
-                pool: Arc::downgrade(self),
-                budgets,
-                worker,
-            }
+            Permit::new(self, budgets, worker)
         };
         tokio::spawn(open(self.clone(), permit, worker));
     }

@@ -25,6 +25,9 @@ use crate::wait::Waiter;
 /// so the order of arrival is kept within each worker exactly and between workers up to this many places.
 const LOCAL_PREFERENCE: u64 = 32;
 
+/// A connection used within this time, ms, needs no check, unless `healthcheck_interval` is shorter.
+const FRESH: u64 = 500;
+
 /// One pool.
 #[derive(Debug)]
 pub struct Pool {
@@ -95,20 +98,31 @@ pub struct Permit {
     pub(crate) budgets: Vec<Arc<Budget>>,
     /// The worker that the connection belongs to.
     pub(crate) worker: usize,
+    /// Its connection has been told to go.
+    going: bool,
 }
 
 impl Permit {
-    /// Its connection has been told to go: the place is taken until it has gone, and counts for nothing else.
-    pub(crate) fn going(&self) {
-        if let Some(pool) = self.pool.upgrade() {
-            pool.lock().closing += 1;
+    /// A place that was taken in `pool` and in `budgets`.
+    pub(crate) fn new(pool: &Arc<Pool>, budgets: Vec<Arc<Budget>>, worker: usize) -> Self {
+        Self {
+            pool: Arc::downgrade(pool),
+            budgets,
+            worker,
+            going: false,
         }
     }
 
-    /// Frees the place of a connection that was [`Permit::going`].
-    pub(crate) fn gone(self) {
+    /// Its connection has been told to go: the place is taken until it has gone, and counts for nothing else.
+    pub(crate) fn going(&mut self) {
         if let Some(pool) = self.pool.upgrade() {
-            pool.lock().closing -= 1;
+            self.going_from(&mut pool.lock());
+        }
+    }
+
+    fn going_from(&mut self, state: &mut State) {
+        if !std::mem::replace(&mut self.going, true) {
+            state.closing += 1;
         }
     }
 }
@@ -119,7 +133,11 @@ impl Drop for Permit {
             budget.release();
         }
         if let Some(pool) = self.pool.upgrade() {
-            pool.lock().total -= 1;
+            {
+                let mut state = pool.lock();
+                state.total -= 1;
+                state.closing -= u32::from(self.going);
+            }
             for budget in &self.budgets {
                 budget.wake_starved(&pool, self.worker);
             }
@@ -350,6 +368,15 @@ impl Pool {
         }
     }
 
+    /// Whether a connection was in use a moment ago, so that it needs no check.
+    #[must_use]
+    pub fn is_fresh(&self, server: &Server) -> bool {
+        let now = self.clock.now();
+        let interval = self.lock().settings.healthcheck_interval;
+        let limit = interval.map_or(FRESH, |i| FRESH.min(i.as_millis() as u64));
+        now == server.used || now.saturating_sub(server.used) < limit
+    }
+
     /// Gives a connection back. It must be at rest, and nobody's: the next client gets it as it is.
     #[inline]
     pub fn release(self: &Arc<Self>, mut server: Box<Server>) {
@@ -359,16 +386,16 @@ impl Pool {
         server.used = self.clock.now();
         server.handle.does(ServerState::Idle, 0, server.used);
         let surplus = state.staying() > state.settings.size && state.waiters == 0;
-        if state.closed
+        let spent = state.closed
             || surplus
             || server.generation != state.generation
-            || server.expires.is_some_and(|at| at <= server.used)
-        {
-            drop(state);
-            server.close();
-            return;
-        }
-        if !state.budgets.is_empty() && state.budgets.iter().any(|b| b.owes(state.staying())) {
+            || server.expires.is_some_and(|at| at <= server.used);
+        let owed = || state.budgets.iter().any(|b| b.owes(state.staying()));
+        if spent || !state.budgets.is_empty() && owed() {
+            // Counted out under the same lock: of two that come back at once, only one is above the size.
+            if let Some(permit) = &mut server.permit {
+                permit.going_from(&mut state);
+            }
             drop(state);
             server.close();
             return;

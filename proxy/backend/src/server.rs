@@ -302,7 +302,7 @@ impl Server {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let _ = self.stream.poll_write_slice(&mut cx, &out);
         let _ = self.stream.poll_flush_all(&mut cx);
-        if let (Some(permit), Ok(runtime)) =
+        if let (Some(mut permit), Ok(runtime)) =
             (self.permit.take(), tokio::runtime::Handle::try_current())
         {
             permit.going();
@@ -315,7 +315,7 @@ impl Server {
                 };
                 let _ = pgdog_net::timer::timeout(GOODBYE, gone).await;
                 drop(self);
-                permit.gone();
+                drop(permit);
             });
         }
     }

@@ -28,9 +28,6 @@ use crate::tally::Tally;
 /// A side is not read while this much waits to be written to the other.
 pub(crate) const HIGH: usize = 64 * 1024;
 
-/// A connection used within this time, ms, needs no check.
-const FRESH: u64 = 500;
-
 /// Something that moving bytes cannot do.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -407,7 +404,7 @@ impl Active {
                 Poll::Ready(match result {
                     Ok(mut server) => {
                         // Fresh from another client of this worker: nothing to move and nothing to check.
-                        let fresh = client.runtime.clock.now().saturating_sub(server.used) < FRESH;
+                        let fresh = client.pool().is_fresh(&server);
                         if fresh && server.worker == client.worker && server.still_idle(cx) {
                             Ok(server)
                         } else {

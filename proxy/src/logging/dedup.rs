@@ -83,7 +83,7 @@ impl Dedup {
                 self.changed.notified().await;
                 continue;
             };
-            tokio::time::sleep(limit.window.clamp(STEPS[1], STEPS[0])).await;
+            pgdog_net::timer::sleep(limit.window.clamp(STEPS[1], STEPS[0])).await;
             let now = Instant::now();
             let over = self
                 .state()
@@ -347,7 +347,7 @@ mod tests {
             runtime.block_on(async {
                 tokio::select! {
                     () = dedup.tell_repetitions() => {}
-                    () = async { while !told() { tokio::time::sleep(window).await } } => {}
+                    () = async { while !told() { pgdog_net::timer::sleep(window).await } } => {}
                 }
             });
         });
