@@ -248,7 +248,8 @@ impl<'a> Rewriter<'a> {
         };
         // It may end in a comment.
         make.extend_from_slice(b"\n;");
-        let longer = identifier.len() as isize - site.written.len() as isize;
+        let written = chars(&text[site.written.clone()]);
+        let longer = identifier.len() as isize - written as isize;
         let name_at = statement.name_at.unwrap_or(0);
         self.put_in(
             text,
