@@ -341,6 +341,13 @@ impl Active {
                 .as_ref()
                 .is_none_or(|s| s.owed.is_empty() || s.owed.copy_in)
             {
+                // Meanwhile it may leave.
+                if self.leaving == Leaving::No
+                    && self.cin.len() < HIGH
+                    && self.read_client(client, cx)?
+                {
+                    cx.waker().wake_by_ref();
+                }
                 return Ok(false);
             }
             self.barrier = false;
@@ -366,6 +373,15 @@ impl Active {
         if self.waiting.is_some() || self.barrier || self.leaving != Leaving::No {
             return Ok(false);
         }
+        let came = self.read_client(client, cx)?;
+        if came {
+            self.requests(client, cx)?;
+        }
+        Ok(came)
+    }
+
+    /// Reads from the client, without looking at what comes. Says whether something came; its end is noted.
+    fn read_client(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Result<bool, Event> {
         self.cin.reserve(buffer::SIZE / 4);
         let read = poll_read_buf(Pin::new(&mut client.stream), cx, &mut self.cin.bytes);
         client.listening = listens(&read);
@@ -382,7 +398,6 @@ impl Active {
             }
             Poll::Ready(Ok(count)) => {
                 self.tally.received += count as u64;
-                self.requests(client, cx)?;
                 Ok(true)
             }
             Poll::Ready(Err(error)) => Err(Event::ClientBroke(error)),
