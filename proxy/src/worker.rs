@@ -68,10 +68,10 @@ async fn serve(
     tokio::spawn(tick(index, runtime.clone(), ticks));
     while let Some(connection) = accepted.recv().await {
         let loaded = Loaded(load.clone());
-        let runtime = runtime.clone();
+        // The phases after one another, each boxed: an idle client's task stays as small as the last one needs.
+        let admitted = Box::pin(admit(connection, index, runtime.clone()));
         tokio::spawn(async move {
-            // The phases after one another, each boxed: an idle client's task stays as small as the last one needs.
-            let client = Box::pin(admit(connection, index, runtime)).await;
+            let client = admitted.await;
             if let Some((client, peer)) = client {
                 let log = client.log_line(peer);
                 let ended = client.run().await;

@@ -605,11 +605,16 @@ impl Active {
     }
 
     /// Notes what the client does, for timeouts and views.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn note(&mut self, client: &Client, doing: Doing) {
-        if self.doing == doing {
-            return;
+        if self.doing != doing {
+            self.turn(client, doing);
         }
+    }
+
+    /// From now on the client does something else.
+    #[inline(never)]
+    fn turn(&mut self, client: &Client, doing: Doing) {
         let (now, exact) = (client.runtime.clock.now(), client.runtime.clock.precise());
         let handle = &client.registered.handle;
         let counters = client.pool().counters.of(client.worker);

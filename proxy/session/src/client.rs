@@ -119,8 +119,8 @@ impl Client {
         polled
     }
 
-    /// Serves the client to its end, and tells how it ended.
-    pub async fn run(mut self) -> Ended {
+    /// Serves the client to its end, and tells how it ended. Boxed, because a future holds what it is given twice.
+    pub async fn run(mut self: Box<Self>) -> Ended {
         poll_fn(|cx| {
             self.registered.handle.listen(cx.waker());
             Poll::Ready(())

@@ -305,6 +305,7 @@ impl Active {
             }
             return Ok(self.as_it_is(b'B', len));
         };
+        let spans = (names.portal.len(), names.statement.len());
         let statement = if names.statement.is_empty() {
             match client
                 .statements
@@ -346,26 +347,22 @@ impl Active {
             }
         }
         self.ensure(client, &statement);
-        self.write_bind(len, &statement);
+        self.write_bind(len, spans, &statement);
         Ok(Step::Next)
     }
 
     /// Writes the Bind with our name for the statement; parameters pass as they come.
-    fn write_bind(&mut self, len: usize, statement: &Statement) {
-        let data = self.cin.data();
-        let there = data.len().min(len);
-        let Some(names) = BindNames::read(&data[frame::HEADER..there]) else {
-            return;
-        };
-        let spent = frame::HEADER + names.len;
-        let length = (len - 1 - names.statement.len() + statement.name.len()) as u32;
+    fn write_bind(&mut self, len: usize, (portal, name): (usize, usize), statement: &Statement) {
+        // The portal's name passes with its NUL, and so does the NUL of the statement's.
+        let names = frame::HEADER..frame::HEADER + portal + 1;
+        let spent = names.end + name;
+        let length = (len - 1 - name + statement.name.len()) as u32;
         let out = &mut self.sout.bytes;
+        out.reserve(spent + statement.name.len());
         out.push(b'B');
         out.extend_from_slice(&length.to_be_bytes());
-        out.extend_from_slice(names.portal);
-        out.push(0);
+        out.extend_from_slice(&self.cin.data()[names]);
         out.extend_from_slice(&statement.name);
-        out.push(0);
         self.cin.consume(spent);
         if let Some(server) = &mut self.server {
             server.owed.push(Expect::Bind(Some(statement.id)));
