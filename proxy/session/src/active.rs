@@ -42,8 +42,11 @@ pub(crate) enum Event {
     Params,
     /// The server began with other settings than the client's own, and the mode asks for those.
     Rebase,
-    /// The client asks for the sequence values of its session for the first time.
-    CleanSequences,
+    /// The server is to forget the sequence values that others have drawn, as [`Active::sequences`] says.
+    CleanSequences {
+        /// Because the client asks for those of its session, which it keeps from then on.
+        asks: bool,
+    },
     /// No connection could be had.
     CheckoutFailed(Box<CheckoutError>),
     /// The server is at rest, and its session may have changed.
@@ -459,7 +462,12 @@ impl Active {
             server.params = client.params.clone();
         }
         self.server = Some(server);
-        if same { Ok(()) } else { Err(Event::Params) }
+        // A client that asked with its login to keep its server gets it without sequence values of others.
+        if same && !client.reasons.any() {
+            Ok(())
+        } else {
+            Err(Event::Params)
+        }
     }
 
     /// Asks for a connection; `false` when it must be waited for.

@@ -19,6 +19,7 @@ mod relay;
 pub mod replication;
 mod requests;
 pub mod runtime;
+mod sequences;
 mod settle;
 mod statements;
 mod tally;

@@ -11,8 +11,9 @@ use pgdog_wire::{frame, frontend};
 
 use crate::active::{Active, Event};
 use crate::client::Client;
-use crate::naming::{must_not_change, stores_names};
+use crate::naming::{executed, must_not_change, stores_names};
 use crate::requests::{NAMES_MAX, READ_MAX, Step, no_transactions};
+use crate::sequences::Values;
 
 impl Active {
     pub(crate) fn parse(
@@ -40,8 +41,12 @@ impl Active {
         let named = !parse.name.is_empty();
         match level {
             PreparedLevel::Disabled if named => {
+                let found = effects(parse.query);
+                if self.sequences(client, found)? == Values::Mixed {
+                    return Ok(self.refuse_sequences(client, len, false));
+                }
                 client.reasons.put(Reasons::FOREVER, true);
-                self.note_effects(client, effects(parse.query))?;
+                self.note_effects(client, found)?;
                 Ok(self.as_it_is(b'P', len))
             }
             PreparedLevel::Extended | PreparedLevel::Full if !named => {
@@ -93,11 +98,6 @@ impl Active {
         if found.any(Effects::BEGINS) && self.mode == PoolerMode::Statement {
             return Err(Event::Refuse(Box::new(no_transactions())));
         }
-        let rests = self.server.as_ref().is_some_and(|s| s.owed.at_rest());
-        if found.any(Effects::SEQUENCES) && rests && !client.reasons.any() {
-            // The message is looked at again after that.
-            return Err(Event::CleanSequences);
-        }
         self.pin_now(client, found);
         let found = if found.any(Effects::ONE_SETTING) {
             found.with(Effects::SETTINGS)
@@ -110,9 +110,15 @@ impl Active {
 
     /// An unnamed Parse is passed on, and remembered in case it is used again on another server.
     fn parse_unnamed(&mut self, client: &mut Client, len: usize) -> Result<Step, Event> {
+        let found = Parse::read(&self.cin.data()[frame::HEADER..len]).map_or(Effects::NONE, |p| {
+            let found = effects(p.query);
+            found.with(executed(client, p.query, found))
+        });
+        if found != Effects::NONE {
+            // Only what can be done before the batch begins: a question that comes too late fails with its Bind.
+            self.sequences(client, found)?;
+        }
         let message = &self.cin.data()[..len];
-        let found =
-            Parse::read(&message[frame::HEADER..]).map_or(Effects::NONE, |p| effects(p.query));
         let token = client.next_token();
         client
             .statements()
@@ -140,10 +146,10 @@ impl Active {
         let Some(parse) = Parse::read(&self.cin.data()[frame::HEADER..len]) else {
             return Ok(self.as_it_is(b'P', len));
         };
+        let named = !parse.name.is_empty();
         let Some(server) = &mut self.server else {
             return Ok(Step::Wait);
         };
-        let named = !parse.name.is_empty();
         if named
             && let Some(existing) = client
                 .statements
@@ -172,11 +178,13 @@ impl Active {
                 .get(parse.query, parse.types, client.params.scope(), || {
                     effects(parse.query).bits()
                 });
-        let asks = Effects::from_bits(statement.effects).any(Effects::SEQUENCES);
-        if asks && server.owed.at_rest() && !client.reasons.any() {
-            // What others have drawn is forgotten before the batch begins: its Bind comes too late for that.
-            return Err(Event::CleanSequences);
+        if statement.effects != 0 {
+            // Only what can be done before the batch begins: a question that comes too late fails with its Bind.
+            self.sequences(client, Effects::from_bits(statement.effects))?;
         }
+        let Some(server) = &mut self.server else {
+            return Ok(Step::Wait);
+        };
         if Effects::from_bits(statement.effects).any(Effects::NAMES_STATEMENT) {
             let found = stores_names(server, client, &statement.text, &mut self.sout.bytes);
             self.effects = self.effects.with(found);
@@ -313,9 +321,13 @@ impl Active {
             {
                 Some(stored) => stored,
                 None => {
-                    self.ensure_unnamed(client);
                     let found = client.statements.as_ref().map_or(0, |s| s.unnamed_effects);
-                    self.note_effects(client, Effects::from_bits(found))?;
+                    let found = Effects::from_bits(found);
+                    if found != Effects::NONE && self.sequences(client, found)? == Values::Mixed {
+                        return Ok(self.refuse_sequences(client, len, false));
+                    }
+                    self.ensure_unnamed(client);
+                    self.note_effects(client, found)?;
                     return Ok(self.as_it_is(b'B', len));
                 }
             }
@@ -339,6 +351,9 @@ impl Active {
         }
         if statement.effects != 0 {
             let found = Effects::from_bits(statement.effects);
+            if self.sequences(client, found)? == Values::Mixed {
+                return Ok(self.refuse_sequences(client, len, false));
+            }
             self.note_custom(&statement.text, found);
             self.note_effects(client, found)?;
             if found.any(Effects::NAMES_STATEMENT) {

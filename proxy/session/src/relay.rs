@@ -209,6 +209,7 @@ impl Active {
     fn completed(&mut self, client: &mut Client, tag: &[u8]) -> bool {
         if matches!(tag, b"DISCARD SEQUENCES" | b"DISCARD ALL") {
             client.reasons.put(Reasons::SEQUENCE, false);
+            self.effects = self.effects.with(Effects::OWN_SEQUENCES);
         }
         match tag {
             b"DEALLOCATE ALL" | b"DISCARD ALL" if self.mode != PoolerMode::Session => {

@@ -14,6 +14,7 @@ use pgdog_wire::{ErrorResponse, Header, frame, frontend, sqlstate};
 use crate::active::{Active, Event, Holding, Leaving, Passing, Pending};
 use crate::client::Client;
 use crate::handle::Doing;
+use crate::sequences::Values;
 
 /// A Query or Parse up to this size is looked at whole; a larger one passes by unread, and counts as one that may do anything.
 pub(crate) const READ_MAX: usize = 1024 * 1024;
@@ -272,11 +273,11 @@ impl Active {
             return Err(Event::Refuse(Box::new(no_transactions())));
         }
         let alone = self.server.as_ref().is_some_and(|s| s.owed.at_rest());
-        if found.any(Effects::SEQUENCES) && alone && !client.reasons.any() {
-            return Err(Event::CleanSequences);
-        }
         let text =
             String::from_utf8_lossy(query_text(self.body(len)).unwrap_or_default()).into_owned();
+        if self.sequences(client, found)? == Values::Mixed {
+            return Ok(self.refuse_sequences(client, len, true));
+        }
         self.note_custom(text.as_bytes(), found);
         self.effects = self.effects.with(found);
         self.pin_now(client, found);

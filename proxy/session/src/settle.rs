@@ -21,7 +21,7 @@ use crate::recover;
 use crate::relay::ASKS;
 
 /// Limit for the proxy's own questions to a server.
-const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The setting by which a client asks for a server of its own.
 pub(crate) const PIN: &str = "pgdog.pin";
 /// A client that does not take its last words within this time does not get them.
@@ -127,7 +127,7 @@ impl Active {
             Event::Params => self.sync_params(client).await,
             Event::CheckoutFailed(error) => self.checkout_failed(client, &error).await,
             Event::Settle => self.settle(client).await,
-            Event::CleanSequences => self.clean_sequences(client).await,
+            Event::CleanSequences { asks } => self.clean_sequences(client, asks).await,
             Event::Rebase => self.rebase(client).await,
             Event::ClientLeft => {
                 self.abandon(client);
@@ -173,6 +173,10 @@ impl Active {
         };
         client.runtime.metrics.count(|m| &m.param_syncs);
         match server.set_params(&client.params.clone(), ASK_TIMEOUT).await {
+            // Asked for with the login: the server is the client's from its first statement on.
+            Ok(()) if client.reasons.any() && !self.counted => {
+                self.clean_sequences(client, false).await
+            }
             Ok(()) => Ok(()),
             Err(ServerError::Refused(_))
                 if self.server.as_ref().is_some_and(|s| s.params != s.base) =>
@@ -189,21 +193,6 @@ impl Active {
                     "The settings of this session could not be given to a server connection.",
                 );
                 self.refuse(client, response).await
-            }
-        }
-    }
-
-    /// Makes a server forget the sequence values that others have drawn, before this client asks for the last one.
-    async fn clean_sequences(&mut self, client: &mut Client) -> Result<(), Ended> {
-        client.reasons.put(Reasons::SEQUENCE, true);
-        let Some(server) = &mut self.server else {
-            return Ok(());
-        };
-        match server.query("DISCARD SEQUENCES", ASK_TIMEOUT).await {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                self.drop_server(client);
-                self.refuse(client, error.response()).await
             }
         }
     }
@@ -360,6 +349,10 @@ impl Active {
         }
         if holding {
             self.release_held();
+        }
+        if client.reasons.any() && !self.counted && !effects.any(Effects::OWN_SEQUENCES) {
+            self.clean_sequences(client, false).await?;
+            self.effects = Effects::NONE;
         }
         self.pass_notifications();
         self.count_pin(client).await
@@ -522,7 +515,11 @@ impl Active {
     }
 
     /// Tells the client why it must go. What was to be written before goes first, as long as it is whole messages.
-    async fn refuse(&mut self, client: &mut Client, error: ErrorResponse) -> Result<(), Ended> {
+    pub(crate) async fn refuse(
+        &mut self,
+        client: &mut Client,
+        error: ErrorResponse,
+    ) -> Result<(), Ended> {
         let torn = self.from_server.left > 0;
         client.runtime.metrics.error(error.code.as_bytes());
         self.abandon(client);
@@ -537,7 +534,7 @@ impl Active {
     }
 
     /// Closes the server's connection: its state is not known.
-    fn drop_server(&mut self, client: &Client) {
+    pub(crate) fn drop_server(&mut self, client: &Client) {
         if self.server.take().is_some() && std::mem::take(&mut self.counted) {
             client.pool().pinned.fetch_sub(1, Ordering::Relaxed);
         }
