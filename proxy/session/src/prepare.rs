@@ -1,8 +1,8 @@
 //! Prepared statements on their way to a server: the client's names become ours, and what a server lacks is put in first.
 
-use pgdog_backend::Expect;
 use pgdog_backend::probe::Reasons;
 use pgdog_backend::statements::Statement;
+use pgdog_backend::{Expect, Owed};
 use pgdog_config::{PoolerMode, PreparedLevel};
 use pgdog_sql::{Effects, effects};
 use pgdog_wire::backend::TransactionStatus;
@@ -70,8 +70,8 @@ impl Active {
         };
         if name.is_empty() {
             let token = client.next_token();
+            self.mark_unnamed(client);
             let statements = client.statements();
-            statements.unnamed_stored = None;
             statements.set_unnamed(&[], Effects::UNKNOWN.bits(), token);
             if let Some(server) = &mut self.server {
                 server.unnamed = token;
@@ -118,6 +118,7 @@ impl Active {
             // Only what can be done before the batch begins: a question that comes too late fails with its Bind.
             self.sequences(client, found)?;
         }
+        self.mark_unnamed(client);
         let message = &self.cin.data()[..len];
         let token = client.next_token();
         client
@@ -147,6 +148,10 @@ impl Active {
             return Ok(self.as_it_is(b'P', len));
         };
         let named = !parse.name.is_empty();
+        if named && self.unsure_of(client, parse.name) {
+            // The name may be free again, or not, when all is answered: an error takes back what it skips.
+            return Ok(self.wait_for_answers());
+        }
         let Some(server) = &mut self.server else {
             return Ok(Step::Wait);
         };
@@ -163,11 +168,12 @@ impl Active {
             }
             // PostgreSQL refuses to replace a statement: let the server say so.
             let (text, types) = (parse.query.to_vec(), parse.types.to_vec());
+            let name = parse.name.into();
             self.ensure(client, &existing);
             self.cin.consume(len);
             frontend::parse(&mut self.sout.bytes, &existing.name, &text, &types);
             if let Some(server) = &mut self.server {
-                server.owed.push(Expect::Parse(None));
+                server.owed.push(Expect::Taken(name));
             }
             return Ok(Step::Next);
         }
@@ -202,10 +208,16 @@ impl Active {
             && server.owed.status == TransactionStatus::Failed
             && !ends_transaction(parse.query)
         {
-            // The server refuses it in a failed transaction, under any name; the unnamed one is gone with that.
-            frontend::parse(&mut self.sout.bytes, b"", parse.query, parse.types);
-            server.owed.push(Expect::Parse(None));
-            server.unnamed = 0;
+            // The server refuses it in a failed transaction, under any name.
+            let name = if named { &*statement.name } else { b"" };
+            frontend::parse(&mut self.sout.bytes, name, parse.query, parse.types);
+            if named {
+                server.owed.push(Expect::Taken(parse.name.into()));
+            } else {
+                // The unnamed one is gone with that.
+                server.owed.push(Expect::Parse(None));
+                server.unnamed = 0;
+            }
         } else if known {
             server.owed.push(Expect::Fake(b'1'));
             client
@@ -227,6 +239,32 @@ impl Active {
         }
         self.cin.consume(len);
         Ok(Step::Next)
+    }
+
+    /// Before the unnamed statement changes: what is still owed may make the server skip that.
+    pub(crate) fn mark_unnamed(&mut self, client: &mut Client) {
+        if let Some(server) = &mut self.server
+            && !server.owed.is_empty()
+        {
+            client.statements().change_unnamed();
+            server.owed.push(Expect::MARK);
+        }
+    }
+
+    /// Whether the server's answers must tell first what is behind a name.
+    fn unsure_of(&self, client: &Client, name: &[u8]) -> bool {
+        let awaits = |unsure: fn(&Owed) -> bool| {
+            let owed = self.server.as_ref().map(|s| &s.owed);
+            owed.is_some_and(|owed| !owed.copy_in && unsure(owed))
+        };
+        if name.is_empty() {
+            return awaits(Owed::awaits_unnamed);
+        }
+        client
+            .statements
+            .as_ref()
+            .is_some_and(|s| s.unconfirmed(name))
+            && awaits(Owed::awaits_end)
     }
 
     /// The message is looked at again when the server has answered all that was sent, which it is asked to do now.
@@ -270,7 +308,7 @@ impl Active {
         let token = client
             .statements
             .as_ref()
-            .map_or(0, |s| s.unnamed_token)
+            .map_or(0, |s| s.unnamed_token())
             .max(1);
         let Some(server) = &mut self.server else {
             return;
@@ -279,7 +317,7 @@ impl Active {
             return;
         }
         server.unnamed = token;
-        let found = client.statements.as_ref().map_or(0, |s| s.unnamed_effects);
+        let found = client.statements.as_ref().map_or(0, |s| s.unnamed_effects());
         match client.statements.as_ref().and_then(|s| s.unnamed()) {
             Some(message) if Effects::from_bits(found).any(Effects::NAMES_STATEMENT) => {
                 let message = message.to_vec();
@@ -313,15 +351,21 @@ impl Active {
             }
             return Ok(self.as_it_is(b'B', len));
         };
+        if self.unsure_of(client, names.statement) {
+            return Ok(self.wait_for_answers());
+        }
         let statement = if names.statement.is_empty() {
             match client
                 .statements
                 .as_ref()
-                .and_then(|s| s.unnamed_stored.clone())
+                .and_then(|s| s.unnamed_stored().cloned())
             {
                 Some(stored) => stored,
                 None => {
-                    let found = client.statements.as_ref().map_or(0, |s| s.unnamed_effects);
+                    let found = client
+                        .statements
+                        .as_ref()
+                        .map_or(0, |s| s.unnamed_effects());
                     let found = Effects::from_bits(found);
                     if found != Effects::NONE && self.sequences(client, found)? == Values::Mixed {
                         return Ok(self.refuse_sequences(client, len, false));
@@ -393,13 +437,16 @@ impl Active {
         else {
             return self.as_it_is(kind, len);
         };
+        if self.unsure_of(client, name) && (kind == b'D' || !name.is_empty()) {
+            return self.wait_for_answers();
+        }
         let (unnamed, name) = (name.is_empty(), name.to_vec());
         let stored = client
             .statements
             .as_ref()
             .and_then(|s| {
                 if unnamed {
-                    s.unnamed_stored.as_ref()
+                    s.unnamed_stored()
                 } else {
                     s.get(&name)
                 }
@@ -432,6 +479,7 @@ impl Active {
             }
             (_, None) => {
                 if unnamed {
+                    self.mark_unnamed(client);
                     client.statements().clear_unnamed();
                 }
                 self.as_it_is(kind, len)

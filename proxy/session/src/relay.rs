@@ -9,6 +9,7 @@ use pgdog_wire::{ErrorResponse, Header, error, frame};
 use crate::active::{Active, Event, Holding, Passing, Pending};
 use crate::client::Client;
 use crate::naming::moved;
+use crate::statements::unmask_as;
 use pgdog_config::PoolerMode;
 
 /// Largest message that must be looked at whole; servers' errors and settings are far below it.
@@ -136,7 +137,9 @@ impl Active {
                 cout.bytes.extend_from_slice(&sin.data()[kept..done]);
                 kept = done;
             }
-            backend::bare(&mut cout.bytes, answer);
+            if answer != 0 {
+                backend::bare(&mut cout.bytes, answer);
+            }
             if let Some(names) = names {
                 names.confirm();
             }
@@ -259,16 +262,18 @@ impl Active {
             server.prepared.insert(id);
         }
         let undone = std::mem::take(&mut server.owed.undone);
+        let failed = std::mem::take(&mut server.owed.undone_failed);
         if undone > 0 {
-            client.statements().undo(undone);
+            client.statements().undo(undone, failed);
         }
+        let taken = server.owed.taken.take();
         if std::mem::take(&mut server.owed.unnamed_unsure) {
             server.unnamed = 0;
         }
         if std::mem::take(&mut server.owed.failed_parse) {
             server.unnamed = 0;
             if let Some(statements) = &mut client.statements {
-                statements.clear_unnamed();
+                statements.unnamed_failed();
             }
         }
         if let Some(id) = server.owed.failed_bind
@@ -298,6 +303,9 @@ impl Active {
             }
             error.write(&mut out);
             return Some(out);
+        }
+        if let Some(name) = taken {
+            return unmask_as(body, &name).map(|text| framed(b'E', &text));
         }
         if let Some(Pending::Named(_)) = self.pending {
             return self.named_failed(client, body).map(|b| framed(b'E', &b));

@@ -238,13 +238,16 @@ impl Active {
         if let Some(limit) = self.query_limit(client, len) {
             return limit;
         }
+        if !whole && len <= READ_MAX {
+            return Ok(Step::More);
+        }
+        if client.statements.as_ref().is_some_and(|s| s.has_unnamed()) {
+            self.mark_unnamed(client);
+        }
         if let Some(statements) = &mut client.statements {
             statements.clear_unnamed();
         }
         if !whole {
-            if len <= READ_MAX {
-                return Ok(Step::More);
-            }
             self.effects = self.effects.with(Effects::UNKNOWN);
             self.retire_server();
             self.keep_here(client);
