@@ -248,7 +248,7 @@ impl<'a> Rewriter<'a> {
         };
         // It may end in a comment.
         make.extend_from_slice(b"\n;");
-        let longer = identifier.len() as isize - site.written.len() as isize;
+        let longer = identifier.len() as isize - chars(&text[site.written.clone()]) as isize;
         let name_at = statement.name_at.unwrap_or(0);
         self.put_in(
             text,

@@ -317,7 +317,10 @@ impl Active {
             return;
         }
         server.unnamed = token;
-        let found = client.statements.as_ref().map_or(0, |s| s.unnamed_effects());
+        let found = client
+            .statements
+            .as_ref()
+            .map_or(0, |s| s.unnamed_effects());
         match client.statements.as_ref().and_then(|s| s.unnamed()) {
             Some(message) if Effects::from_bits(found).any(Effects::NAMES_STATEMENT) => {
                 let message = message.to_vec();

@@ -185,8 +185,9 @@ fn carried() -> [Expect; 5] {
 fn a_prepare_of_our_own_is_not_for_the_client() {
     let mut owed = owed(carried());
     owed.push(Expect::Bind(Some(ID)));
-    owed.push(Expect::Sync);
     assert!(!owed.awaits_change(ID));
+    owed.push(Expect::Sync);
+    assert!(owed.awaits_change(ID));
     assert_eq!(client_sees(&mut owed, "31N2NC3N2NZ"), "N2NZ");
     assert!(owed.at_rest() && owed.lost.is_empty());
 }
