@@ -347,7 +347,7 @@ impl Active {
                 .as_ref()
                 .is_none_or(|s| s.owed.is_empty() || s.owed.copy_in)
             {
-                return Ok(false);
+                return self.poll_behind_barrier(client, cx);
             }
             self.barrier = false;
             // Before more is said: an error in what follows says nothing of this one.
@@ -378,12 +378,7 @@ impl Active {
         match read {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(0)) => {
-                // What it said before still counts; but an answer that nobody waits for is not worked on forever.
-                self.leaving = Leaving::Closed;
-                self.grace = Some(Box::pin(pgdog_net::timer::sleep(
-                    client.live.settings.rollback_timeout,
-                )));
-                cx.waker().wake_by_ref();
+                self.closed(client, cx);
                 Ok(false)
             }
             Poll::Ready(Ok(count)) => {
@@ -393,6 +388,42 @@ impl Active {
             }
             Poll::Ready(Err(error)) => Err(Event::ClientBroke(error)),
         }
+    }
+
+    /// What the client says now is looked at later; but a client that leaves meanwhile is noticed.
+    fn poll_behind_barrier(
+        &mut self,
+        client: &mut Client,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, Event> {
+        if self.leaving != Leaving::No || self.cin.len() >= HIGH {
+            return Ok(false);
+        }
+        self.cin.reserve(buffer::SIZE / 4);
+        let read = poll_read_buf(Pin::new(&mut client.stream), cx, &mut self.cin.bytes);
+        client.listening = listens(&read);
+        match read {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(0)) => {
+                self.closed(client, cx);
+                Ok(false)
+            }
+            Poll::Ready(Ok(count)) => {
+                self.tally.received += count as u64;
+                Ok(true)
+            }
+            Poll::Ready(Err(error)) => Err(Event::ClientBroke(error)),
+        }
+    }
+
+    /// The client has closed its side. What it said before still counts; but an answer that nobody waits for is not worked
+    /// on forever.
+    fn closed(&mut self, client: &Client, cx: &Context<'_>) {
+        self.leaving = Leaving::Closed;
+        self.grace = Some(Box::pin(pgdog_net::timer::sleep(
+            client.live.settings.rollback_timeout,
+        )));
+        cx.waker().wake_by_ref();
     }
 
     /// The connection that was waited for. A client that leaves meanwhile is noticed.
