@@ -244,10 +244,13 @@ impl Active {
     /// An error: what it undoes, and how the client sees it. `None`: as it is.
     fn error(&mut self, client: &mut Client, body: &[u8], verdict: Verdict) -> Option<Vec<u8>> {
         self.failed = true;
-        self.told |= matches!(
+        let fatal = matches!(
             error::field(body, b'V').or_else(|| error::field(body, b'S')),
             Some(b"FATAL" | b"PANIC")
         );
+        self.told |= fatal;
+        // Whatever it answers, the client is to know why its connection ends.
+        let verdict = if fatal { Verdict::Forward } else { verdict };
         let Some(server) = &mut self.server else {
             return None;
         };
