@@ -476,6 +476,17 @@ impl Owed {
         }
     }
 
+    /// Drops what answers have told of a client's names that nobody keeps any more.
+    pub fn forget_client(&mut self) {
+        self.failed_bind = None;
+        self.unnamed_unsure = false;
+        self.failed_parse = false;
+        self.confirmed = false;
+        self.undone_failed = false;
+        self.taken = None;
+        self.undone = 0;
+    }
+
     /// Whether there are entries that need no message of the server.
     #[inline]
     #[must_use]
