@@ -512,11 +512,43 @@ pub(crate) fn evict(
     }
 }
 
-/// Whether a failed transaction still takes this statement.
+/// Whether a failed transaction still takes this statement: one that ends it, or nothing at all.
 fn ends_transaction(text: &[u8]) -> bool {
-    pgdog_sql::lexer::Lexer::new(text).next().is_some_and(|t| {
-        ["rollback", "commit", "end", "abort", "prepare"]
-            .iter()
-            .any(|k| t.is(k))
-    })
+    let Some(statement) = pgdog_sql::lexer::statements(text).next() else {
+        return true;
+    };
+    let mut tokens = pgdog_sql::lexer::Lexer::new(statement);
+    let (Some(first), second) = (tokens.next(), tokens.next()) else {
+        return true;
+    };
+    let then = |word| second.is_some_and(|t| t.is(word));
+    if first.is("prepare") {
+        return then("transaction");
+    }
+    let ends = ["rollback", "commit", "end", "abort"];
+    ends.iter().any(|word| first.is(word)) && !then("prepared")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_transaction_takes_what_ends_it_and_nothing_at_all() {
+        for text in [
+            "rollback",
+            "COMMIT and chain",
+            "/* the */ end",
+            "rollback to a",
+            "prepare transaction 'x'",
+            "",
+            " -- nothing",
+            ";;",
+        ] {
+            assert!(ends_transaction(text.as_bytes()), "{text}");
+        }
+        for text in ["select 1", "prepare x as select 1", "rollback prepared 'x'"] {
+            assert!(!ends_transaction(text.as_bytes()), "{text}");
+        }
+    }
 }
