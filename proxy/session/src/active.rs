@@ -42,6 +42,8 @@ pub(crate) enum Event {
     Params,
     /// The server began with other settings than the client's own, and the mode asks for those.
     Rebase,
+    /// Settings that a transaction has put back are to be what the client's login gave.
+    Restore,
     /// The server is to forget the sequence values that others have drawn, as [`Active::sequences`] says.
     CleanSequences {
         /// Because the client asks for those of its session, which it keeps from then on.
@@ -137,6 +139,9 @@ pub(crate) struct Active {
     pub(crate) holding: Holding,
     /// Names with dots of settings that the session may have made up since the last rest.
     pub(crate) custom: Vec<String>,
+    /// The settings of the client's login that are to be set again then, and what it was told of all before.
+    pub(crate) restores: Vec<Box<str>>,
+    pub(crate) told_before: Vec<Reported>,
     /// Settings that the server reported and that are not what they were before; name and old value.
     pub(crate) reverts: Vec<Reported>,
     /// The cancel request under way to the server.
@@ -186,6 +191,8 @@ impl Active {
             failed: false,
             told: false,
             holding: Holding::No,
+            restores: Vec::new(),
+            told_before: Vec::new(),
             custom: Vec::new(),
             reverts: Vec::new(),
             cancelling: None,
@@ -348,6 +355,14 @@ impl Active {
                 .is_none_or(|s| s.owed.is_empty() || s.owed.copy_in)
             {
                 return self.poll_behind_barrier(client, cx);
+            }
+            if self.holding == Holding::Ready {
+                // At rest, what was reset is set again before the server is given back.
+                let open = |s: &Server| s.owed.status != TransactionStatus::Idle;
+                return match &self.server {
+                    Some(server) if open(server) => Err(Event::Restore),
+                    _ => Ok(false),
+                };
             }
             self.barrier = false;
             // Before more is said: an error in what follows says nothing of this one.

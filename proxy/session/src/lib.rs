@@ -18,6 +18,7 @@ pub mod registry;
 mod relay;
 pub mod replication;
 mod requests;
+mod resets;
 pub mod runtime;
 mod sequences;
 mod settle;

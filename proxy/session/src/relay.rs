@@ -174,6 +174,8 @@ impl Active {
             }
             (b'Z', Verdict::Forward) if self.holding == Holding::Waiting => {
                 self.holding = Holding::Ready;
+                // A COPY in between has let the client go on.
+                self.barrier = true;
                 Some(Vec::new())
             }
             (b'C', Verdict::Forward) if matches!(body.first(), Some(b'D' | b'P')) => {

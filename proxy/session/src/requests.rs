@@ -5,13 +5,12 @@ use std::task::Context;
 use pgdog_backend::Expect;
 use pgdog_backend::probe::Reasons;
 use pgdog_config::{PoolerMode, QuerySizeAction};
-use pgdog_sql::set::Setting;
 use pgdog_sql::{Effects, effects};
 use pgdog_wire::backend::{self, TransactionStatus};
 use pgdog_wire::frontend::query_text;
 use pgdog_wire::{ErrorResponse, Header, frame, frontend, sqlstate};
 
-use crate::active::{Active, Event, Holding, Leaving, Passing, Pending};
+use crate::active::{Active, Event, Leaving, Passing, Pending};
 use crate::client::Client;
 use crate::handle::Doing;
 use crate::sequences::Values;
@@ -284,42 +283,27 @@ impl Active {
         self.note_custom(text.as_bytes(), found);
         self.effects = self.effects.with(found);
         self.pin_now(client, found);
-        if found.any(Effects::ONE_SETTING) {
-            let readable = text.is_ascii() || client.params.get("client_encoding").is_none();
-            if alone && readable && self.pending.is_none() {
-                self.hold(client, &text);
-                self.pending = Some(Pending::Setting(text.into()));
-                self.failed = false;
-                self.barrier = true;
-            } else {
-                self.effects = self.effects.with(Effects::SETTINGS);
-            }
+        let settled = self.server.as_ref().is_some_and(|s| s.owed.settled());
+        let readable = text.is_ascii() || client.params.get("client_encoding").is_none();
+        if found.any(Effects::ONE_SETTING) && alone && readable && self.pending.is_none() {
+            self.hold(client, &text);
+            self.pending = Some(Pending::Setting(text.into()));
+            self.failed = false;
+            self.barrier = true;
             return Ok(self.as_it_is(b'Q', len));
+        }
+        if found.any(Effects::ONE_SETTING) {
+            self.effects = self.effects.with(Effects::SETTINGS);
         }
         if found.any(Effects::FORGETS) {
             self.barrier = true;
             if alone && found.any(Effects::SETTINGS) && !client.startup.is_empty() {
-                self.holding = Holding::Waiting;
+                self.hold_all(Vec::new());
             }
-            return Ok(self.as_it_is(b'Q', len));
+        } else if settled && readable && self.effects.any(Effects::SETTINGS) {
+            self.barrier |= self.hold(client, &text);
         }
         Ok(self.as_it_is(b'Q', len))
-    }
-
-    /// A RESET that goes back to what the login gave is answered when that is set again.
-    fn hold(&mut self, client: &Client, text: &str) {
-        let resets = match pgdog_sql::set::read(
-            pgdog_sql::lexer::statements(text.as_bytes())
-                .next()
-                .unwrap_or_default(),
-        ) {
-            Some(Setting::ResetAll) => !client.startup.is_empty(),
-            Some(Setting::Reset { name }) => client.startup.get(&name).is_some(),
-            _ => false,
-        };
-        if resets {
-            self.holding = Holding::Waiting;
-        }
     }
 
     /// Settings with dots are in no view of the server: their names are kept until it is asked.

@@ -19,6 +19,7 @@ use crate::client::{Client, Ended, shutting_down, write_all};
 use crate::handle::{Doing, Signal};
 use crate::recover;
 use crate::relay::ASKS;
+use crate::resets::differ_visibly;
 
 /// Limit for the proxy's own questions to a server.
 pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -129,6 +130,7 @@ impl Active {
             Event::Settle => self.settle(client).await,
             Event::CleanSequences { asks } => self.clean_sequences(client, asks).await,
             Event::Rebase => self.rebase(client).await,
+            Event::Restore => self.restore(client).await,
             Event::ClientLeft => {
                 self.abandon(client);
                 Err(Ended::Left)
@@ -303,6 +305,8 @@ impl Active {
         custom.sort();
         custom.dedup();
         let had_temp = client.reasons.has(Reasons::TEMP);
+        let mut reset: Vec<Box<str>> = Vec::new();
+        let mut before = None;
         let asked = async {
             if effects.any(Effects::SETTINGS) {
                 let found = server.settings(&login, &custom, ASK_TIMEOUT).await?;
@@ -315,6 +319,7 @@ impl Active {
                 };
                 for (name, value) in client.startup.iter().filter(|(n, _)| is_reset(n)) {
                     wanted.set(name, value.clone());
+                    reset.push(name.into());
                 }
                 server.params = client.runtime.interner.intern(found);
                 client.params = client.runtime.interner.intern(wanted);
@@ -334,7 +339,11 @@ impl Active {
                 // It has a temporary schema from now on, as no new session has: not for others, when this client leaves it.
                 server.expires = Some(0);
             }
-            if (client.reasons.any() || holding) && !Arc::ptr_eq(&server.params, &client.params) {
+            let tells = differ_visibly(server, &client.params, &reset);
+            if (client.reasons.any() || holding || tells)
+                && !Arc::ptr_eq(&server.params, &client.params)
+            {
+                before = Some(server.reported.clone());
                 server
                     .set_params(&client.params.clone(), ASK_TIMEOUT)
                     .await?;
@@ -348,7 +357,11 @@ impl Active {
             return self.refuse(client, error.response().into_fatal()).await;
         }
         if holding {
-            self.release_held();
+            self.reverts.clear();
+            self.release_held(TransactionStatus::Idle);
+        } else if let Some(before) = before {
+            // Late, but told: nobody saw the RESET before.
+            self.tell(&before);
         }
         if client.reasons.any() && !self.counted && !effects.any(Effects::OWN_SEQUENCES) {
             self.clean_sequences(client, false).await?;
@@ -358,19 +371,8 @@ impl Active {
         self.count_pin(client).await
     }
 
-    /// The settings that have really changed since they were kept back, and the end of the answer.
-    fn release_held(&mut self) {
-        let Some(server) = &self.server else { return };
-        for (name, old) in self.reverts.drain(..) {
-            if let Some(now) = server.reported(&name).filter(|now| **now != *old) {
-                backend::parameter_status(&mut self.cout.bytes, &name, now);
-            }
-        }
-        backend::ready(&mut self.cout.bytes, TransactionStatus::Idle);
-    }
-
     /// Notifications that came while the server was asked something.
-    fn pass_notifications(&mut self) {
+    pub(crate) fn pass_notifications(&mut self) {
         if let Some(server) = &mut self.server {
             self.cout.bytes.append(&mut server.notifications);
         }
