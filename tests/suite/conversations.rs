@@ -15,6 +15,8 @@ use pgdog_tests::{
 
 const AT_ONCE: u64 = 6;
 const SERVERS: usize = 2;
+/// The end of a conversation in which a COPY was broken into.
+const BROKE_COPY: &str = "closed in a copy";
 
 const QUERIES: &[&str] = &[
     "select 1",
@@ -194,7 +196,7 @@ fn transcript(port: u16, database: &str, seed: u64, wild: bool) -> Vec<String> {
                 .position(|line| line.contains("during COPY from stdin"))
             {
                 lines.truncate(at);
-                lines.push("closed".to_owned());
+                lines.push(BROKE_COPY.to_owned());
             }
             return lines;
         }
@@ -214,11 +216,9 @@ fn difference(seed: u64, wild: bool, direct: u16, proxy: u16, database: &str) ->
     // PostgreSQL 15 has sequences of messages in a failed transaction that crash it (SIGSEGV), by itself as through the proxy.
     let crashed = || before.is_none() || before != checkpointer(direct, database);
     // The postmaster needs a moment to notice.
-    let ended = [&expected, &seen].iter().any(|lines| {
-        lines
-            .last()
-            .is_some_and(|line| line == "closed" || line == "no login")
-    });
+    let ended = [&expected, &seen]
+        .iter()
+        .any(|lines| lines.last().is_some_and(|line| line == "no login") || has_closed(lines));
     if crashed() || ended && wait::until(Duration::from_secs(2), crashed) {
         eprintln!("conversation {seed}: skipped, PostgreSQL itself has crashed");
         return None;
@@ -243,13 +243,29 @@ fn difference(seed: u64, wild: bool, direct: u16, proxy: u16, database: &str) ->
 /// Whether both answers are. Who closes a connection with unread bytes in it takes from the other side what that has not
 /// read yet: where both have closed, the end of either may be missing.
 fn all_the_same(expected: &[String], seen: &[String]) -> bool {
-    let closed = |lines: &[String]| lines.last().is_some_and(|line| line == "closed");
     let mut pairs = expected.iter().zip(seen);
-    if closed(expected) && closed(seen) {
+    if expected.last().is_some_and(|line| line == BROKE_COPY) {
+        // A message that the proxy answers itself breaks no COPY.
+        return pairs
+            .take(expected.len() - 1)
+            .all(|(e, s)| same(e, s) || lost(s));
+    }
+    if has_closed(expected) && has_closed(seen) {
         let shorter = expected.len().min(seen.len()) - 1;
-        return pairs.take(shorter).all(|(e, s)| same(e, s));
+        return pairs.take(shorter).all(|(e, s)| same(e, s) || lost(s));
     }
     expected.len() == seen.len() && pairs.all(|(e, s)| same(e, s))
+}
+
+fn has_closed(lines: &[String]) -> bool {
+    lines
+        .last()
+        .is_some_and(|line| line == "closed" || line == BROKE_COPY)
+}
+
+/// What the proxy says of a server that has closed so.
+fn lost(seen: &str) -> bool {
+    seen.starts_with("E FATAL 08006") || seen == "closed" || seen == BROKE_COPY
 }
 
 /// In a failed transaction a server that lacks the statement refuses to be given it, before it could find another error.
@@ -272,7 +288,6 @@ fn random_tame_conversations_are_answered_as_postgres_answers_them() {
 }
 
 #[test]
-#[ignore = "statements that an error in an earlier batch of the same pipeline skipped are not told from those that exist"]
 fn random_wild_conversations_are_answered_as_postgres_answers_them() {
     converse(true);
 }

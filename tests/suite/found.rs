@@ -202,33 +202,187 @@ fn a_named_statement_gives_no_sequence_value_of_another_client() {
     }
 }
 
+/// A pool of one server, from whose sequence `other` has drawn.
+struct Drawn<'a> {
+    _database: Database<'a>,
+    _proxy: Proxy,
+    client: RawClient,
+    other: RawClient,
+}
+
+fn drawn_by_another() -> Drawn<'static> {
+    let database = Postgres::shared().fresh_database();
+    database.run("create sequence s; create table t (id serial, a int)");
+    let proxy = Proxy::start(&config(&database, 1));
+    let client = proxy.client("pgdog", database.name());
+    let mut other = proxy.client("pgdog", database.name());
+    other.run("select nextval('s'); insert into t (a) values (1)");
+    Drawn {
+        _database: database,
+        _proxy: proxy,
+        client,
+        other,
+    }
+}
+
+const ASKS: [&str; 2] = ["select currval('s')", "select lastval()"];
+
 #[test]
-#[ignore = "DISCARD SEQUENCES would take what the client itself has drawn in its batch, its transaction or while it keeps the server"]
-fn sequence_values_of_others_stay_unseen_behind_other_statements_too() {
+fn a_pipeline_gives_no_sequence_value_of_another_client() {
     if !Postgres::installed() {
         return;
     }
-    let ask = "select currval('s')";
-    let mut pipeline = vec![
-        Message::parse("", "select 1"),
-        Message::bind("", &[]),
-        Message::execute(),
-    ];
-    pipeline.extend(parsed("", ask));
-    let told = asked_after_another(&pipeline);
-    assert!(has_line(&told, "E ERROR 55000"), "in a pipeline: {told:?}");
+    for ask in ASKS {
+        for name in ["", "named"] {
+            let mut drawn = drawn_by_another();
+            // Prepared on its own it asks nothing of anybody; as a part of the pipeline it comes too late.
+            let mut pipeline = vec![
+                Message::parse("first", "select 1"),
+                Message::bind("first", &[]),
+                Message::execute(),
+            ];
+            pipeline.extend(parsed(name, ask));
+            let told = drawn.client.transcript(&pipeline);
+            assert!(has_line(&told, "E ERROR 40001"), "{ask}: {told:?}");
+            // From then on the server is the client's own.
+            let close = [
+                Message::CloseStatement(b"first".to_vec()),
+                Message::CloseStatement(name.into()),
+            ];
+            pipeline.splice(..0, close);
+            let told = drawn.client.transcript(&pipeline);
+            assert!(has_line(&told, "E ERROR 55000"), "{ask}: {told:?}");
+            pipeline[2] = Message::parse("first", "select nextval('s')");
+            let told = drawn.client.transcript(&pipeline);
+            let values = told.iter().filter(|line| *line == "D (\"2\")");
+            assert_eq!(values.count(), 2, "{ask}: {told:?}");
+        }
+    }
+}
 
+#[test]
+fn a_statement_prepared_before_gives_no_sequence_value_of_another_client() {
+    if !Postgres::installed() {
+        return;
+    }
+    for ask in ASKS {
+        let mut drawn = drawn_by_another();
+        drawn
+            .client
+            .transcript(&[Message::parse("a", ask), Message::Sync]);
+        drawn.client.run("discard sequences");
+        drawn.other.run("select nextval('s')");
+        let told = drawn.client.transcript(&bound("a"));
+        assert!(has_line(&told, "E ERROR 55000"), "{ask}: {told:?}");
+        drawn.client.run("discard sequences");
+        for execute in [true, false] {
+            drawn.other.run("select nextval('s')");
+            drawn.client.run("begin");
+            let told = if execute {
+                lines(&drawn.client.query("execute a"))
+            } else {
+                drawn.client.transcript(&bound("a"))
+            };
+            let code = if execute { "40001" } else { "55000" };
+            assert!(
+                has_line(&told, &format!("E ERROR {code}")),
+                "{ask}: {told:?}"
+            );
+            drawn.client.run("rollback");
+            drawn.client.run("discard sequences");
+        }
+    }
+}
+
+#[test]
+fn a_transaction_gives_no_sequence_value_of_another_client_and_its_own_when_it_begins_again() {
+    if !Postgres::installed() {
+        return;
+    }
+    for extended in [false, true] {
+        let mut drawn = drawn_by_another();
+        let run = |client: &mut RawClient, sql: &str| {
+            if extended {
+                client.transcript(&parsed("", sql))
+            } else {
+                lines(&client.query(sql))
+            }
+        };
+        // Nothing was drawn by this client; whoever comes first in the pool is asked to begin again.
+        for code in ["E ERROR 40001", "E ERROR 55000"] {
+            for sql in ["begin", "select 1"] {
+                run(&mut drawn.client, sql);
+            }
+            let told = run(&mut drawn.client, "select lastval()");
+            assert!(has_line(&told, code), "{told:?}");
+            drawn.client.run("rollback");
+        }
+        drawn.client.run("discard sequences");
+        // What others draw, and what the client itself draws, for each of them.
+        for client in [&mut drawn.other, &mut drawn.client] {
+            client.run("select nextval('s')");
+            run(client, "begin");
+            client.run("insert into t (a) values (2)");
+            let own = client.query_value("select max(id) from t");
+            let told = run(client, "select lastval()");
+            assert!(has_line(&told, &format!("D (\"{own}\")")), "{told:?}");
+            let told = run(client, "select currval('s')");
+            assert!(has_line(&told, "E ERROR 55000"), "{told:?}");
+            client.run("rollback");
+            client.run("discard sequences");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_keeps_its_server_has_its_own_sequence_values_only() {
+    if !Postgres::installed() {
+        return;
+    }
+    for pin in [
+        "listen found",
+        "create temp table x (a int)",
+        "set pgdog.pin = on",
+        "prepare p as select 1",
+        "begin; listen found; commit",
+        "do $$ begin perform pg_advisory_lock(1); end $$",
+    ] {
+        let mut drawn = drawn_by_another();
+        drawn.client.run(pin);
+        for ask in ASKS {
+            assert_eq!(drawn.client.query_error(ask), "55000", "{pin}");
+        }
+        drawn.client.run("insert into t (a) values (2)");
+        let own = drawn.client.query_value("select max(id) from t");
+        assert_eq!(drawn.client.query_value("select lastval()"), own, "{pin}");
+    }
+}
+
+#[test]
+fn a_client_that_asked_for_a_server_with_its_login_has_what_its_first_statement_draws() {
+    if !Postgres::installed() {
+        return;
+    }
     let database = Postgres::shared().fresh_database();
     database.run("create sequence s");
     let proxy = Proxy::start(&config(&database, 1));
-    for (before, after) in [("begin", "rollback"), ("listen found", "unlisten found")] {
-        let mut client = proxy.client("pgdog", database.name());
-        let mut other = proxy.client("pgdog", database.name());
-        other.run("select nextval('s')");
-        client.run(before);
-        let told = lines(&client.query(ask));
-        assert!(has_line(&told, "E ERROR 55000"), "after {before}: {told:?}");
-        client.run(after);
+    let mut other = proxy.client("pgdog", database.name());
+    other.run("select nextval('s')");
+    let parameters = [
+        ("user", "pgdog"),
+        ("database", database.name()),
+        ("pgdog.pin", "on"),
+    ];
+    for draws in [true, false] {
+        let (mut client, _) =
+            RawClient::login_with(proxy.port(), &parameters).expect("the proxy accepts");
+        if draws {
+            let value = client.query_value("select nextval('s')");
+            assert_eq!(client.query_value("select lastval()"), value);
+        } else {
+            client.run("select 1");
+            assert_eq!(client.query_error("select lastval()"), "55000");
+        }
         client.goodbye();
     }
 }
@@ -354,4 +508,38 @@ fn what_only_a_role_may_set_does_not_end_other_clients() {
     assert!(wait::until(PATIENCE, || {
         other.query_rows(asked) == [["found_app", "warning"]]
     }));
+}
+
+#[test]
+fn the_last_word_of_a_server_that_prepares_on_its_own_reaches_the_client() {
+    if !Postgres::installed() {
+        return;
+    }
+    let database = Postgres::shared().fresh_database();
+    database.run("create table t (a int)");
+    let config = ProxyConfig::transaction(Postgres::shared())
+        .database(database.name())
+        .user("pgdog", "pgdog")
+        .pool_size(2);
+    let proxy = Proxy::start(&config);
+    let (mut client, mut other) = (
+        proxy.client("pgdog", database.name()),
+        proxy.client("pgdog", database.name()),
+    );
+    client.send(&[Message::parse("a", "select a from t"), Message::Sync]);
+    client.until_ready();
+    // The server that has the statement is taken, and the other one cannot read the table's definition.
+    other.run("begin");
+    other.run("lock t in access exclusive mode");
+    client.send(&[Message::query("execute a")]);
+    let ended = pgdog_tests::wait::until(pgdog_tests::raw::PATIENCE, || {
+        other.query_value("select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'") == "1"
+    });
+    assert!(ended, "no server waits for the lock");
+    let told = client.until_ready();
+    assert_eq!(
+        told.first().and_then(|f| f.field(b'C')).as_deref(),
+        Some("57P01")
+    );
+    other.run("rollback");
 }

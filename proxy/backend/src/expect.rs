@@ -41,7 +41,10 @@ pub enum Expect {
     OwnSync,
     /// Nothing was sent; the client gets this ParseComplete or CloseComplete (`b'1'`, `b'3'`) when its turn comes.
     /// A Parse only where the transaction cannot have failed by then, see [`Owed::awaits_status`].
+    /// 0: there is no answer, but a change of the client's unnamed statement that an error before it takes back.
     Fake(u8),
+    /// A Parse that the server must refuse, because the client has this name in use.
+    Taken(Box<[u8]>),
     /// A message that is bound to fail was sent; the client gets this error instead of the server's.
     Instead(Box<ErrorResponse>),
     /// CopyDone or CopyFail was sent: where a copy ends, if there is one.
@@ -49,6 +52,22 @@ pub enum Expect {
 }
 
 impl Expect {
+    /// Stands before what changes the client's unnamed statement while answers are still to come.
+    pub const MARK: Self = Self::Fake(0);
+
+    /// Whether the server may be left with another unnamed statement than it seems, when this is skipped.
+    fn changes_unnamed(&self) -> bool {
+        matches!(
+            self,
+            Self::Fake(0) | Self::OwnParse(None) | Self::OwnClose(None)
+        )
+    }
+
+    /// Whether an error before it does not skip what comes behind it.
+    fn ends_batch(&self) -> bool {
+        matches!(self, Self::Query | Self::Sync | Self::OwnSync)
+    }
+
     /// The stored statement that comes into being on the server, or ends there.
     fn changes(&self) -> Option<StatementId> {
         match self {
@@ -103,6 +122,8 @@ pub struct Owed {
     silent: u32,
     /// Parses and Closes of stored statements in the queue.
     changes: u32,
+    /// Entries in the queue that change the unnamed statement, other than the client's own while nothing else is owed.
+    unnamed_changes: u32,
     /// Statements whose Parse did not take place after all, to be forgotten by whoever keeps track.
     pub lost: Vec<StatementId>,
     /// Statements whose Close did not take place after all.
@@ -115,6 +136,10 @@ pub struct Owed {
     pub failed_parse: bool,
     /// The last ParseComplete was for a Parse of a stored statement that the client itself sent.
     pub confirmed: bool,
+    /// The oldest of those was itself what failed; what came after it was skipped.
+    pub undone_failed: bool,
+    /// The name that the client has in use and was to be given again.
+    pub taken: Option<Box<[u8]>>,
     /// How many of the client's own Parses of stored statements and faked answers an error has undone.
     pub undone: usize,
 }
@@ -130,12 +155,15 @@ impl Default for Owed {
             copy_in: false,
             silent: 0,
             changes: 0,
+            unnamed_changes: 0,
             lost: Vec::new(),
             kept: Vec::new(),
             failed_bind: None,
             unnamed_unsure: false,
             failed_parse: false,
             confirmed: false,
+            undone_failed: false,
+            taken: None,
             undone: 0,
         }
     }
@@ -180,10 +208,9 @@ impl Owed {
     #[must_use]
     pub fn awaits_status(&self) -> bool {
         let failed = self.status == TransactionStatus::Failed;
-        self.queue.iter().any(|e| {
-            matches!(e, Expect::Query | Expect::Sync | Expect::OwnSync)
-                || failed && matches!(e, Expect::Execute)
-        })
+        self.queue
+            .iter()
+            .any(|e| e.ends_batch() || failed && matches!(e, Expect::Execute))
     }
 
     /// Whether a Parse or Close of this statement is still to be answered, and may be skipped without what is sent now being
@@ -196,13 +223,33 @@ impl Owed {
                 .queue
                 .iter()
                 .skip_while(|e| !changes(e))
-                .any(|e| matches!(e, Expect::Query | Expect::Sync | Expect::OwnSync))
+                .any(Expect::ends_batch)
+    }
+
+    /// Whether the end of a batch is still to be answered: what was sent before it may be skipped, and what is sent now not.
+    #[must_use]
+    pub fn awaits_end(&self) -> bool {
+        self.queue.iter().any(Expect::ends_batch)
+    }
+
+    /// Whether the last change of the unnamed statement may be skipped without what is sent now being skipped with it: nobody
+    /// knows which one the server will have then.
+    #[must_use]
+    pub fn awaits_unnamed(&self) -> bool {
+        self.unnamed_changes > 0
+            && self
+                .queue
+                .iter()
+                .rev()
+                .take_while(|e| !e.changes_unnamed())
+                .any(Expect::ends_batch)
     }
 
     /// Notes a message that was sent (or, for [`Expect::Fake`], was not).
     #[inline]
     pub fn push(&mut self, expect: Expect) {
         self.changes += u32::from(expect.changes().is_some());
+        self.unnamed_changes += u32::from(expect.changes_unnamed());
         match expect {
             Expect::Query => {
                 self.unsynced = false;
@@ -213,11 +260,11 @@ impl Owed {
                 self.ignoring = false;
                 self.idle_batch = true;
             }
+            Expect::Fake(0) | Expect::CopyEnd => self.silent += 1,
             Expect::Fake(_) => {
                 self.silent += 1;
                 self.unsynced = true;
             }
-            Expect::CopyEnd => self.silent += 1,
             Expect::Bind(_) | Expect::Execute | Expect::Instead(_) => {
                 self.unsynced = true;
                 self.idle_batch = false;
@@ -282,8 +329,10 @@ impl Owed {
                     self.changes -= u32::from(id.is_some());
                     Ok(Verdict::Forward)
                 }
+                Some(Expect::Taken(_)) => Ok(Verdict::Forward),
                 Some(Expect::OwnParse(id)) => {
                     self.changes -= u32::from(id.is_some());
+                    self.unnamed_changes -= u32::from(id.is_none());
                     Ok(Verdict::Swallow)
                 }
                 _ => Err(bad),
@@ -297,6 +346,7 @@ impl Owed {
                 Some(Expect::Close) => Ok(Verdict::Forward),
                 Some(Expect::OwnClose(id)) => {
                     self.changes -= u32::from(id.is_some());
+                    self.unnamed_changes -= u32::from(id.is_none());
                     Ok(Verdict::Swallow)
                 }
                 _ => Err(bad),
@@ -368,8 +418,13 @@ impl Owed {
                 self.failed_bind = *id;
                 None
             }
-            Some(Expect::Parse(None)) => {
-                self.failed_parse = true;
+            Some(Expect::Parse(id)) => {
+                self.failed_parse = id.is_none();
+                self.undone_failed = id.is_some();
+                None
+            }
+            Some(Expect::Taken(name)) => {
+                self.taken = Some(name.clone());
                 None
             }
             Some(_) => None,
@@ -388,6 +443,8 @@ impl Owed {
             // Of several that speak of one statement, the first tells what the server was left with.
             let skipped = self.queue.pop_front();
             self.changes -= u32::from(skipped.as_ref().and_then(Expect::changes).is_some());
+            self.unnamed_changes -=
+                u32::from(skipped.as_ref().is_some_and(Expect::changes_unnamed));
             match skipped {
                 Some(Expect::Parse(Some(id))) => {
                     if !self.kept.contains(&id) {
@@ -419,6 +476,17 @@ impl Owed {
         }
     }
 
+    /// Drops what answers have told of a client's names that nobody keeps any more.
+    pub fn forget_client(&mut self) {
+        self.failed_bind = None;
+        self.unnamed_unsure = false;
+        self.failed_parse = false;
+        self.confirmed = false;
+        self.undone_failed = false;
+        self.taken = None;
+        self.undone = 0;
+    }
+
     /// Whether there are entries that need no message of the server.
     #[inline]
     #[must_use]
@@ -431,7 +499,10 @@ impl Owed {
     pub fn due(&mut self, mut emit: impl FnMut(u8)) {
         while self.has_silent() {
             match self.queue.front() {
-                Some(&Expect::Fake(kind)) => emit(kind),
+                Some(&Expect::Fake(kind)) => {
+                    emit(kind);
+                    self.unnamed_changes -= u32::from(kind == 0);
+                }
                 Some(Expect::CopyEnd) if !self.copy_in => {}
                 _ => return,
             }

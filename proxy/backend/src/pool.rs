@@ -46,6 +46,8 @@ pub struct Pool {
     pub(crate) starved: AtomicBool,
     /// Clients that keep a server outside of a transaction.
     pub pinned: AtomicU32,
+    /// A client has asked for sequence values within a transaction: transactions begin without those of other clients.
+    pub asks_sequences: AtomicBool,
 }
 
 /// Counters, since the pool was made.
@@ -180,6 +182,7 @@ impl Pool {
             mode: AtomicU8::new(settings.mode as u8),
             starved: AtomicBool::new(false),
             pinned: AtomicU32::new(0),
+            asks_sequences: AtomicBool::new(false),
             state: Mutex::new(State {
                 settings,
                 target,

@@ -39,8 +39,13 @@ pub(crate) enum Event {
     Params,
     /// The server began with other settings than the client's own, and the mode asks for those.
     Rebase,
-    /// The client asks for the sequence values of its session for the first time.
-    CleanSequences,
+    /// Settings that a transaction has put back are to be what the client's login gave.
+    Restore,
+    /// The server is to forget the sequence values that others have drawn, as [`Active::sequences`] says.
+    CleanSequences {
+        /// Because the client asks for those of its session, which it keeps from then on.
+        asks: bool,
+    },
     /// No connection could be had.
     CheckoutFailed(Box<CheckoutError>),
     /// The server is at rest, and its session may have changed.
@@ -131,6 +136,9 @@ pub(crate) struct Active {
     pub(crate) holding: Holding,
     /// Names with dots of settings that the session may have made up since the last rest.
     pub(crate) custom: Vec<String>,
+    /// The settings of the client's login that are to be set again then, and what it was told of all before.
+    pub(crate) restores: Vec<Box<str>>,
+    pub(crate) told_before: Vec<Reported>,
     /// Settings that the server reported and that are not what they were before; name and old value.
     pub(crate) reverts: Vec<Reported>,
     /// The cancel request under way to the server.
@@ -180,6 +188,8 @@ impl Active {
             failed: false,
             told: false,
             holding: Holding::No,
+            restores: Vec::new(),
+            told_before: Vec::new(),
             custom: Vec::new(),
             reverts: Vec::new(),
             cancelling: None,
@@ -341,14 +351,15 @@ impl Active {
                 .as_ref()
                 .is_none_or(|s| s.owed.is_empty() || s.owed.copy_in)
             {
-                // Meanwhile it may leave.
-                if self.leaving == Leaving::No
-                    && self.cin.len() < HIGH
-                    && self.read_client(client, cx)?
-                {
-                    cx.waker().wake_by_ref();
-                }
-                return Ok(false);
+                return self.poll_behind_barrier(client, cx);
+            }
+            if self.holding == Holding::Ready {
+                // At rest, what was reset is set again before the server is given back.
+                let open = |s: &Server| s.owed.status != TransactionStatus::Idle;
+                return match &self.server {
+                    Some(server) if open(server) => Err(Event::Restore),
+                    _ => Ok(false),
+                };
             }
             self.barrier = false;
             // Before more is said: an error in what follows says nothing of this one.
@@ -388,12 +399,7 @@ impl Active {
         match read {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(0)) => {
-                // What it said before still counts; but an answer that nobody waits for is not worked on forever.
-                self.leaving = Leaving::Closed;
-                self.grace = Some(Box::pin(pgdog_net::timer::sleep(
-                    client.live.settings.rollback_timeout,
-                )));
-                cx.waker().wake_by_ref();
+                self.closed(client, cx);
                 Ok(false)
             }
             Poll::Ready(Ok(count)) => {
@@ -402,6 +408,28 @@ impl Active {
             }
             Poll::Ready(Err(error)) => Err(Event::ClientBroke(error)),
         }
+    }
+
+    /// What the client says now is looked at later; but a client that leaves meanwhile is noticed.
+    fn poll_behind_barrier(
+        &mut self,
+        client: &mut Client,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, Event> {
+        if self.leaving != Leaving::No || self.cin.len() >= HIGH {
+            return Ok(false);
+        }
+        self.read_client(client, cx)
+    }
+
+    /// The client has closed its side. What it said before still counts; but an answer that nobody waits for is not worked
+    /// on forever.
+    fn closed(&mut self, client: &Client, cx: &Context<'_>) {
+        self.leaving = Leaving::Closed;
+        self.grace = Some(Box::pin(pgdog_net::timer::sleep(
+            client.live.settings.rollback_timeout,
+        )));
+        cx.waker().wake_by_ref();
     }
 
     /// The connection that was waited for. A client that leaves meanwhile is noticed.
@@ -471,7 +499,12 @@ impl Active {
             server.params = client.params.clone();
         }
         self.server = Some(server);
-        if same { Ok(()) } else { Err(Event::Params) }
+        // A client that asked with its login to keep its server gets it without sequence values of others.
+        if same && !client.reasons.any() {
+            Ok(())
+        } else {
+            Err(Event::Params)
+        }
     }
 
     /// Asks for a connection; `false` when it must be waited for.

@@ -17,6 +17,7 @@ use crate::client::Client;
 use crate::named::{Done, Naming, Rewriter, Rewritten, rewrite_one, rewrite_prepare};
 use crate::prepare::evict;
 use crate::requests::{Step, no_transactions};
+use crate::sequences::Values;
 use crate::statements::Making;
 
 /// The statement and portal by which a PREPARE goes to the server within a batch.
@@ -68,29 +69,30 @@ impl Active {
         } else {
             effects_but_prepare(&text)
         };
-        self.note_named(client, &text, found, &rewritten.runs)?;
+        if self.note_named(client, &text, found, &rewritten.runs)? == Values::Mixed {
+            return Ok(Some(self.refuse_sequences(client, len, true)));
+        }
         self.cin.consume(len);
         self.send_named(client, rewritten);
         Ok(Some(Step::Next))
     }
 
-    /// What the text and the statements that it executes may change.
+    /// What the text and the statements that it executes may change, and whose sequence values they may see.
     fn note_named(
         &mut self,
         client: &mut Client,
         text: &[u8],
         found: Effects,
         runs: &[Arc<Statement>],
-    ) -> Result<(), Event> {
+    ) -> Result<Values, Event> {
         let all = runs.iter().fold(found, |all, statement| {
-            all.with(Effects::from_bits(statement.effects))
+            all.with(Effects::from_bits(statement.effects).of_execute())
         });
         if all.any(Effects::BEGINS) && self.mode == PoolerMode::Statement {
             return Err(Event::Refuse(Box::new(no_transactions())));
         }
-        let alone = self.server.as_ref().is_some_and(|s| s.owed.at_rest());
-        if all.any(Effects::SEQUENCES) && alone && !client.reasons.any() {
-            return Err(Event::CleanSequences);
+        if self.sequences(client, all)? == Values::Mixed {
+            return Ok(Values::Mixed);
         }
         self.note_custom(text, found);
         for statement in runs {
@@ -98,7 +100,7 @@ impl Active {
         }
         self.effects = self.effects.with(all);
         self.pin_now(client, all);
-        Ok(())
+        Ok(Values::Fine)
     }
 
     fn send_named(&mut self, client: &mut Client, rewritten: Rewritten) {
@@ -209,12 +211,9 @@ impl Active {
             return Ok(self.parse_prepare(client, &text, &types, len));
         };
         if naming.what == Use::Execute {
-            self.note_named(
-                client,
-                &text,
-                Effects::NONE,
-                std::slice::from_ref(&naming.statement),
-            )?;
+            // Whose sequence values it may see is looked at with its Bind.
+            let found = Effects::from_bits(naming.statement.effects);
+            self.note_custom(&naming.statement.text, found);
         }
         self.cin.consume(len);
         self.send_naming(client, &naming, &types, Expect::Parse(None));
@@ -420,6 +419,20 @@ fn made_by_sql(server: &mut Server, statement: &Statement) {
 
 fn is_stale(statement: &Arc<Statement>) -> bool {
     statement.stale.load(Ordering::Relaxed)
+}
+
+/// What a text with these effects changes besides, when it is the EXECUTE of one of the client's statements.
+pub(crate) fn executed(client: &Client, text: &[u8], found: Effects) -> Effects {
+    if !found.any(Effects::NAMES_STATEMENT) {
+        return Effects::NONE;
+    }
+    let names = client.statements.as_deref();
+    match names.and_then(|names| rewrite_one(names, text)) {
+        Some(naming) if naming.what == Use::Execute => {
+            Effects::from_bits(naming.statement.effects).of_execute()
+        }
+        _ => Effects::NONE,
+    }
 }
 
 /// What PostgreSQL says of a statement whose result has another shape than when it was prepared. asyncpg and pgjdbc prepare

@@ -1,8 +1,8 @@
 //! Prepared statements on their way to a server: the client's names become ours, and what a server lacks is put in first.
 
-use pgdog_backend::Expect;
 use pgdog_backend::probe::Reasons;
 use pgdog_backend::statements::Statement;
+use pgdog_backend::{Expect, Owed};
 use pgdog_config::{PoolerMode, PreparedLevel};
 use pgdog_sql::{Effects, effects};
 use pgdog_wire::backend::TransactionStatus;
@@ -11,8 +11,9 @@ use pgdog_wire::{frame, frontend};
 
 use crate::active::{Active, Event};
 use crate::client::Client;
-use crate::naming::{must_not_change, stores_names};
+use crate::naming::{executed, must_not_change, stores_names};
 use crate::requests::{NAMES_MAX, READ_MAX, Step, no_transactions};
+use crate::sequences::Values;
 
 impl Active {
     pub(crate) fn parse(
@@ -40,8 +41,12 @@ impl Active {
         let named = !parse.name.is_empty();
         match level {
             PreparedLevel::Disabled if named => {
+                let found = effects(parse.query);
+                if self.sequences(client, found)? == Values::Mixed {
+                    return Ok(self.refuse_sequences(client, len, false));
+                }
                 client.reasons.put(Reasons::FOREVER, true);
-                self.note_effects(client, effects(parse.query))?;
+                self.note_effects(client, found)?;
                 Ok(self.as_it_is(b'P', len))
             }
             PreparedLevel::Extended | PreparedLevel::Full if !named => {
@@ -65,8 +70,8 @@ impl Active {
         };
         if name.is_empty() {
             let token = client.next_token();
+            self.mark_unnamed(client);
             let statements = client.statements();
-            statements.unnamed_stored = None;
             statements.set_unnamed(&[], Effects::UNKNOWN.bits(), token);
             if let Some(server) = &mut self.server {
                 server.unnamed = token;
@@ -93,11 +98,6 @@ impl Active {
         if found.any(Effects::BEGINS) && self.mode == PoolerMode::Statement {
             return Err(Event::Refuse(Box::new(no_transactions())));
         }
-        let rests = self.server.as_ref().is_some_and(|s| s.owed.at_rest());
-        if found.any(Effects::SEQUENCES) && rests && !client.reasons.any() {
-            // The message is looked at again after that.
-            return Err(Event::CleanSequences);
-        }
         self.pin_now(client, found);
         let found = if found.any(Effects::ONE_SETTING) {
             found.with(Effects::SETTINGS)
@@ -110,9 +110,16 @@ impl Active {
 
     /// An unnamed Parse is passed on, and remembered in case it is used again on another server.
     fn parse_unnamed(&mut self, client: &mut Client, len: usize) -> Result<Step, Event> {
+        let found = Parse::read(&self.cin.data()[frame::HEADER..len]).map_or(Effects::NONE, |p| {
+            let found = effects(p.query);
+            found.with(executed(client, p.query, found))
+        });
+        if found != Effects::NONE {
+            // Only what can be done before the batch begins: a question that comes too late fails with its Bind.
+            self.sequences(client, found)?;
+        }
+        self.mark_unnamed(client);
         let message = &self.cin.data()[..len];
-        let found =
-            Parse::read(&message[frame::HEADER..]).map_or(Effects::NONE, |p| effects(p.query));
         let token = client.next_token();
         client
             .statements()
@@ -140,10 +147,14 @@ impl Active {
         let Some(parse) = Parse::read(&self.cin.data()[frame::HEADER..len]) else {
             return Ok(self.as_it_is(b'P', len));
         };
+        let named = !parse.name.is_empty();
+        if named && self.unsure_of(client, parse.name) {
+            // The name may be free again, or not, when all is answered: an error takes back what it skips.
+            return Ok(self.wait_for_answers());
+        }
         let Some(server) = &mut self.server else {
             return Ok(Step::Wait);
         };
-        let named = !parse.name.is_empty();
         if named
             && let Some(existing) = client
                 .statements
@@ -157,11 +168,12 @@ impl Active {
             }
             // PostgreSQL refuses to replace a statement: let the server say so.
             let (text, types) = (parse.query.to_vec(), parse.types.to_vec());
+            let name = parse.name.into();
             self.ensure(client, &existing);
             self.cin.consume(len);
             frontend::parse(&mut self.sout.bytes, &existing.name, &text, &types);
             if let Some(server) = &mut self.server {
-                server.owed.push(Expect::Parse(None));
+                server.owed.push(Expect::Taken(name));
             }
             return Ok(Step::Next);
         }
@@ -172,11 +184,13 @@ impl Active {
                 .get(parse.query, parse.types, client.params.scope(), || {
                     effects(parse.query).bits()
                 });
-        let asks = Effects::from_bits(statement.effects).any(Effects::SEQUENCES);
-        if asks && server.owed.at_rest() && !client.reasons.any() {
-            // What others have drawn is forgotten before the batch begins: its Bind comes too late for that.
-            return Err(Event::CleanSequences);
+        if statement.effects != 0 {
+            // Only what can be done before the batch begins: a question that comes too late fails with its Bind.
+            self.sequences(client, Effects::from_bits(statement.effects))?;
         }
+        let Some(server) = &mut self.server else {
+            return Ok(Step::Wait);
+        };
         if Effects::from_bits(statement.effects).any(Effects::NAMES_STATEMENT) {
             let found = stores_names(server, client, &statement.text, &mut self.sout.bytes);
             self.effects = self.effects.with(found);
@@ -194,10 +208,16 @@ impl Active {
             && server.owed.status == TransactionStatus::Failed
             && !ends_transaction(parse.query)
         {
-            // The server refuses it in a failed transaction, under any name; the unnamed one is gone with that.
-            frontend::parse(&mut self.sout.bytes, b"", parse.query, parse.types);
-            server.owed.push(Expect::Parse(None));
-            server.unnamed = 0;
+            // The server refuses it in a failed transaction, under any name.
+            let name = if named { &*statement.name } else { b"" };
+            frontend::parse(&mut self.sout.bytes, name, parse.query, parse.types);
+            if named {
+                server.owed.push(Expect::Taken(parse.name.into()));
+            } else {
+                // The unnamed one is gone with that.
+                server.owed.push(Expect::Parse(None));
+                server.unnamed = 0;
+            }
         } else if known {
             server.owed.push(Expect::Fake(b'1'));
             client
@@ -219,6 +239,32 @@ impl Active {
         }
         self.cin.consume(len);
         Ok(Step::Next)
+    }
+
+    /// Before the unnamed statement changes: what is still owed may make the server skip that.
+    pub(crate) fn mark_unnamed(&mut self, client: &mut Client) {
+        if let Some(server) = &mut self.server
+            && !server.owed.is_empty()
+        {
+            client.statements().change_unnamed();
+            server.owed.push(Expect::MARK);
+        }
+    }
+
+    /// Whether the server's answers must tell first what is behind a name.
+    fn unsure_of(&self, client: &Client, name: &[u8]) -> bool {
+        let awaits = |unsure: fn(&Owed) -> bool| {
+            let owed = self.server.as_ref().map(|s| &s.owed);
+            owed.is_some_and(|owed| !owed.copy_in && unsure(owed))
+        };
+        if name.is_empty() {
+            return awaits(Owed::awaits_unnamed);
+        }
+        client
+            .statements
+            .as_ref()
+            .is_some_and(|s| s.unconfirmed(name))
+            && awaits(Owed::awaits_end)
     }
 
     /// The message is looked at again when the server has answered all that was sent, which it is asked to do now.
@@ -262,7 +308,7 @@ impl Active {
         let token = client
             .statements
             .as_ref()
-            .map_or(0, |s| s.unnamed_token)
+            .map_or(0, |s| s.unnamed_token())
             .max(1);
         let Some(server) = &mut self.server else {
             return;
@@ -271,7 +317,10 @@ impl Active {
             return;
         }
         server.unnamed = token;
-        let found = client.statements.as_ref().map_or(0, |s| s.unnamed_effects);
+        let found = client
+            .statements
+            .as_ref()
+            .map_or(0, |s| s.unnamed_effects());
         match client.statements.as_ref().and_then(|s| s.unnamed()) {
             Some(message) if Effects::from_bits(found).any(Effects::NAMES_STATEMENT) => {
                 let message = message.to_vec();
@@ -306,17 +355,27 @@ impl Active {
             return Ok(self.as_it_is(b'B', len));
         };
         let spans = (names.portal.len(), names.statement.len());
+        if self.unsure_of(client, names.statement) {
+            return Ok(self.wait_for_answers());
+        }
         let statement = if names.statement.is_empty() {
             match client
                 .statements
                 .as_ref()
-                .and_then(|s| s.unnamed_stored.clone())
+                .and_then(|s| s.unnamed_stored().cloned())
             {
                 Some(stored) => stored,
                 None => {
+                    let found = client
+                        .statements
+                        .as_ref()
+                        .map_or(0, |s| s.unnamed_effects());
+                    let found = Effects::from_bits(found);
+                    if found != Effects::NONE && self.sequences(client, found)? == Values::Mixed {
+                        return Ok(self.refuse_sequences(client, len, false));
+                    }
                     self.ensure_unnamed(client);
-                    let found = client.statements.as_ref().map_or(0, |s| s.unnamed_effects);
-                    self.note_effects(client, Effects::from_bits(found))?;
+                    self.note_effects(client, found)?;
                     return Ok(self.as_it_is(b'B', len));
                 }
             }
@@ -340,6 +399,9 @@ impl Active {
         }
         if statement.effects != 0 {
             let found = Effects::from_bits(statement.effects);
+            if self.sequences(client, found)? == Values::Mixed {
+                return Ok(self.refuse_sequences(client, len, false));
+            }
             self.note_custom(&statement.text, found);
             self.note_effects(client, found)?;
             if found.any(Effects::NAMES_STATEMENT) {
@@ -375,13 +437,16 @@ impl Active {
         else {
             return self.as_it_is(kind, len);
         };
+        if self.unsure_of(client, name) && (kind == b'D' || !name.is_empty()) {
+            return self.wait_for_answers();
+        }
         let (unnamed, name) = (name.is_empty(), name.to_vec());
         let stored = client
             .statements
             .as_ref()
             .and_then(|s| {
                 if unnamed {
-                    s.unnamed_stored.as_ref()
+                    s.unnamed_stored()
                 } else {
                     s.get(&name)
                 }
@@ -414,6 +479,7 @@ impl Active {
             }
             (_, None) => {
                 if unnamed {
+                    self.mark_unnamed(client);
                     client.statements().clear_unnamed();
                 }
                 self.as_it_is(kind, len)
@@ -443,11 +509,43 @@ pub(crate) fn evict(
     }
 }
 
-/// Whether a failed transaction still takes this statement.
+/// Whether a failed transaction still takes this statement: one that ends it, or nothing at all.
 fn ends_transaction(text: &[u8]) -> bool {
-    pgdog_sql::lexer::Lexer::new(text).next().is_some_and(|t| {
-        ["rollback", "commit", "end", "abort", "prepare"]
-            .iter()
-            .any(|k| t.is(k))
-    })
+    let Some(statement) = pgdog_sql::lexer::statements(text).next() else {
+        return true;
+    };
+    let mut tokens = pgdog_sql::lexer::Lexer::new(statement);
+    let (Some(first), second) = (tokens.next(), tokens.next()) else {
+        return true;
+    };
+    let then = |word| second.is_some_and(|t| t.is(word));
+    if first.is("prepare") {
+        return then("transaction");
+    }
+    let ends = ["rollback", "commit", "end", "abort"];
+    ends.iter().any(|word| first.is(word)) && !then("prepared")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_transaction_takes_what_ends_it_and_nothing_at_all() {
+        for text in [
+            "rollback",
+            "COMMIT and chain",
+            "/* the */ end",
+            "rollback to a",
+            "prepare transaction 'x'",
+            "",
+            " -- nothing",
+            ";;",
+        ] {
+            assert!(ends_transaction(text.as_bytes()), "{text}");
+        }
+        for text in ["select 1", "prepare x as select 1", "rollback prepared 'x'"] {
+            assert!(!ends_transaction(text.as_bytes()), "{text}");
+        }
+    }
 }

@@ -153,7 +153,9 @@ async fn drain(server: &mut Server, mut skip: usize, mut input: Buffer) -> Resul
         }
         server.owed.due(|_| {});
     }
-    server.owed.undone = 0;
+    // Of the one that has gone, not of the next one.
+    server.owed.forget_client();
+    server.unnamed = 0;
     Ok(())
 }
 

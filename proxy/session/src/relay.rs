@@ -9,6 +9,7 @@ use pgdog_wire::{ErrorResponse, Header, error, frame};
 use crate::active::{Active, Event, Holding, Passing, Pending};
 use crate::client::Client;
 use crate::naming::moved;
+use crate::statements::unmask_as;
 use pgdog_config::PoolerMode;
 
 /// Largest message that must be looked at whole; servers' errors and settings are far below it.
@@ -136,7 +137,9 @@ impl Active {
                 cout.bytes.extend_from_slice(&sin.data()[kept..done]);
                 kept = done;
             }
-            backend::bare(&mut cout.bytes, answer);
+            if answer != 0 {
+                backend::bare(&mut cout.bytes, answer);
+            }
             if let Some(names) = names {
                 names.confirm();
             }
@@ -171,6 +174,8 @@ impl Active {
             }
             (b'Z', Verdict::Forward) if self.holding == Holding::Waiting => {
                 self.holding = Holding::Ready;
+                // A COPY in between has let the client go on.
+                self.barrier = true;
                 Some(Vec::new())
             }
             (b'C', Verdict::Forward) if matches!(body.first(), Some(b'D' | b'P')) => {
@@ -209,6 +214,7 @@ impl Active {
     fn completed(&mut self, client: &mut Client, tag: &[u8]) -> bool {
         if matches!(tag, b"DISCARD SEQUENCES" | b"DISCARD ALL") {
             client.reasons.put(Reasons::SEQUENCE, false);
+            self.effects = self.effects.with(Effects::OWN_SEQUENCES);
         }
         match tag {
             b"DEALLOCATE ALL" | b"DISCARD ALL" if self.mode != PoolerMode::Session => {
@@ -240,10 +246,13 @@ impl Active {
     /// An error: what it undoes, and how the client sees it. `None`: as it is.
     fn error(&mut self, client: &mut Client, body: &[u8], verdict: Verdict) -> Option<Vec<u8>> {
         self.failed = true;
-        self.told |= matches!(
+        let fatal = matches!(
             error::field(body, b'V').or_else(|| error::field(body, b'S')),
             Some(b"FATAL" | b"PANIC")
         );
+        self.told |= fatal;
+        // Whatever it answers, the client is to know why its connection ends.
+        let verdict = if fatal { Verdict::Forward } else { verdict };
         let Some(server) = &mut self.server else {
             return None;
         };
@@ -258,16 +267,18 @@ impl Active {
             server.prepared.insert(id);
         }
         let undone = std::mem::take(&mut server.owed.undone);
+        let failed = std::mem::take(&mut server.owed.undone_failed);
         if undone > 0 {
-            client.statements().undo(undone);
+            client.statements().undo(undone, failed);
         }
+        let taken = server.owed.taken.take();
         if std::mem::take(&mut server.owed.unnamed_unsure) {
             server.unnamed = 0;
         }
         if std::mem::take(&mut server.owed.failed_parse) {
             server.unnamed = 0;
             if let Some(statements) = &mut client.statements {
-                statements.clear_unnamed();
+                statements.unnamed_failed();
             }
         }
         if let Some(id) = server.owed.failed_bind
@@ -297,6 +308,9 @@ impl Active {
             }
             error.write(&mut out);
             return Some(out);
+        }
+        if let Some(name) = taken {
+            return unmask_as(body, &name).map(|text| framed(b'E', &text));
         }
         if let Some(Pending::Named(_)) = self.pending {
             return self.named_failed(client, body).map(|b| framed(b'E', &b));

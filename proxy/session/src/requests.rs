@@ -5,15 +5,15 @@ use std::task::Context;
 use pgdog_backend::Expect;
 use pgdog_backend::probe::Reasons;
 use pgdog_config::{PoolerMode, QuerySizeAction};
-use pgdog_sql::set::Setting;
 use pgdog_sql::{Effects, effects};
 use pgdog_wire::backend::{self, TransactionStatus};
 use pgdog_wire::frontend::query_text;
 use pgdog_wire::{ErrorResponse, Header, frame, frontend, sqlstate};
 
-use crate::active::{Active, Event, Holding, Leaving, Passing, Pending};
+use crate::active::{Active, Event, Leaving, Passing, Pending};
 use crate::client::Client;
 use crate::handle::Doing;
+use crate::sequences::Values;
 
 /// A Query or Parse up to this size is looked at whole; a larger one passes by unread, and counts as one that may do anything.
 pub(crate) const READ_MAX: usize = 1024 * 1024;
@@ -237,13 +237,16 @@ impl Active {
         if let Some(limit) = self.query_limit(client, len) {
             return limit;
         }
+        if !whole && len <= READ_MAX {
+            return Ok(Step::More);
+        }
+        if client.statements.as_ref().is_some_and(|s| s.has_unnamed()) {
+            self.mark_unnamed(client);
+        }
         if let Some(statements) = &mut client.statements {
             statements.clear_unnamed();
         }
         if !whole {
-            if len <= READ_MAX {
-                return Ok(Step::More);
-            }
             self.effects = self.effects.with(Effects::UNKNOWN);
             self.retire_server();
             self.keep_here(client);
@@ -272,50 +275,35 @@ impl Active {
             return Err(Event::Refuse(Box::new(no_transactions())));
         }
         let alone = self.server.as_ref().is_some_and(|s| s.owed.at_rest());
-        if found.any(Effects::SEQUENCES) && alone && !client.reasons.any() {
-            return Err(Event::CleanSequences);
-        }
         let text =
             String::from_utf8_lossy(query_text(self.body(len)).unwrap_or_default()).into_owned();
+        if self.sequences(client, found)? == Values::Mixed {
+            return Ok(self.refuse_sequences(client, len, true));
+        }
         self.note_custom(text.as_bytes(), found);
         self.effects = self.effects.with(found);
         self.pin_now(client, found);
-        if found.any(Effects::ONE_SETTING) {
-            let readable = text.is_ascii() || client.params.get("client_encoding").is_none();
-            if alone && readable && self.pending.is_none() {
-                self.hold(client, &text);
-                self.pending = Some(Pending::Setting(text.into()));
-                self.failed = false;
-                self.barrier = true;
-            } else {
-                self.effects = self.effects.with(Effects::SETTINGS);
-            }
+        let settled = self.server.as_ref().is_some_and(|s| s.owed.settled());
+        let readable = text.is_ascii() || client.params.get("client_encoding").is_none();
+        if found.any(Effects::ONE_SETTING) && alone && readable && self.pending.is_none() {
+            self.hold(client, &text);
+            self.pending = Some(Pending::Setting(text.into()));
+            self.failed = false;
+            self.barrier = true;
             return Ok(self.as_it_is(b'Q', len));
+        }
+        if found.any(Effects::ONE_SETTING) {
+            self.effects = self.effects.with(Effects::SETTINGS);
         }
         if found.any(Effects::FORGETS) {
             self.barrier = true;
             if alone && found.any(Effects::SETTINGS) && !client.startup.is_empty() {
-                self.holding = Holding::Waiting;
+                self.hold_all(Vec::new());
             }
-            return Ok(self.as_it_is(b'Q', len));
+        } else if settled && readable && self.effects.any(Effects::SETTINGS) {
+            self.barrier |= self.hold(client, &text);
         }
         Ok(self.as_it_is(b'Q', len))
-    }
-
-    /// A RESET that goes back to what the login gave is answered when that is set again.
-    fn hold(&mut self, client: &Client, text: &str) {
-        let resets = match pgdog_sql::set::read(
-            pgdog_sql::lexer::statements(text.as_bytes())
-                .next()
-                .unwrap_or_default(),
-        ) {
-            Some(Setting::ResetAll) => !client.startup.is_empty(),
-            Some(Setting::Reset { name }) => client.startup.get(&name).is_some(),
-            _ => false,
-        };
-        if resets {
-            self.holding = Holding::Waiting;
-        }
     }
 
     /// Settings with dots are in no view of the server: their names are kept until it is asked.

@@ -19,9 +19,10 @@ use crate::client::{Client, Ended, shutting_down, write_all};
 use crate::handle::{Doing, Signal};
 use crate::recover;
 use crate::relay::ASKS;
+use crate::resets::differ_visibly;
 
 /// Limit for the proxy's own questions to a server.
-const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The setting by which a client asks for a server of its own.
 pub(crate) const PIN: &str = "pgdog.pin";
 /// A client that does not take its last words within this time does not get them.
@@ -127,8 +128,9 @@ impl Active {
             Event::Params => self.sync_params(client).await,
             Event::CheckoutFailed(error) => self.checkout_failed(client, &error).await,
             Event::Settle => self.settle(client).await,
-            Event::CleanSequences => self.clean_sequences(client).await,
+            Event::CleanSequences { asks } => self.clean_sequences(client, asks).await,
             Event::Rebase => self.rebase(client).await,
+            Event::Restore => self.restore(client).await,
             Event::ClientLeft => {
                 self.abandon(client);
                 Err(Ended::Left)
@@ -173,6 +175,10 @@ impl Active {
         };
         client.runtime.metrics.count(|m| &m.param_syncs);
         match server.set_params(&client.params.clone(), ASK_TIMEOUT).await {
+            // Asked for with the login: the server is the client's from its first statement on.
+            Ok(()) if client.reasons.any() && !self.counted => {
+                self.clean_sequences(client, false).await
+            }
             Ok(()) => Ok(()),
             Err(ServerError::Refused(_))
                 if self.server.as_ref().is_some_and(|s| s.params != s.base) =>
@@ -189,21 +195,6 @@ impl Active {
                     "The settings of this session could not be given to a server connection.",
                 );
                 self.refuse(client, response).await
-            }
-        }
-    }
-
-    /// Makes a server forget the sequence values that others have drawn, before this client asks for the last one.
-    async fn clean_sequences(&mut self, client: &mut Client) -> Result<(), Ended> {
-        client.reasons.put(Reasons::SEQUENCE, true);
-        let Some(server) = &mut self.server else {
-            return Ok(());
-        };
-        match server.query("DISCARD SEQUENCES", ASK_TIMEOUT).await {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                self.drop_server(client);
-                self.refuse(client, error.response()).await
             }
         }
     }
@@ -314,6 +305,8 @@ impl Active {
         custom.sort();
         custom.dedup();
         let had_temp = client.reasons.has(Reasons::TEMP);
+        let mut reset: Vec<Box<str>> = Vec::new();
+        let mut before = None;
         let asked = async {
             if effects.any(Effects::SETTINGS) {
                 let found = server.settings(&login, &custom, ASK_TIMEOUT).await?;
@@ -326,6 +319,7 @@ impl Active {
                 };
                 for (name, value) in client.startup.iter().filter(|(n, _)| is_reset(n)) {
                     wanted.set(name, value.clone());
+                    reset.push(name.into());
                 }
                 server.params = client.runtime.interner.intern(found);
                 client.params = client.runtime.interner.intern(wanted);
@@ -345,7 +339,11 @@ impl Active {
                 // It has a temporary schema from now on, as no new session has: not for others, when this client leaves it.
                 server.expires = Some(0);
             }
-            if (client.reasons.any() || holding) && !Arc::ptr_eq(&server.params, &client.params) {
+            let tells = differ_visibly(server, &client.params, &reset);
+            if (client.reasons.any() || holding || tells)
+                && !Arc::ptr_eq(&server.params, &client.params)
+            {
+                before = Some(server.reported.clone());
                 server
                     .set_params(&client.params.clone(), ASK_TIMEOUT)
                     .await?;
@@ -359,25 +357,22 @@ impl Active {
             return self.refuse(client, error.response().into_fatal()).await;
         }
         if holding {
-            self.release_held();
+            self.reverts.clear();
+            self.release_held(TransactionStatus::Idle);
+        } else if let Some(before) = before {
+            // Late, but told: nobody saw the RESET before.
+            self.tell(&before);
+        }
+        if client.reasons.any() && !self.counted && !effects.any(Effects::OWN_SEQUENCES) {
+            self.clean_sequences(client, false).await?;
+            self.effects = Effects::NONE;
         }
         self.pass_notifications();
         self.count_pin(client).await
     }
 
-    /// The settings that have really changed since they were kept back, and the end of the answer.
-    fn release_held(&mut self) {
-        let Some(server) = &self.server else { return };
-        for (name, old) in self.reverts.drain(..) {
-            if let Some(now) = server.reported(&name).filter(|now| **now != *old) {
-                backend::parameter_status(&mut self.cout.bytes, &name, now);
-            }
-        }
-        backend::ready(&mut self.cout.bytes, TransactionStatus::Idle);
-    }
-
     /// Notifications that came while the server was asked something.
-    fn pass_notifications(&mut self) {
+    pub(crate) fn pass_notifications(&mut self) {
         if let Some(server) = &mut self.server {
             self.cout.bytes.append(&mut server.notifications);
         }
@@ -522,7 +517,11 @@ impl Active {
     }
 
     /// Tells the client why it must go. What was to be written before goes first, as long as it is whole messages.
-    async fn refuse(&mut self, client: &mut Client, error: ErrorResponse) -> Result<(), Ended> {
+    pub(crate) async fn refuse(
+        &mut self,
+        client: &mut Client,
+        error: ErrorResponse,
+    ) -> Result<(), Ended> {
         let torn = self.from_server.left > 0;
         client.runtime.metrics.error(error.code.as_bytes());
         self.abandon(client);
@@ -537,7 +536,7 @@ impl Active {
     }
 
     /// Closes the server's connection: its state is not known.
-    fn drop_server(&mut self, client: &Client) {
+    pub(crate) fn drop_server(&mut self, client: &Client) {
         if self.server.take().is_some() && std::mem::take(&mut self.counted) {
             client.pool().pinned.fetch_sub(1, Ordering::Relaxed);
         }

@@ -22,18 +22,24 @@ pub(crate) struct Statements {
     journal: VecDeque<Change>,
     /// Names that an error took back: answers to what was already sent may still speak of them.
     undone: VecDeque<(Box<[u8]>, Arc<Statement>)>,
-    /// The last unnamed Parse, whole, in case it is used again on another server; empty when there is none.
-    unnamed: Vec<u8>,
-    /// Which of all unnamed Parses it is; 0 when there is none.
-    pub(crate) unnamed_token: u64,
-    /// What executing the unnamed statement may change.
-    pub(crate) unnamed_effects: u16,
-    /// The unnamed statement, when it is one of the store's.
-    pub(crate) unnamed_stored: Option<Arc<Statement>>,
+    unnamed: Unnamed,
     /// What executing the unnamed statement makes, when that is a PREPARE in SQL.
     pub(crate) making: Option<Making>,
     /// The server has statements of SQL under the client's own names, and keeps them for it.
     pub(crate) passes_prepare: bool,
+}
+
+/// The unnamed statement, or none.
+#[derive(Debug, Default)]
+struct Unnamed {
+    /// Its Parse, whole, in case it is used again on another server; empty when that was too large to keep.
+    message: Vec<u8>,
+    /// Which of all unnamed Parses it is; 0 when there is none.
+    token: u64,
+    /// What executing it may change.
+    effects: u16,
+    /// Itself, when it is one of the store's.
+    stored: Option<Arc<Statement>>,
 }
 
 /// An unnamed statement that is a PREPARE in SQL.
@@ -51,6 +57,8 @@ pub(crate) struct Making {
 enum Change {
     Added(Box<[u8]>),
     Removed(Box<[u8]>, Arc<Statement>),
+    /// The unnamed statement was another one, or none, before.
+    Unnamed(Unnamed),
     /// A change that leaves nothing to take back.
     Nothing,
 }
@@ -92,16 +100,15 @@ impl Statements {
         if named {
             self.add(name, statement);
         } else {
-            self.unnamed_stored = Some(statement);
-            self.journal.push_back(Change::Nothing);
+            self.change_unnamed();
+            self.unnamed.stored = Some(statement);
         }
     }
 
     /// A Close of a stored statement was answered.
     pub(crate) fn close_or_unset_unnamed(&mut self, unnamed: bool, name: &[u8]) {
         if unnamed {
-            self.unnamed_stored = None;
-            self.journal.push_back(Change::Nothing);
+            self.change_unnamed();
         } else {
             self.close(name);
         }
@@ -112,12 +119,15 @@ impl Statements {
         self.journal.pop_front();
     }
 
-    /// The oldest `count` changes did not take place.
-    pub(crate) fn undo(&mut self, count: usize) {
-        let undone: Vec<_> = self
+    /// The oldest `count` changes did not take place; `failed`: the first of them was tried.
+    pub(crate) fn undo(&mut self, count: usize, failed: bool) {
+        let mut undone: Vec<_> = self
             .journal
             .drain(..count.min(self.journal.len()))
             .collect();
+        if failed && let Some(Change::Unnamed(before)) = undone.first_mut() {
+            *before = Unnamed::default();
+        }
         for change in undone.into_iter().rev() {
             match change {
                 Change::Added(name) => {
@@ -129,6 +139,7 @@ impl Statements {
                 Change::Removed(name, statement) => {
                     self.named.insert(name, statement);
                 }
+                Change::Unnamed(before) => self.put_back_unnamed(before),
                 Change::Nothing => {}
             }
         }
@@ -145,6 +156,36 @@ impl Statements {
         self.named.extract_if(|_, s| of_sql(s)).collect()
     }
 
+    /// Whether a change of this name, or one that ended it, may be taken back.
+    #[inline]
+    pub(crate) fn unconfirmed(&self, name: &[u8]) -> bool {
+        !self.journal.is_empty()
+            && self.journal.iter().any(|change| match change {
+                Change::Added(changed) | Change::Removed(changed, _) => **changed == *name,
+                Change::Unnamed(_) | Change::Nothing => false,
+            })
+    }
+
+    /// The unnamed statement is about to change, and that may be taken back: there is none for now.
+    pub(crate) fn change_unnamed(&mut self) {
+        let before = std::mem::take(&mut self.unnamed);
+        self.journal.push_back(Change::Unnamed(before));
+    }
+
+    /// What came before the changes that are not confirmed was this.
+    fn put_back_unnamed(&mut self, unnamed: Unnamed) {
+        let later = self.journal.iter_mut().find_map(|change| match change {
+            Change::Unnamed(before) => Some(before),
+            _ => None,
+        });
+        *later.unwrap_or(&mut self.unnamed) = unnamed;
+    }
+
+    /// The Parse of the unnamed statement has failed: there is none, unless a later one was sent.
+    pub(crate) fn unnamed_failed(&mut self) {
+        self.put_back_unnamed(Unnamed::default());
+    }
+
     /// DEALLOCATE of one name took place.
     pub(crate) fn remove(&mut self, name: &[u8]) {
         self.named.remove(name);
@@ -158,30 +199,69 @@ impl Statements {
 
     /// Remembers the unnamed Parse, given whole.
     pub(crate) fn set_unnamed(&mut self, message: &[u8], effects: u16, token: u64) {
-        self.unnamed_token = token;
-        self.unnamed.clear();
+        self.unnamed.token = token;
+        self.unnamed.message.clear();
         if message.len() <= UNNAMED_MAX {
-            self.unnamed.extend_from_slice(message);
+            self.unnamed.message.extend_from_slice(message);
         }
-        self.unnamed_effects = effects;
+        self.unnamed.effects = effects;
+        self.unnamed.stored = None;
+    }
+
+    /// Which of all unnamed Parses the last one is; 0 when there is none.
+    #[inline]
+    pub(crate) fn unnamed_token(&self) -> u64 {
+        self.unnamed.token
+    }
+
+    /// What executing the unnamed statement may change.
+    #[inline]
+    pub(crate) fn unnamed_effects(&self) -> u16 {
+        self.unnamed.effects
+    }
+
+    /// The unnamed statement, when it is one of the store's.
+    #[inline]
+    pub(crate) fn unnamed_stored(&self) -> Option<&Arc<Statement>> {
+        self.unnamed.stored.as_ref()
+    }
+
+    /// Whether there is an unnamed statement, or one may be put back.
+    #[inline]
+    pub(crate) fn has_unnamed(&self) -> bool {
+        self.unnamed.token != 0 || self.unnamed.stored.is_some() || !self.journal.is_empty()
     }
 
     /// There is no unnamed statement any more.
     #[inline]
     pub(crate) fn clear_unnamed(&mut self) {
-        self.unnamed.clear();
-        self.unnamed_token = 0;
-        self.unnamed_stored = None;
+        self.unnamed.message.clear();
+        self.unnamed.token = 0;
+        self.unnamed.stored = None;
     }
 
     /// Whether the unnamed statement was too large to keep, so that it is gone with its server.
     pub(crate) fn only_on_server(&self) -> bool {
-        self.unnamed_token != 0 && self.unnamed.is_empty() && self.unnamed_stored.is_none()
+        self.unnamed.token != 0 && self.unnamed.message.is_empty() && self.unnamed.stored.is_none()
     }
 
     /// The last unnamed Parse.
     pub(crate) fn unnamed(&self) -> Option<&[u8]> {
-        (!self.unnamed.is_empty()).then_some(&self.unnamed)
+        (!self.unnamed.message.is_empty()).then_some(&self.unnamed.message)
+    }
+
+    /// The client's name for what we call `ours`, now or when it was sent.
+    fn theirs(&self, ours: &[u8]) -> Option<&[u8]> {
+        let closed = self.journal.iter().filter_map(|change| match change {
+            Change::Removed(name, statement) => Some((name, statement)),
+            _ => None,
+        });
+        let undone = self
+            .undone
+            .iter()
+            .map(|(name, statement)| (name, statement));
+        let mut all = self.named.iter().chain(closed).chain(undone);
+        all.find(|(_, s)| &*s.name == ours).map(|(name, _)| &**name)
     }
 
     /// Replaces our names for statements in a server's error text by the client's own: those of `first` before any other.
@@ -191,34 +271,39 @@ impl Statements {
         body: &[u8],
         first: &[(Box<[u8]>, Arc<Statement>)],
     ) -> Option<Vec<u8>> {
-        let prefix = PREFIX.as_bytes();
-        let mut at = body.windows(prefix.len()).position(|w| w == prefix)?;
-        let mut out = body[..at].to_vec();
-        loop {
-            let digits = body[at + prefix.len()..]
-                .iter()
-                .take_while(|b| b.is_ascii_digit())
-                .count();
-            let end = at + prefix.len() + digits;
-            let ours = &body[at..end];
-            let theirs = {
-                let mut all = first
-                    .iter()
-                    .map(|(n, s)| (n, s))
-                    .chain(&self.named)
-                    .chain(self.undone.iter().map(|(n, s)| (n, s)));
-                all.find(|(_, s)| &*s.name == ours).map(|(n, _)| &**n)
-            };
-            out.extend_from_slice(theirs.unwrap_or(ours));
-            match body[end..].windows(prefix.len()).position(|w| w == prefix) {
-                Some(next) => {
-                    out.extend_from_slice(&body[end..end + next]);
-                    at = end + next;
-                }
-                None => {
-                    out.extend_from_slice(&body[end..]);
-                    return Some(out);
-                }
+        unmask(body, |ours| {
+            let known = first.iter().find(|(_, s)| &*s.name == ours);
+            known.map(|(name, _)| &**name).or_else(|| self.theirs(ours))
+        })
+    }
+}
+
+/// The text with any of our names for statements replaced by the client's, which is known. `None`: there is none in it.
+pub(crate) fn unmask_as(body: &[u8], name: &[u8]) -> Option<Vec<u8>> {
+    unmask(body, |_| Some(name))
+}
+
+/// The text with each of our names for statements replaced by what `theirs` knows for it. `None`: there is none in it.
+fn unmask<'a>(body: &[u8], theirs: impl Fn(&[u8]) -> Option<&'a [u8]>) -> Option<Vec<u8>> {
+    let prefix = PREFIX.as_bytes();
+    let mut at = body.windows(prefix.len()).position(|w| w == prefix)?;
+    let mut out = body[..at].to_vec();
+    loop {
+        let digits = body[at + prefix.len()..]
+            .iter()
+            .take_while(|b| b.is_ascii_digit())
+            .count();
+        let end = at + prefix.len() + digits;
+        let ours = &body[at..end];
+        out.extend_from_slice(theirs(ours).unwrap_or(ours));
+        match body[end..].windows(prefix.len()).position(|w| w == prefix) {
+            Some(next) => {
+                out.extend_from_slice(&body[end..end + next]);
+                at = end + next;
+            }
+            None => {
+                out.extend_from_slice(&body[end..]);
+                return Some(out);
             }
         }
     }
@@ -240,7 +325,7 @@ mod tests {
         names.close(b"a");
         names.add(b"a", get(b"2"));
         names.add(b"b", get(b"3"));
-        names.undo(3);
+        names.undo(3, false);
         assert_eq!(&*names.get(b"a").unwrap().text, b"1");
         assert!(names.get(b"b").is_none());
     }

@@ -31,8 +31,10 @@ impl Effects {
     pub const SEQUENCES: Self = Self(1 << 7);
     /// Loads a library or changes the session in a way that never ends.
     pub const FOREVER: Self = Self(1 << 8);
-    /// May change what other statements mean or return (DDL): cached plans of servers.
+    /// Makes a temporary object.
     pub const CREATES_TEMP: Self = Self(1 << 9);
+    /// No text has it: a mark among those of a session, that its server knows no sequence values of other sessions.
+    pub const OWN_SEQUENCES: Self = Self(1 << 10);
 
     /// Everything that an unknown text may do.
     pub const UNKNOWN: Self = Self(Self::SETTINGS.0 | Self::HOLDS.0 | Self::RELEASES.0);
@@ -49,6 +51,19 @@ impl Effects {
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// Those that the EXECUTE of a statement with these has.
+    #[must_use]
+    pub fn of_execute(self) -> Self {
+        let settings = if self.any(Self::ONE_SETTING) {
+            self.with(Self::SETTINGS)
+        } else {
+            self
+        };
+        settings
+            .without(Self::ONE_SETTING)
+            .without(Self::NAMES_STATEMENT)
     }
 
     fn without(self, other: Self) -> Self {
@@ -336,11 +351,21 @@ fn one(statement: &[u8]) -> Effects {
         b"listen" => Effects::HOLDS,
         b"load" => Effects::FOREVER,
         // Settings with dots that are made up in there are in no view of the server.
-        b"do" if contains(statement, b"set_config") || dotted_set(statement) => {
-            Effects::UNKNOWN.with(Effects::FOREVER)
-        }
-        b"do" | b"call" => Effects::UNKNOWN,
+        b"do" if contains(statement, b"set_config") || dotted_set(statement) => Effects::UNKNOWN
+            .with(Effects::FOREVER)
+            .with(asks_in_body(statement)),
+        b"do" => Effects::UNKNOWN.with(asks_in_body(statement)),
+        b"call" => Effects::UNKNOWN.with(words(statement)),
         _ => words(statement),
+    }
+}
+
+/// Whether the body of a DO block names a function that reads sequence values.
+fn asks_in_body(statement: &[u8]) -> Effects {
+    if contains(statement, b"currval") || contains(statement, b"lastval") {
+        Effects::SEQUENCES
+    } else {
+        Effects::NONE
     }
 }
 
@@ -460,6 +485,11 @@ mod tests {
             ("prepare transaction as select 1", Effects::HOLDS),
             ("begin", Effects::BEGINS),
             ("select lastval()", Effects::SEQUENCES),
+            ("call p(currval('s'))", Effects::SEQUENCES),
+            (
+                "do $$ begin raise notice '%', lastval(); end $$",
+                Effects::SEQUENCES,
+            ),
             ("load 'x'", Effects::FOREVER),
             ("select 1; begin; select 2", Effects::BEGINS),
         ] {

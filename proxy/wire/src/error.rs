@@ -21,6 +21,7 @@ pub mod sqlstate {
     pub const INVALID_PASSWORD: &str = "28P01";
     pub const UNDEFINED_DATABASE: &str = "3D000";
     pub const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
+    pub const SERIALIZATION_FAILURE: &str = "40001";
     pub const SYNTAX_ERROR: &str = "42601";
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
     pub const CONFIGURATION_LIMIT: &str = "53400";
