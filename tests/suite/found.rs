@@ -509,37 +509,3 @@ fn what_only_a_role_may_set_does_not_end_other_clients() {
         other.query_rows(asked) == [["found_app", "warning"]]
     }));
 }
-
-#[test]
-fn the_last_word_of_a_server_that_prepares_on_its_own_reaches_the_client() {
-    if !Postgres::installed() {
-        return;
-    }
-    let database = Postgres::shared().fresh_database();
-    database.run("create table t (a int)");
-    let config = ProxyConfig::transaction(Postgres::shared())
-        .database(database.name())
-        .user("pgdog", "pgdog")
-        .pool_size(2);
-    let proxy = Proxy::start(&config);
-    let (mut client, mut other) = (
-        proxy.client("pgdog", database.name()),
-        proxy.client("pgdog", database.name()),
-    );
-    client.send(&[Message::parse("a", "select a from t"), Message::Sync]);
-    client.until_ready();
-    // The server that has the statement is taken, and the other one cannot read the table's definition.
-    other.run("begin");
-    other.run("lock t in access exclusive mode");
-    client.send(&[Message::query("execute a")]);
-    let ended = pgdog_tests::wait::until(pgdog_tests::raw::PATIENCE, || {
-        other.query_value("select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'") == "1"
-    });
-    assert!(ended, "no server waits for the lock");
-    let told = client.until_ready();
-    assert_eq!(
-        told.first().and_then(|f| f.field(b'C')).as_deref(),
-        Some("57P01")
-    );
-    other.run("rollback");
-}
