@@ -6,30 +6,50 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
+use pgdog_admin::http::{self, Control, Endpoints};
 use pgdog_backend::Clock;
-use pgdog_config::{Config, Problem, Settings, Source};
+use pgdog_config::api::{Cause, Phase};
+use pgdog_config::{Settings, Source};
 use pgdog_net::{Listener, TcpOptions};
-use pgdog_session::{Runtime, Signal};
+use pgdog_session::{Live, Runtime, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::build::{Builder, retire};
-use crate::logging::Control;
+use crate::build::Builder;
+use crate::panel::{Lifecycle, Panel};
+use crate::reload::{self, Boot, Identity, Reloader};
 use crate::worker::{self, Worker};
 use crate::{logging, rlimit};
 
 /// How often the drain looks whether all clients have gone.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 
+/// What to run with, besides the configuration.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// Where the configuration is.
+    pub source: Source,
+    /// Who this process is, for pushes.
+    pub identity: Identity,
+    /// Whether it waits for a push when there is nothing to serve.
+    pub wait: bool,
+}
+
 /// Runs the proxy to its end.
 ///
 /// # Errors
 ///
 /// When it cannot start: the configuration is wrong, an address is taken.
-pub fn run(source: &Source) -> anyhow::Result<()> {
-    let (settings, warnings) = load(source)?;
-    let log = logging::init(&settings.log);
-    report(&warnings);
+pub fn run(start: Start) -> anyhow::Result<()> {
+    let boot = reload::boot(&start.source, start.wait)?;
+    let log = logging::init(&boot.settings.log);
+    reload::report(&boot.warnings);
+    for error in &boot.errors {
+        tracing::error!("{error}");
+    }
+    for note in &boot.notes {
+        tracing::info!("starting with {note}");
+    }
     if let Some((before, now)) = rlimit::raise() {
         tracing::info!("open files: limit {now} (was {before})");
     }
@@ -37,57 +57,81 @@ pub fn run(source: &Source) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("start the control thread")?;
-    control.block_on(serve(source, settings, &log))
+    control.block_on(serve(start, boot, log))
 }
 
-fn load(source: &Source) -> anyhow::Result<(Settings, Vec<Problem>)> {
-    let config = Config::load(source)
-        .map_err(|problems| anyhow::anyhow!("the configuration is wrong:\n{problems}"))?;
-    let built = Settings::build(&config)
-        .map_err(|problems| anyhow::anyhow!("the configuration is wrong:\n{problems}"))?;
-    logging::check(&built.0.log).map_err(anyhow::Error::msg)?;
-    Ok(built)
-}
-
-fn report(warnings: &[Problem]) {
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
-}
-
-async fn serve(source: &Source, settings: Settings, log: &Control) -> anyhow::Result<()> {
+async fn serve(start: Start, boot: Boot, log: logging::Control) -> anyhow::Result<()> {
     // Before anybody can connect: until then a signal would end the process without a word.
-    let (mut term, mut int, mut hup) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::hangup())?,
-    );
+    let (mut signals, hang_up) = (Signals::new()?, signal(SignalKind::hangup())?);
     let clock = Arc::new(Clock::default());
-    let count = settings.workers;
+    let count = boot.settings.workers;
     let builder = Builder::new(clock.clone(), count);
-    let live = builder.build(settings, None)?.commit();
-    let listeners = listen(&live.settings, live.tcp)?;
-    let runtime = Arc::new(Runtime::new(live, clock));
+    let built = builder.build(boot.settings.clone(), None);
+    let built =
+        built.map_err(|problems| anyhow::anyhow!("the configuration is wrong:\n{problems}"))?;
+    let admin_tls = built.admin_tls();
+    let live = built.commit();
+    let runtime = Arc::new(Runtime::new(live.clone(), clock));
+    let lifecycle = Arc::new(Lifecycle::default());
+    let parts = (builder, runtime.clone(), log.clone());
+    let reloader = Arc::new(Reloader::new(
+        boot,
+        (start.source, start.identity),
+        parts,
+        admin_tls,
+    ));
     let workers = (0..count)
         .map(|i| Worker::start(i, runtime.clone()))
         .collect::<Result<Vec<_>, _>>()
         .context("start the workers")?;
     let workers = Arc::new(workers);
+    // The clients' addresses first: who waits for a configuration has none yet.
+    let waiting = start.wait && !serves_somebody(&live);
+    let mut listeners = if waiting {
+        Vec::new()
+    } else {
+        listen(&live.settings, live.tcp)?
+    };
+    let panel: Arc<dyn Control> = Arc::new(Panel::new(
+        reloader.clone(),
+        runtime.clone(),
+        lifecycle.clone(),
+    ));
+    let endpoints = Endpoints {
+        plain: live.settings.plain_http.clone(),
+        admin: live.settings.admin_http.clone(),
+        admin_tls: reloader.admin_tls(),
+    };
+    http::start(endpoints, &panel)?;
+    drop(live);
     tokio::spawn(worker::beat(runtime.clone(), workers.clone()));
     tokio::spawn(log.clone().tell_repetitions());
+    tokio::spawn(hang_ups(reloader.clone(), hang_up));
+    tokio::spawn(reloader.clone().watch());
+    if waiting {
+        lifecycle.enter(Phase::Waiting);
+        tracing::info!("waiting for a configuration");
+        tokio::select! {
+            () = something_to_serve(&reloader, &runtime) => {
+                let live = runtime.live();
+                listeners = listen(&live.settings, live.tcp)?;
+            }
+            () = signals.stop() => lifecycle.stop.notify_one(),
+            () = lifecycle.stop.notified() => lifecycle.stop.notify_one(),
+        }
+    }
     let (stop, stopped) = watch::channel(());
     for listener in listeners {
         tracing::info!("listening on {}", listener.description());
         tokio::spawn(accept(listener, workers.clone(), stopped.clone()));
     }
     drop(stopped);
-    loop {
-        tokio::select! {
-            _ = term.recv() => break,
-            _ = int.recv() => break,
-            _ = hup.recv() => reload(source, &builder, &runtime, log),
-        }
+    lifecycle.enter(Phase::Running);
+    tokio::select! {
+        () = signals.stop() => {}
+        () = lifecycle.stop.notified() => {}
     }
+    lifecycle.enter(Phase::Draining);
     tracing::info!(
         "shutting down: waiting up to {} ms for {} clients",
         runtime.live().settings.shutdown_timeout.as_millis(),
@@ -97,8 +141,7 @@ async fn serve(source: &Source, settings: Settings, log: &Control) -> anyhow::Re
     stop.closed().await;
     tokio::select! {
         () = drain(&runtime) => {}
-        _ = term.recv() => tracing::warn!("second signal: ending at once"),
-        _ = int.recv() => tracing::warn!("second signal: ending at once"),
+        () = signals.stop() => tracing::warn!("second signal: ending at once"),
     }
     for account in runtime.live().accounts.values().flat_map(|a| a.values()) {
         account.pool.close();
@@ -106,6 +149,57 @@ async fn serve(source: &Source, settings: Settings, log: &Control) -> anyhow::Re
     tracing::info!("stopped");
     log.flush();
     Ok(())
+}
+
+/// The signals that end the process.
+struct Signals {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for one. Cancel safe.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
+
+/// Reloads at each SIGHUP, away from this thread: it keeps the workers' time. Those that come meanwhile count as one.
+async fn hang_ups(reloader: Arc<Reloader>, mut signal: tokio::signal::unix::Signal) {
+    while signal.recv().await.is_some() {
+        let reloader = reloader.clone();
+        let reload = move || reloader.reload(Cause::Signal).is_ok();
+        if tokio::task::spawn_blocking(reload).await.is_err() {
+            tracing::error!("failed to reload: a defect");
+        }
+    }
+}
+
+/// Whether there is anybody who could log in.
+fn serves_somebody(live: &Live) -> bool {
+    !live.accounts.is_empty() || !live.settings.auth_queries.is_empty()
+}
+
+async fn something_to_serve(reloader: &Reloader, runtime: &Runtime) {
+    loop {
+        // Before looking, so that nothing is missed in between.
+        let mut applied = std::pin::pin!(reloader.applied.notified());
+        applied.as_mut().enable();
+        if serves_somebody(&runtime.live()) {
+            return;
+        }
+        applied.await;
+    }
 }
 
 fn listen(settings: &Settings, tcp: TcpOptions) -> anyhow::Result<Vec<Listener>> {
@@ -119,17 +213,20 @@ fn listen(settings: &Settings, tcp: TcpOptions) -> anyhow::Result<Vec<Listener>>
                 at.host
             )
         })?;
-    let mut listeners = addresses
-        .map(|address| Listener::tcp(address, backlog, tcp))
-        .collect::<Result<Vec<_>, _>>()?;
-    anyhow::ensure!(
-        !listeners.is_empty(),
-        "general.host = {:?} has no address",
-        at.host
-    );
+    // The unix socket first: who finds the port open shall find it as well.
+    let mut listeners = Vec::new();
     if let Some(dir) = &at.unix_socket_dir {
         listeners.push(Listener::unix(dir, at.port, at.unix_socket_mode, backlog)?);
     }
+    let before = listeners.len();
+    for address in addresses {
+        listeners.push(Listener::tcp(address, backlog, tcp)?);
+    }
+    anyhow::ensure!(
+        listeners.len() > before,
+        "general.host = {:?} has no address",
+        at.host
+    );
     Ok(listeners)
 }
 
@@ -149,33 +246,6 @@ async fn accept(listener: Listener, workers: Arc<Vec<Worker>>, mut stopped: watc
         worker.load.fetch_add(1, Ordering::AcqRel);
         if worker.send.send(connection).is_err() {
             return;
-        }
-    }
-}
-
-/// Reads the configuration again. A wrong one changes nothing.
-fn reload(source: &Source, builder: &Builder, runtime: &Runtime, log: &Control) {
-    let old = runtime.live();
-    let built = load(source)
-        .and_then(|(settings, warnings)| Ok((builder.build(settings, Some(&old))?, warnings)));
-    match built {
-        Ok((built, warnings)) => {
-            let live = built.commit();
-            log.apply(&live.settings.log);
-            report(&warnings);
-            runtime.replace(live);
-            retire(&old, &runtime.live());
-            tracing::info!("configuration reloaded");
-            if runtime.live().settings.listen != old.settings.listen
-                || runtime.live().settings.workers != old.settings.workers
-            {
-                tracing::warn!(
-                    "general.host, port, workers and the unix socket change at the next start only"
-                );
-            }
-        }
-        Err(error) => {
-            tracing::error!("failed to reload, the configuration before stays in force: {error:#}")
         }
     }
 }

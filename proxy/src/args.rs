@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use pgdog_config::Source;
 
+use crate::app::Start;
 use crate::import::command::Import;
+use crate::reload::Identity;
 
 /// A pooler, load balancer and sharding router for PostgreSQL.
 #[derive(Debug, Parser)]
@@ -16,14 +18,14 @@ pub struct Cli {
     pub command: Option<Command>,
     /// For `run` without its name.
     #[command(flatten)]
-    pub files: Files,
+    pub run: Run,
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve clients until SIGTERM or SIGINT, which let them finish; a second one ends at once. SIGHUP reloads.
-    Run(Files),
+    Run(Run),
     /// Check the configuration, print everything that is wrong with it, and exit 1 if it would not start.
     Configcheck(Files),
     /// Print the SCRAM-SHA-256 verifier of a password, for `password_hash`; asks for it on standard input when it is not given.
@@ -38,6 +40,37 @@ pub enum Command {
     ///
     /// Examples: pgdog import /etc/pgbouncer/pgbouncer.ini --out /etc/pgdog; pgdog import pgcat.toml
     Import(Import),
+}
+
+/// What to serve, and as whom.
+#[derive(Debug, Clone, Args)]
+pub struct Run {
+    /// The configuration.
+    #[command(flatten)]
+    pub files: Files,
+    /// Start without anything to serve, and wait until it is pushed to the HTTP admin API.
+    #[arg(long, env = "PGDOG_WAIT_FOR_CONFIG")]
+    pub wait_for_config: bool,
+    /// Uid of the cluster this proxy belongs to: configurations that are pushed have to name it.
+    #[arg(long, env = "PGDOG_CLUSTER_UID", value_name = "UID")]
+    pub cluster_uid: Option<String>,
+    /// Uid of the pod this proxy runs in: configurations that are pushed have to name it.
+    #[arg(long, env = "PGDOG_POD_UID", value_name = "UID")]
+    pub pod_uid: Option<String>,
+}
+
+impl From<&Run> for Start {
+    fn from(run: &Run) -> Self {
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        Self {
+            source: Source::from(&run.files),
+            identity: Identity {
+                cluster_uid: given(&run.cluster_uid),
+                pod_uid: given(&run.pod_uid),
+            },
+            wait: run.wait_for_config,
+        }
+    }
 }
 
 /// Where the configuration is.

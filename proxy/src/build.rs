@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::Context;
 use pgdog_backend::budget::Budget;
 use pgdog_backend::{Clock, Pool, Target};
-use pgdog_config::{self as config, PoolSettings, Settings, TlsMode};
+use pgdog_config::{
+    self as config, PoolSettings, Problem, ProblemCode, Problems, Settings, Severity, TlsMode,
+};
 use pgdog_net::{
-    Address, ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TcpOptions, TlsVerify,
+    Address, Alpn, ClientTls, ClientTlsOptions, NetError, ServerTls, ServerTlsOptions, TcpOptions,
+    TlsVerify,
 };
 use pgdog_session::{Account, Live};
 use pgdog_shard::{Shard, ShardId, Topology};
@@ -40,24 +42,27 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// When a certificate or key cannot be read, naming the file.
-    pub fn build(&self, settings: Settings, old: Option<&Live>) -> anyhow::Result<Built> {
-        let tls = match &settings.client_tls {
-            None => None,
-            Some(tls) => {
-                let options = ServerTlsOptions {
-                    client_ca: tls.client_ca.clone(),
-                    ..ServerTlsOptions::new(&tls.certificate, &tls.private_key)
-                };
-                Some(ServerTls::load(&options).context("load TLS for clients")?)
-            }
-        };
+    /// When certificates or keys cannot be read: all of them, naming the files.
+    pub fn build(&self, settings: Settings, old: Option<&Live>) -> Result<Built, Problems> {
+        let mut problems = Vec::new();
+        let tls = client_tls(&settings, &mut problems);
+        let admin_tls = admin_tls(&settings, &mut problems);
         let tcp = tcp_options(&settings.tcp);
+        let mut limits = Vec::new();
         let mut accounts: HashMap<String, HashMap<String, Arc<Account>>> = HashMap::new();
         let mut updates = Vec::new();
         for user in &settings.users {
-            let target = Arc::new(self.target(&user.pool, tcp)?);
-            let budgets = self.budgets(&user.pool);
+            let target = match self.target(&user.pool, tcp) {
+                Ok(target) => Arc::new(target),
+                Err(problem) => {
+                    // Many pools read the same files.
+                    if !problems.contains(&problem) {
+                        problems.push(problem);
+                    }
+                    continue;
+                }
+            };
+            let budgets = self.budgets(&user.pool, &mut limits);
             let before = old.and_then(|old| old.account(&user.name, &user.database));
             let wanted = Arc::new(user.pool.clone());
             let pool = match before {
@@ -81,6 +86,9 @@ impl Builder {
                 .or_default()
                 .insert(user.database.clone(), Arc::new(account));
         }
+        if !problems.is_empty() {
+            return Err(Problems(problems));
+        }
         Ok(Built {
             live: Arc::new(Live {
                 settings,
@@ -88,11 +96,14 @@ impl Builder {
                 tls,
                 tcp,
             }),
+            admin_tls,
             updates,
+            limits,
         })
     }
 
-    fn budgets(&self, pool: &PoolSettings) -> Vec<Arc<Budget>> {
+    /// The limits above a pool; `new` collects what they will be.
+    fn budgets(&self, pool: &PoolSettings, new: &mut Vec<(Arc<Budget>, u32)>) -> Vec<Arc<Budget>> {
         let limits = [
             (format!("database {}", pool.database), pool.database_max),
             (format!("user {}", pool.user), pool.user_max),
@@ -106,20 +117,23 @@ impl Builder {
                     .entry(what)
                     .or_insert_with(|| Budget::new(limit))
                     .clone();
-                budget.set_limit(limit);
+                new.push((budget.clone(), limit));
                 Some(budget)
             })
             .collect()
     }
 
-    fn target(&self, pool: &PoolSettings, tcp: TcpOptions) -> anyhow::Result<Target> {
+    fn target(&self, pool: &PoolSettings, tcp: TcpOptions) -> Result<Target, Problem> {
         // One server a pool until routing chooses among them: the primary of the only shard, else what there is.
         let topology = Topology::new(&pool.hosts);
         let host = topology
             .shard(ShardId::ONLY)
             .and_then(Shard::primary)
             .or_else(|| pool.hosts.first())
-            .with_context(|| format!("database \"{}\" has no host", pool.database))?;
+            .ok_or_else(|| {
+                let message = format!("database \"{}\" has no host", pool.database);
+                problem("databases", ProblemCode::MissingKey, message)
+            })?;
         let tls = &pool.server_tls;
         let options = ClientTlsOptions {
             verify: match tls.mode {
@@ -143,7 +157,8 @@ impl Builder {
         };
         Ok(Target {
             address: Arc::new(address),
-            tls: ClientTls::load(&options).context("load TLS for servers")?,
+            tls: ClientTls::load(&options)
+                .map_err(|error| unreadable("general.tls_server_ca_certificate", error))?,
             user: pool.server_user.clone(),
             passwords: pool.server_passwords.clone(),
             database: host.database.clone(),
@@ -168,13 +183,24 @@ struct Update {
 #[derive(Debug)]
 pub struct Built {
     live: Arc<Live>,
+    admin_tls: Option<ServerTls>,
     updates: Vec<Update>,
+    limits: Vec<(Arc<Budget>, u32)>,
 }
 
 impl Built {
+    /// TLS of the HTTP admin API.
+    #[must_use]
+    pub fn admin_tls(&self) -> Option<ServerTls> {
+        self.admin_tls.clone()
+    }
+
     /// Gives pools that stay their new sizes, and hands the configuration over to be put in force.
     #[must_use]
     pub fn commit(self) -> Arc<Live> {
+        for (budget, limit) in self.limits {
+            budget.set_limit(limit);
+        }
         for Update {
             pool,
             settings,
@@ -198,6 +224,48 @@ pub fn retire(old: &Live, new: &Live) {
         if !kept {
             account.pool.close();
         }
+    }
+}
+
+fn client_tls(settings: &Settings, problems: &mut Vec<Problem>) -> Option<ServerTls> {
+    let tls = settings.client_tls.as_ref()?;
+    let options = ServerTlsOptions {
+        client_ca: tls.client_ca.clone(),
+        ..ServerTlsOptions::new(&tls.certificate, &tls.private_key)
+    };
+    ServerTls::load(&options)
+        .map_err(|error| problems.push(unreadable("general.tls_certificate", error)))
+        .ok()
+}
+
+fn admin_tls(settings: &Settings, problems: &mut Vec<Problem>) -> Option<ServerTls> {
+    let http = settings.admin_http.as_ref()?;
+    let (certificate, private_key) = http.tls.as_ref()?;
+    let options = ServerTlsOptions {
+        client_ca: http.client_ca.clone(),
+        // A token may take the place of a certificate.
+        client_certificate_required: http.client_ca.is_some() && http.token_file.is_none(),
+        alpn: Alpn::Http,
+        ..ServerTlsOptions::new(certificate, private_key)
+    };
+    ServerTls::load(&options)
+        .map_err(|error| problems.push(unreadable("admin.http_tls_certificate", error)))
+        .ok()
+}
+
+fn unreadable(path: &str, error: NetError) -> Problem {
+    let message = format!("{:#}", anyhow::Error::from(error));
+    problem(path, ProblemCode::Unreadable, message)
+}
+
+fn problem(path: &str, code: ProblemCode, message: String) -> Problem {
+    Problem {
+        file: None,
+        line: None,
+        path: path.to_owned(),
+        code,
+        severity: Severity::Error,
+        message,
     }
 }
 

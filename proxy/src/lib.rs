@@ -8,5 +8,7 @@ pub mod args;
 pub mod build;
 pub mod import;
 pub mod logging;
+mod panel;
+pub mod reload;
 mod rlimit;
 mod worker;

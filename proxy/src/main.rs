@@ -5,16 +5,17 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use pgdog::app::{self, Start};
 use pgdog::args::{Cli, Command, Files};
-use pgdog::{app, import, logging};
-use pgdog_config::{Config, Settings, Source};
+use pgdog::{import, logging};
+use pgdog_config::{Config, Settings};
 use pgdog_wire::saslprep;
 use pgdog_wire::scram::{Params, Verifier};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = match cli.command.unwrap_or(Command::Run(cli.files)) {
-        Command::Run(files) => app::run(&Source::from(&files)),
+    let result = match cli.command.unwrap_or(Command::Run(cli.run)) {
+        Command::Run(run) => app::run(Start::from(&run)),
         Command::Configcheck(files) => return configcheck(&files),
         Command::Hash { password } => hash(password),
         Command::Import(what) => import::command::run(&what, &say),

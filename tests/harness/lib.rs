@@ -19,6 +19,7 @@ pub mod activity;
 pub mod binaries;
 pub mod certificates;
 pub mod guardian;
+pub mod http;
 pub mod message;
 pub mod postgres;
 pub mod proxy;
@@ -33,6 +34,7 @@ pub mod wait;
 
 pub use activity::Activity;
 pub use certificates::Authority;
+pub use http::{Answer, Http};
 pub use message::Message;
 pub use postgres::{Database, Postgres, PostgresOptions, StopMode};
 pub use proxy::Proxy;

@@ -59,24 +59,58 @@ impl Proxy {
             process: None,
         };
         proxy.write_config(config);
-        let log = fs::File::create(proxy.path("log")).expect("the scratch directory is writable");
+        proxy.spawn(arguments, &[]);
+        proxy
+    }
+
+    /// Starts it once more in the same directory, with the files that are there now, and waits for nothing. A process that
+    /// still runs is killed. The log begins anew.
+    pub fn start_again(&mut self, arguments: &[&str], environment: &[(&str, &str)]) {
+        if let Some(mut child) = self.process.take() {
+            child.kill().ok();
+            child.wait().ok();
+            guardian::forget_process(child.id());
+        }
+        self.spawn(arguments, environment);
+    }
+
+    fn spawn(&mut self, arguments: &[&str], environment: &[(&str, &str)]) {
+        let log = fs::File::create(self.path("log")).expect("the scratch directory is writable");
         let log_too = log.try_clone().expect("a file handle can be cloned");
         let child = Command::new(binaries::pgdog())
             .arg("run")
             .arg("--config")
-            .arg(proxy.path("pgdog.toml"))
+            .arg(self.path("pgdog.toml"))
             .arg("--users")
-            .arg(proxy.path("users.toml"))
+            .arg(self.path("users.toml"))
             .args(arguments)
-            .current_dir(proxy.scratch.path())
+            .envs(environment.iter().copied())
+            .current_dir(self.scratch.path())
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(log_too)
             .spawn()
             .expect("the proxy runs");
         guardian::watch_process(child.id());
-        proxy.process = Some(child);
-        proxy
+        self.process = Some(child);
+    }
+
+    /// The port of an HTTP endpoint by its key, as the log tells it; waits for it.
+    pub fn http_port(&self, key: &str) -> u16 {
+        let said = format!("{key}: ");
+        let port = || {
+            let log = self.log();
+            let line = log
+                .lines()
+                .find(|line| line.contains(&said) && line.contains(" on "))?;
+            line.rsplit(':').next()?.trim().parse().ok()
+        };
+        assert!(
+            wait::until(START_LIMIT, || port().is_some()),
+            "no {key}:\n{}",
+            self.log()
+        );
+        port().expect("it was there")
     }
 
     /// The port clients connect to on 127.0.0.1.

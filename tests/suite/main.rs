@@ -12,6 +12,7 @@ mod hba;
 mod import;
 mod layers;
 mod lifecycle;
+mod live;
 mod login;
 mod malformed;
 mod pinning;

@@ -22,9 +22,12 @@ pub(crate) struct Schema {
 
 impl Schema {
     pub(crate) fn new() -> Self {
-        Self {
-            root: crate::json_schema(),
-        }
+        Self::of(crate::json_schema())
+    }
+
+    /// The schema of a part of the configuration.
+    pub(crate) fn of(root: Json) -> Self {
+        Self { root }
     }
 
     /// The properties of a section, or of the entries of a section that is a list.

@@ -33,6 +33,8 @@ section! {
         peer_id: u16 = 0,
         /// Clients that may be connected at once. Default: 0 = unlimited. Applies on reload.
         max_client_conn: u32 = 0,
+        /// Whether a changed file of the configuration, certificates among them, is a reload. Default: false. Applies on reload.
+        watch_config: bool = false,
         /// Time that clients get to finish at shutdown, ms. Default: 60000. Applies on reload.
         shutdown_timeout: u64 = 60_000,
         /// Further time at shutdown in which running queries are cancelled, ms. Default: none = skipped. Applies on reload.
@@ -142,7 +144,7 @@ section! {
         idle_healthcheck_delay: u64 = 5_000,
         /// Whether a new host gets no traffic before it passed a check. Default: false. Applies on reload.
         require_healthcheck_on_discovery: bool = false,
-        /// Port of a plain HTTP health endpoint. Default: none = off. Needs a restart.
+        /// Port of plain HTTP for health: /livez, /startupz, /readyz, which any other path stands for; at `openmetrics_host`. Default: none = off. Needs a restart.
         healthcheck_port: Option<u16> = None,
         /// Time that a resolved host name is kept, ms. Default: none = the resolver of the system. Applies on reload.
         dns_ttl: Option<u64> = None,
@@ -288,9 +290,9 @@ section! {
         query_log_stdout: bool = false,
         /// Time over which averages are taken, ms. Default: 15000. Applies on reload.
         stats_period: u64 = 15_000,
-        /// Address of the metrics endpoint. Default: 0.0.0.0. Needs a restart.
+        /// Address of the health and metrics endpoints. Default: 0.0.0.0. Needs a restart.
         openmetrics_host: String = "0.0.0.0".to_owned(),
-        /// Port of the metrics endpoint. Default: none = off. Needs a restart.
+        /// Port of plain HTTP for metrics, /metrics; may be `healthcheck_port` too. Default: none = off. Needs a restart.
         openmetrics_port: Option<u16> = None,
         /// Prefix of the names of metrics. Default: none. Needs a restart.
         openmetrics_namespace: Option<String> = None,

@@ -13,7 +13,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub mod api;
 pub mod databases;
+pub mod documents;
 pub mod general;
 pub mod hba;
 pub mod modes;
@@ -43,8 +45,8 @@ pub use modes::{
 pub use problem::{Problem, ProblemCode, Problems, Severity};
 pub use secret::Secret;
 pub use settings::{
-    Address, Admin, AuthQuery, ClientTimeouts, ClientTls, Credentials, Dedup, Hba, Host, Listen,
-    Log, LoginLimits, Peer, PoolSettings, ServerTls, Settings, Tcp, User,
+    Address, Admin, AdminHttp, AuthQuery, ClientTimeouts, ClientTls, Credentials, Dedup, Hba, Host,
+    Listen, Log, LoginLimits, Peer, PlainHttp, PoolSettings, ServerTls, Settings, Tcp, User,
 };
 
 /// A section that is accepted, but that this version does not look into.
@@ -60,8 +62,10 @@ pub struct Config {
     pub databases: Vec<databases::Database>,
     /// Who may connect; in a file of its own or here.
     pub users: Vec<users::User>,
-    /// The admin console.
+    /// The admin console and the HTTP admin API.
     pub admin: users::Admin,
+    /// Which push these files hold.
+    pub snapshot: users::Snapshot,
     /// Options of the sockets on both sides.
     pub tcp: net::Tcp,
     /// Sizes of buffers.
@@ -136,6 +140,16 @@ impl Config {
             .chain(&mut config.admin.password)
         {
             *secret = Secret::from(Secret::REDACTED);
+        }
+        // What this version does not look into may hold anything.
+        for section in [
+            &mut config.control,
+            &mut config.qos,
+            &mut config.autodiscovery,
+        ] {
+            for value in section.iter_mut().flat_map(BTreeMap::values_mut) {
+                *value = Secret::REDACTED.into();
+            }
         }
         config
     }

@@ -43,7 +43,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
 ];
 
 impl Config {
-    /// Reads the files, adds the URLs, and fills what `[general]` leaves open from the environment.
+    /// Reads the files, adds the URLs, and fills what `[general]` and `[admin]` leave open from the environment.
     pub fn load(source: &Source) -> Result<Self, Problems> {
         Self::load_with(source, &|name| std::env::var(name).ok())
     }
@@ -89,6 +89,21 @@ impl Config {
     pub fn from_yaml(text: &str) -> Result<Self, Problems> {
         let (root, problems) = tree::from_yaml(text, "pgdog.yaml");
         finish(root, &Schema::new(), problems)
+    }
+
+    /// Takes JSON, as [`documents::join`](crate::documents::join) gives it, without the environment. `origin` names it in
+    /// problems.
+    pub fn from_json(value: &serde_json::Value, origin: &str) -> Result<Self, Problems> {
+        let root = tree::from_json(value, &Place::of(origin));
+        finish(root, &Schema::new(), Vec::new())
+    }
+
+    /// What the environment alone says, for a start without files.
+    pub fn from_environment() -> Result<Self, Problems> {
+        let schema = Schema::new();
+        let mut root = Node::table(Place::default());
+        add_environment(&mut root, &schema, &|name| std::env::var(name).ok());
+        finish(root, &schema, Vec::new())
     }
 
     /// Reads `postgres://` URLs. The user and the password of a URL serve clients and the server.
@@ -162,26 +177,38 @@ fn keep_users(node: &mut Node, problems: &mut Vec<Problem>) {
 }
 
 fn add_environment(root: &mut Node, schema: &Schema, environment: &dyn Fn(&str) -> Option<String>) {
-    if root.get_mut("general").is_none() {
-        root.insert("general", Node::table(Place::default()));
+    for (section, prefix) in [("general", "PGDOG_"), ("admin", "PGDOG_ADMIN_")] {
+        add_section(root, schema, section, prefix, environment);
     }
-    let Some(general) = root.get_mut("general") else {
+}
+
+fn add_section(
+    root: &mut Node,
+    schema: &Schema,
+    section: &str,
+    prefix: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+) {
+    if root.get_mut(section).is_none() {
+        root.insert(section, Node::table(Place::default()));
+    }
+    let Some(table) = root.get_mut(section) else {
         return;
     };
-    let Some(properties) = schema.section("general")["properties"].as_object() else {
+    let Some(properties) = schema.section(section)["properties"].as_object() else {
         return;
     };
     for (key, property) in properties {
         // The alias counts as well.
-        if general.get_mut(key).is_some()
-            || (key == "default_pool_size" && general.get_mut("max_pool_size").is_some())
+        if table.get_mut(key).is_some()
+            || (key == "default_pool_size" && table.get_mut("max_pool_size").is_some())
         {
             continue;
         }
-        let own = format!("PGDOG_{}", key.to_ascii_uppercase());
+        let own = format!("{prefix}{}", key.to_ascii_uppercase());
         let other = ENVIRONMENT
             .iter()
-            .filter(|(of, _)| of == key)
+            .filter(|(of, _)| section == "general" && of == key)
             .map(|(_, name)| *name);
         let found = std::iter::once(own.as_str()).chain(other).find_map(|name| {
             environment(name)
@@ -190,11 +217,11 @@ fn add_environment(root: &mut Node, schema: &Schema, environment: &dyn Fn(&str) 
         });
         let Some((name, text)) = found else { continue };
         // Kubernetes sets PGDOG_PORT=tcp://10.0.0.1:6432 in every pod beside a Service that is called pgdog.
-        if key == "port" && text.contains("://") {
+        if key.ends_with("port") && text.contains("://") {
             continue;
         }
         let place = Place::of(&format!("environment variable {name}"));
-        general.insert(
+        table.insert(
             key,
             Node {
                 value: schema.read(property, &text),

@@ -44,6 +44,10 @@ pub enum ProblemCode {
     ShardGap,
     /// A key that has no effect in this version.
     NotImplemented,
+    /// A key that cannot change while the process runs.
+    RequiresRestart,
+    /// A checksum that is not the one of what came with it.
+    WrongHash,
 }
 
 impl ProblemCode {
@@ -63,6 +67,8 @@ impl ProblemCode {
             Self::MissingPassword => "missing_password",
             Self::ShardGap => "shard_gap",
             Self::NotImplemented => "not_implemented",
+            Self::RequiresRestart => "requires_restart",
+            Self::WrongHash => "wrong_hash",
         }
     }
 }

@@ -3,6 +3,7 @@
 mod auth_query;
 mod build;
 mod credentials;
+mod http;
 mod pools;
 
 use std::fmt;
@@ -68,6 +69,14 @@ pub struct Settings {
     pub peers: Vec<Peer>,
     /// The admin console.
     pub admin: Admin,
+    /// The HTTP admin API.
+    pub admin_http: Option<AdminHttp>,
+    /// The endpoints for health and metrics.
+    pub plain_http: PlainHttp,
+    /// Directory that keeps what was pushed last.
+    pub state_dir: Option<PathBuf>,
+    /// Whether a changed file is a reload.
+    pub watch: bool,
     /// One entry for each user and database.
     pub users: Vec<User>,
 }
@@ -245,6 +254,44 @@ impl fmt::Debug for Admin {
             .field("password", &redacted(password))
             .finish()
     }
+}
+
+/// Where the HTTP admin API is, and who may use it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminHttp {
+    /// Address of the socket.
+    pub host: String,
+    /// Its port; 0 lets the system choose.
+    pub port: u16,
+    /// Certificate chain and private key, PEM.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Authority that signs certificates of clients, PEM.
+    pub client_ca: Option<PathBuf>,
+    /// Name that such a certificate has to carry.
+    pub client_name: Option<String>,
+    /// File that holds the token.
+    pub token_file: Option<PathBuf>,
+}
+
+impl AdminHttp {
+    /// Whether a request has to prove who it comes from.
+    #[must_use]
+    pub const fn is_guarded(&self) -> bool {
+        self.client_ca.is_some() || self.token_file.is_some()
+    }
+}
+
+/// Where health and metrics are, in the clear.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlainHttp {
+    /// Address of the sockets.
+    pub host: String,
+    /// Port for health.
+    pub health: Option<u16>,
+    /// Port for metrics.
+    pub metrics: Option<u16>,
+    /// What the names of metrics begin with.
+    pub namespace: String,
 }
 
 /// One user in one database.

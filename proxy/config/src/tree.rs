@@ -206,6 +206,39 @@ pub(crate) fn from_yaml(text: &str, file: &str) -> (Node, Vec<Problem>) {
     }
 }
 
+/// Takes JSON, which has no lines. A key whose value is null was not set, as in YAML.
+pub(crate) fn from_json(value: &serde_json::Value, place: &Place) -> Node {
+    use serde_json::Value as Json;
+    let value = match value {
+        Json::Null => Value::Foreign("nothing"),
+        Json::Bool(value) => Value::Bool(*value),
+        Json::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+            (Some(number), _, _) => Value::Integer(number.into()),
+            (_, Some(number), _) => Value::Integer(number.into()),
+            (_, _, number) => Value::Float(number.unwrap_or(f64::NAN)),
+        },
+        Json::String(text) => Value::Text(text.clone()),
+        Json::Array(values) => {
+            Value::Array(values.iter().map(|value| from_json(value, place)).collect())
+        }
+        Json::Object(entries) => Value::Table(
+            entries
+                .iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(key, value)| Entry {
+                    key: key.clone(),
+                    place: place.clone(),
+                    node: from_json(value, place),
+                })
+                .collect(),
+        ),
+    };
+    Node {
+        value,
+        place: place.clone(),
+    }
+}
+
 /// Finds the line of a byte.
 struct Lines(Vec<usize>);
 

@@ -104,7 +104,7 @@ pub struct User {
 }
 
 section! {
-    /// `[admin]`: the database of the admin console.
+    /// `[admin]`: the database of the admin console, and the HTTP admin API.
     pub struct Admin {
         /// Name of the admin database. Default: admin. Applies on reload.
         name: String = "admin".to_owned(),
@@ -112,5 +112,33 @@ section! {
         user: String = "admin".to_owned(),
         /// Password of this user. Default: a random one at each start. Applies on reload.
         password: Option<Secret> = None,
+        /// Address of the HTTP admin API; one that is not loopback needs `http_client_ca` or `http_token_file`. Default: 127.0.0.1. Needs a restart.
+        http_host: String = "127.0.0.1".to_owned(),
+        /// Port of the HTTP admin API. Default: none = off. Needs a restart.
+        http_port: Option<u16> = None,
+        /// Certificate chain of the HTTP admin API, path to a PEM file. Default: none = no TLS. Needs a restart; the file is read on reload.
+        http_tls_certificate: Option<String> = None,
+        /// Private key of `http_tls_certificate`, path to a PEM file. Default: none. Needs a restart; the file is read on reload.
+        http_tls_private_key: Option<String> = None,
+        /// Authority that signs the certificates of those who may use the HTTP admin API, path to a PEM file. Default: none. Needs a restart; the file is read on reload.
+        http_client_ca: Option<String> = None,
+        /// Name (DNS, URI or common name) that such a certificate has to carry. Default: none = any. Needs a restart.
+        http_client_name: Option<String> = None,
+        /// File that holds a token, which requests carry as `Authorization: Bearer`; read again for each of them. Default: none. Needs a restart.
+        http_token_file: Option<String> = None,
+        /// Directory that keeps what was pushed last, for the next start. Default: none = nothing is kept. Needs a restart.
+        state_dir: Option<String> = None,
+    }
+}
+
+section! {
+    /// `[snapshot]`: which push these files hold, so that the later of the two is in force. Without it any push is later.
+    pub struct Snapshot {
+        /// Epoch of the push. Default: 0. Applies on reload.
+        epoch: u64 = 0,
+        /// Revision of the settings. Default: 0. Applies on reload.
+        settings_revision: u64 = 0,
+        /// Revision of the topology. Default: 0. Applies on reload.
+        topology_revision: u64 = 0,
     }
 }

@@ -128,7 +128,7 @@ fn keys_without_effect_are_named_once_at_start() {
     let database = Postgres::shared().fresh_database();
     let config = config(&database)
         .general("read_write_strategy", "\"aggressive\"")
-        .general("openmetrics_port", "9090")
+        .general("broadcast_port", "9090")
         .append("[[sharded_tables]]\ndatabase = \"x\"\nname = \"t\"\ncolumn = \"id\"\ndata_type = \"bigint\"");
     let config = config.append(&format!(
         "[[mirroring]]\nsource_db = \"{0}\"\ndestination_db = \"{0}\"",
@@ -139,7 +139,7 @@ fn keys_without_effect_are_named_once_at_start() {
     let log = proxy.log();
     for key in [
         "general.read_write_strategy",
-        "general.openmetrics_port",
+        "general.broadcast_port",
         "sharded_tables",
         "mirroring",
     ] {

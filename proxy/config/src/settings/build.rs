@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Admin, ClientTimeouts, ClientTls, Dedup, Hba, Listen, Log, LoginLimits, Peer, Settings, Tcp,
-    auth_query, pools,
+    auth_query, http, pools,
 };
 use crate::Config;
 use crate::modes::{AuthType, ClientAuth, Role, TlsMode};
@@ -110,6 +110,10 @@ pub(super) fn build(config: &Config) -> Result<(Settings, Vec<Problem>), Problem
                 .as_ref()
                 .map(|password| password.reveal().to_owned()),
         },
+        admin_http: http::admin(&mut report),
+        plain_http: http::plain(&mut report),
+        state_dir: path(config.admin.state_dir.as_ref()),
+        watch: general.watch_config,
         users: pools::users(&mut report),
     };
     unsupported::warn(config, &mut report.problems);
@@ -147,7 +151,7 @@ fn size(value: u64) -> Option<usize> {
     }
 }
 
-fn path(text: Option<&String>) -> Option<PathBuf> {
+pub(super) fn path(text: Option<&String>) -> Option<PathBuf> {
     text.filter(|text| !text.is_empty()).map(PathBuf::from)
 }
 

@@ -422,3 +422,34 @@ fn an_empty_password_is_none() {
         ]
     );
 }
+
+#[test]
+fn the_admin_api_is_for_this_machine_or_for_those_who_prove_themselves() {
+    let admin = |more: &str| format!("[admin]\nhttp_port = 6433\n{more}");
+    let open = settings(&admin(""), "");
+    assert!(!open.admin_http.unwrap().is_guarded());
+    let far = "http_host = \"0.0.0.0\"\n";
+    let problems = errors(&admin(far), "");
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(
+        problems[0].contains("admin.http_host") && problems[0].contains("http_token_file"),
+        "{problems:?}"
+    );
+    let token = "http_token_file = \"token\"\n";
+    assert!(
+        settings(&admin(&format!("{far}{token}")), "")
+            .admin_http
+            .unwrap()
+            .is_guarded()
+    );
+    let warned = warnings(&admin(&format!("{far}{token}")), "");
+    assert!(
+        warned.iter().any(|w| w.message.contains("in the clear")),
+        "{warned:?}"
+    );
+    let problems = errors(
+        &admin("http_client_ca = \"ca\"\nhttp_tls_certificate = \"c\"\n"),
+        "",
+    );
+    assert_eq!(problems.len(), 2, "{problems:?}");
+}

@@ -1,0 +1,81 @@
+//! Health and metrics, for kubelets and Prometheus: in the clear, and nothing that anybody could misuse.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use pgdog_config::api::Phase;
+
+use super::{Control, metrics};
+
+/// What a path that is none of the known ones gives: PgDog answers every path of these ports.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Otherwise {
+    Health,
+    Metrics,
+}
+
+#[derive(Debug, Clone)]
+struct Shared {
+    control: Arc<dyn Control>,
+    namespace: Arc<str>,
+}
+
+pub(super) fn router(control: Arc<dyn Control>, namespace: &str, otherwise: Otherwise) -> Router {
+    let router = Router::new()
+        .route("/livez", get(live))
+        .route("/startupz", get(started))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(figures));
+    let router = match otherwise {
+        Otherwise::Health => router.fallback(get(ready)),
+        Otherwise::Metrics => router.fallback(get(figures)),
+    };
+    router.with_state(Shared {
+        control,
+        namespace: namespace.into(),
+    })
+}
+
+/// 200 as long as the process does its work.
+async fn live(State(shared): State<Shared>) -> (StatusCode, String) {
+    match shared.control.wedged() {
+        None => (StatusCode::OK, "up\n".to_owned()),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    }
+}
+
+/// 200 from the moment that clients can connect.
+async fn started(State(shared): State<Shared>) -> (StatusCode, &'static str) {
+    match shared.control.phase() {
+        Phase::Running | Phase::Draining => (StatusCode::OK, "up\n"),
+        Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        Phase::Waiting => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "waiting for a configuration\n",
+        ),
+    }
+}
+
+/// 200 while new clients are welcome. Says nothing about databases: a pod that leaves its Service because of them would
+/// turn errors that clients understand into refused connections.
+async fn ready(State(shared): State<Shared>) -> (StatusCode, &'static str) {
+    match shared.control.phase() {
+        Phase::Running => (StatusCode::OK, "up\n"),
+        Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        Phase::Waiting => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "waiting for a configuration\n",
+        ),
+        Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+    }
+}
+
+async fn figures(State(shared): State<Shared>) -> Response {
+    let text = metrics::render(&shared.control.metrics(), &shared.namespace);
+    ([(CONTENT_TYPE, metrics::CONTENT)], text).into_response()
+}

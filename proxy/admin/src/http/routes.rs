@@ -1,0 +1,331 @@
+//! The paths of the admin API. One table makes both the router and the OpenAPI document.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post, put};
+use pgdog_config::api::{
+    ConfigInForce, DrainBegun, Half, Push, Pushed, Refused, RefusedBecause, Reloaded, Status,
+};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+
+use super::guard::{Guard, Who};
+use super::{Control, openapi};
+
+/// Largest body of a request.
+pub(super) const BODY: usize = 4 << 20;
+
+type Shared = Arc<dyn Control>;
+
+/// One path and method.
+pub(super) struct Operation {
+    pub(super) method: &'static str,
+    pub(super) path: &'static str,
+    pub(super) summary: &'static str,
+    /// The half that its body holds, where it has one; it can be a dry run then.
+    pub(super) body: Option<Half>,
+    /// The status when it works.
+    pub(super) status: u16,
+    pub(super) answer: fn(&mut SchemaGenerator) -> Schema,
+    /// Why it may be refused, besides what any request may be refused for.
+    pub(super) refusals: &'static [RefusedBecause],
+    route: fn() -> MethodRouter<Shared>,
+}
+
+const PUSH_REFUSALS: &[RefusedBecause] = &[
+    RefusedBecause::Malformed,
+    RefusedBecause::Stale,
+    RefusedBecause::WrongTarget,
+    RefusedBecause::TooLarge,
+    RefusedBecause::NotJson,
+    RefusedBecause::Rejected,
+    RefusedBecause::Draining,
+    RefusedBecause::NotPersisted,
+];
+
+/// Everything that can be asked.
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation {
+        method: "put",
+        path: "/v1/config/settings",
+        summary: "Puts settings in force: everything but hosts",
+        body: Some(Half::Settings),
+        status: 200,
+        answer: schema::<Pushed>,
+        refusals: PUSH_REFUSALS,
+        route: || put(push_settings),
+    },
+    Operation {
+        method: "put",
+        path: "/v1/config/topology",
+        summary: "Puts a topology in force: hosts, roles and shards",
+        body: Some(Half::Topology),
+        status: 200,
+        answer: schema::<Pushed>,
+        refusals: PUSH_REFUSALS,
+        route: || put(push_topology),
+    },
+    Operation {
+        method: "get",
+        path: "/v1/config",
+        summary: "The configuration in force, without secrets",
+        body: None,
+        status: 200,
+        answer: schema::<ConfigInForce>,
+        refusals: &[],
+        route: || get(config),
+    },
+    Operation {
+        method: "get",
+        path: "/v1/status",
+        summary: "What is in force, where it came from, and how it goes",
+        body: None,
+        status: 200,
+        answer: schema::<Status>,
+        refusals: &[],
+        route: || get(status),
+    },
+    Operation {
+        method: "post",
+        path: "/v1/reload",
+        summary: "Reads the configuration files again",
+        body: None,
+        status: 200,
+        answer: schema::<Reloaded>,
+        refusals: &[RefusedBecause::Rejected],
+        route: || post(reload),
+    },
+    Operation {
+        method: "post",
+        path: "/v1/drain",
+        summary: "Lets clients finish and ends the process, as SIGTERM does",
+        body: None,
+        status: 202,
+        answer: schema::<DrainBegun>,
+        refusals: &[],
+        route: || post(drain),
+    },
+];
+
+fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+pub(super) fn router(control: Shared, guard: Guard) -> Router {
+    let mut router = Router::new().route("/openapi.json", get(document));
+    for operation in OPERATIONS {
+        router = router.route(operation.path, (operation.route)());
+    }
+    router
+        .fallback(async || {
+            refused(&Refused::new(
+                RefusedBecause::NotFound,
+                "no such path: see /openapi.json",
+            ))
+        })
+        .method_not_allowed_fallback(async || {
+            refused(&Refused::new(
+                RefusedBecause::MethodNotAllowed,
+                "the path takes other methods: see /openapi.json",
+            ))
+        })
+        .layer(DefaultBodyLimit::max(BODY))
+        .layer(from_fn_with_state(Arc::new(guard), admit))
+        .with_state(control)
+}
+
+async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    let nobody = Who::default();
+    let who = request.extensions().get::<Who>().unwrap_or(&nobody);
+    match guard.check(who, request.headers()) {
+        Ok(()) => {
+            let mut response = next.run(request).await;
+            response
+                .headers_mut()
+                .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            response
+        }
+        Err(error) => {
+            tracing::warn!(
+                "HTTP request for {} refused: {}",
+                request.uri().path(),
+                error.message
+            );
+            refused(&error)
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct PushQuery {
+    #[serde(rename = "dryRun", default)]
+    dry_run: bool,
+}
+
+async fn push_settings(
+    state: State<Shared>,
+    query: Result<Query<PushQuery>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    push(Half::Settings, state, query.map(|q| q.0), &headers, body).await
+}
+
+async fn push_topology(
+    state: State<Shared>,
+    query: Result<Query<PushQuery>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    push(Half::Topology, state, query.map(|q| q.0), &headers, body).await
+}
+
+async fn push(
+    half: Half,
+    State(control): State<Shared>,
+    query: Result<PushQuery, axum::extract::rejection::QueryRejection>,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let Ok(query) = query else {
+        let message = "dryRun takes true or false";
+        return refused(&Refused::new(RefusedBecause::Malformed, message));
+    };
+    let push = match read(headers, body) {
+        Ok(push) => push,
+        Err(error) => return refused(&error),
+    };
+    // It builds pools and reads certificates, and others wait for their turn meanwhile.
+    blocking(StatusCode::OK, move || {
+        control.push(half, push, query.dry_run)
+    })
+    .await
+}
+
+fn read(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Push, Refused> {
+    let content = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let content = content
+        .and_then(|value| value.split(';').next())
+        .unwrap_or_default();
+    if !content.trim().eq_ignore_ascii_case("application/json") {
+        let message = "the body has to be JSON: send Content-Type: application/json";
+        return Err(Refused::new(RefusedBecause::NotJson, message));
+    }
+    let body = body.map_err(|error| {
+        if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            let message = format!("the body is larger than {BODY} bytes");
+            Refused::new(RefusedBecause::TooLarge, message)
+        } else {
+            Refused::new(RefusedBecause::Malformed, "the body did not arrive")
+        }
+    })?;
+    serde_json::from_slice(&body).map_err(|error| {
+        Refused::new(
+            RefusedBecause::Malformed,
+            format!("not a push: {}", without_values(&error)),
+        )
+    })
+}
+
+/// The reader of JSON quotes values, which may be secrets in the wrong place; names of fields stay.
+fn without_values(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match (text.strip_prefix("invalid "), text.rfind(", expected ")) {
+        (Some(_), Some(expected)) => format!("invalid{}", &text[expected..]),
+        _ => text,
+    }
+}
+
+async fn config(State(control): State<Shared>) -> Response {
+    answer(StatusCode::OK, control.config())
+}
+
+async fn status(State(control): State<Shared>) -> Response {
+    answer(StatusCode::OK, Ok(control.status()))
+}
+
+async fn reload(State(control): State<Shared>) -> Response {
+    blocking(StatusCode::OK, move || control.reload()).await
+}
+
+async fn drain(State(control): State<Shared>) -> Response {
+    answer(StatusCode::ACCEPTED, Ok(control.drain()))
+}
+
+async fn document() -> Response {
+    json(StatusCode::OK, &openapi::document())
+}
+
+async fn blocking<T: Serialize + Send + 'static>(
+    status: StatusCode,
+    work: impl FnOnce() -> Result<T, Refused> + Send + 'static,
+) -> Response {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => answer(status, result),
+        Err(_) => refused(&Refused::new(
+            RefusedBecause::Internal,
+            "a defect: see the log",
+        )),
+    }
+}
+
+fn answer<T: Serialize>(status: StatusCode, result: Result<T, Refused>) -> Response {
+    match result {
+        Ok(value) => json(status, &value),
+        Err(error) => refused(&error),
+    }
+}
+
+fn refused(error: &Refused) -> Response {
+    let status =
+        StatusCode::from_u16(error.error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = json(status, error);
+    if status == StatusCode::UNAUTHORIZED {
+        response
+            .headers_mut()
+            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(text) => (status, [(CONTENT_TYPE, "application/json")], text).into_response(),
+        Err(error) => {
+            tracing::error!("failed to write an HTTP answer: {error}");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_body_is_told_without_its_values() {
+        let told = |body: &str| without_values(&serde_json::from_str::<Push>(body).unwrap_err());
+        let value = told(r#"{"epoch":1,"revision":1,"config":"hunter2"}"#);
+        assert!(
+            value.contains("expected a map") && !value.contains("hunter2"),
+            "{value}"
+        );
+        let value = told(r#"{"epoch":"hunter2, expected x","revision":1,"config":{}}"#);
+        assert!(
+            value.contains("expected u64") && !value.contains("hunter2"),
+            "{value}"
+        );
+        assert!(told(r#"{"epoch":1}"#).contains("missing field `revision`"));
+        assert!(told(r#"{"epohc":1}"#).contains("unknown field `epohc`"));
+    }
+}

@@ -1,0 +1,152 @@
+//! The two halves of the configuration in force.
+
+use std::sync::Arc;
+
+use pgdog_config::api::{Half, HalfStatus, Origin, Version};
+use pgdog_config::{Config, Problem, ProblemCode, Problems, Settings, Severity, documents};
+use serde_json::Value as Json;
+
+use crate::logging;
+
+/// A half and where it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Document {
+    pub(crate) json: Arc<Json>,
+    pub(crate) status: HalfStatus,
+}
+
+impl Document {
+    pub(crate) const fn is_pushed(&self) -> bool {
+        self.status.source.is_pushed()
+    }
+}
+
+/// Both.
+#[derive(Debug, Clone)]
+pub(crate) struct Halves {
+    pub(crate) settings: Document,
+    pub(crate) topology: Document,
+    /// The files as they were read, while both halves are theirs: it knows the lines.
+    whole: Option<Arc<Config>>,
+}
+
+impl Halves {
+    pub(crate) const fn new(settings: Document, topology: Document) -> Self {
+        Self {
+            settings,
+            topology,
+            whole: None,
+        }
+    }
+
+    /// Both halves of files.
+    pub(crate) fn of_files(config: Config, since_ms: u64) -> Self {
+        let (settings, topology) = documents::split(&config);
+        let half = |json, revision| Document {
+            json: Arc::new(json),
+            status: HalfStatus {
+                source: Origin::Files,
+                version: Version {
+                    epoch: config.snapshot.epoch,
+                    revision,
+                },
+                sha256: None,
+                since_ms,
+            },
+        };
+        Self {
+            settings: half(settings, config.snapshot.settings_revision),
+            topology: half(topology, config.snapshot.topology_revision),
+            whole: Some(Arc::new(config)),
+        }
+    }
+
+    /// These, but with some halves of others.
+    pub(crate) fn with_kept(mut self, kept: &[Half], of: &Self) -> Self {
+        for half in kept {
+            self.replace(*half, of.half(*half).clone());
+        }
+        self
+    }
+
+    pub(crate) const fn half(&self, half: Half) -> &Document {
+        match half {
+            Half::Settings => &self.settings,
+            Half::Topology => &self.topology,
+        }
+    }
+
+    pub(crate) const fn half_mut(&mut self, half: Half) -> &mut Document {
+        match half {
+            Half::Settings => &mut self.settings,
+            Half::Topology => &mut self.topology,
+        }
+    }
+
+    pub(crate) fn replace(&mut self, half: Half, document: Document) {
+        *self.half_mut(half) = document;
+        self.whole = None;
+    }
+
+    /// Whether a push may replace a half: `true` when its content is in force already.
+    ///
+    /// # Errors
+    ///
+    /// When what is in force is later, or is another content of the same version.
+    pub(crate) fn order(&self, half: Half, pushed: &HalfStatus) -> Result<bool, String> {
+        let now = &self.half(half).status;
+        let epoch = self
+            .settings
+            .status
+            .version
+            .epoch
+            .max(self.topology.status.version.epoch);
+        if pushed.version.epoch < epoch {
+            return Err(format!(
+                "epoch {} is over, somebody has pushed with epoch {epoch}",
+                pushed.version.epoch
+            ));
+        }
+        if pushed.version < now.version {
+            return Err(format!(
+                "{} is in force, which is later than {}",
+                now.version, pushed.version
+            ));
+        }
+        let same = now.source.is_pushed() && now.sha256 == pushed.sha256;
+        if pushed.version == now.version && now.source.is_pushed() && !same {
+            return Err(format!(
+                "{} is in force with another content: push a higher revision",
+                now.version
+            ));
+        }
+        Ok(same)
+    }
+
+    /// One configuration of both halves.
+    pub(crate) fn config(&self) -> Result<Config, Problems> {
+        match &self.whole {
+            Some(config) => Ok(Config::clone(config)),
+            None => Config::from_json(
+                &documents::join(&self.settings.json, &self.topology.json),
+                "pushed configuration",
+            ),
+        }
+    }
+
+    /// What it means, and warnings; or everything that is wrong.
+    pub(crate) fn meaning(&self) -> Result<(Settings, Vec<Problem>), Problems> {
+        let built = Settings::build(&self.config()?)?;
+        logging::check(&built.0.log).map_err(|message| {
+            Problems(vec![Problem {
+                file: None,
+                line: None,
+                path: "general.log_level".to_owned(),
+                code: ProblemCode::BadValue,
+                severity: Severity::Error,
+                message,
+            }])
+        })?;
+        Ok(built)
+    }
+}
