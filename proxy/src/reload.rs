@@ -13,11 +13,12 @@ mod push;
 mod state_dir;
 mod watch;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use pgdog_config::api::{Attempt, Cause, Finding, Half, Reloaded, findings};
-use pgdog_config::{Config, Problem, Problems, Severity, Source};
+use pgdog_config::{Config, Problem, ProblemCode, Problems, Severity, Source};
 use pgdog_net::ServerTls;
 use pgdog_session::Runtime;
 use serde_json::Value as Json;
@@ -44,6 +45,8 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct Reloader {
     source: Source,
+    /// The files that were there at the last look: one that is gone is no empty one.
+    there: Mutex<Vec<PathBuf>>,
     identity: Identity,
     builder: Builder,
     runtime: Arc<Runtime>,
@@ -93,6 +96,7 @@ impl Reloader {
             problems: Vec::new(),
         });
         Self {
+            there: Mutex::new(there(&source)),
             source,
             identity,
             builder,
@@ -144,6 +148,32 @@ impl Reloader {
         result
     }
 
+    /// A file that was read before and is missing now is being replaced, or its folder is not mounted: nobody means by it
+    /// that all users are to go.
+    fn none_gone(&self) -> Result<(), Problems> {
+        let mut before = self.there.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = there(&self.source);
+        let gone: Vec<_> = before
+            .iter()
+            .filter(|file| !now.contains(file))
+            .map(|file| Problem {
+                file: Some(file.display().to_string()),
+                line: None,
+                path: String::new(),
+                code: ProblemCode::Unreadable,
+                severity: Severity::Error,
+                message:
+                    "the file was there before and is gone: put it back, or start anew without it"
+                        .to_owned(),
+            })
+            .collect();
+        if !gone.is_empty() {
+            return Err(Problems(gone));
+        }
+        *before = now;
+        Ok(())
+    }
+
     fn reload_files(&self, work: &mut Halves) -> Result<Reloaded, Problems> {
         let (mut halves, mut kept) = (work.clone(), Vec::new());
         let gone =
@@ -152,6 +182,7 @@ impl Reloader {
             // It has started without them. Certificates are read again all the same.
             kept = vec![Half::Settings, Half::Topology];
         } else {
+            self.none_gone()?;
             let files = Halves::of_files(Config::load(&self.source)?, now_ms());
             for half in [Half::Settings, Half::Topology] {
                 let now = work.half(half);
@@ -261,6 +292,16 @@ fn kept(kept: &[Half], halves: &Halves) -> String {
                 halves.half(*half).status.version
             )
         })
+        .collect()
+}
+
+/// The files of a configuration that exist.
+fn there(source: &Source) -> Vec<PathBuf> {
+    let beside = || source.config.with_file_name("users.toml");
+    let users = source.users.clone().unwrap_or_else(beside);
+    [source.config.clone(), users]
+        .into_iter()
+        .filter(|file| file.exists())
         .collect()
 }
 

@@ -509,3 +509,39 @@ fn what_only_a_role_may_set_does_not_end_other_clients() {
         other.query_rows(asked) == [["found_app", "warning"]]
     }));
 }
+
+#[test]
+fn a_statement_means_what_the_settings_of_its_client_make_of_it() {
+    if !Postgres::installed() {
+        return;
+    }
+    let database = Postgres::shared().fresh_database();
+    let proxy = Proxy::start(&config(&database, 1));
+    // Constants are read when a statement is parsed.
+    let sql =
+        "select extract(hour from timestamptz '2020-01-01 02:00+00' - timestamptz '2020-01-01')";
+    for (zone, hour) in [("UTC", "2"), ("Etc/GMT-1", "3"), ("UTC", "2")] {
+        let mut client = proxy.client("pgdog", database.name());
+        client.run(&format!("set timezone to '{zone}'"));
+        client.send(&parsed("named", sql));
+        let told = lines(&client.until_ready());
+        assert!(
+            has_line(&told, &format!("D (\"{hour}\")")),
+            "{zone}: {told:?}"
+        );
+    }
+}
+
+#[test]
+fn a_client_that_says_goodbye_in_the_middle_of_a_query_does_not_keep_its_server() {
+    if !Postgres::installed() {
+        return;
+    }
+    let database = Postgres::shared().fresh_database();
+    let proxy = Proxy::start(&config(&database, 1).general("rollback_timeout", "200"));
+    let mut leaving = proxy.client("pgdog", database.name());
+    leaving.send(&[Message::query("select pg_sleep(60)"), Message::Terminate]);
+    drop(leaving);
+    let mut next = proxy.client("pgdog", database.name());
+    assert_eq!(next.query_value("select 1"), "1");
+}

@@ -23,6 +23,17 @@ const IDENTITY: [&str; 2] = ["session_authorization", "role"];
 /// Set after the others, which are written in UTF-8.
 const ENCODING: &str = "client_encoding";
 
+/// Settings that change nothing of what a text means.
+const NO_MEANING: [&str; 7] = [
+    "application_name",
+    "client_min_messages",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "lock_timeout",
+    "statement_timeout",
+    "transaction_timeout",
+];
+
 impl Params {
     /// The value of one setting.
     #[must_use]
@@ -68,12 +79,18 @@ impl Params {
         self.0.is_empty()
     }
 
-    /// What distinguishes the meaning of names in queries: the search path, when it was set.
+    /// What may distinguish the meaning of a text when it is parsed: names go by the search path, constants by the time zone,
+    /// the date style and many more. All that was set, but for what is known to have no part in it; `None` when that is nothing.
     #[must_use]
-    pub fn scope(&self) -> Option<&str> {
-        match self.0.get("search_path")? {
-            Value::Plain(v) | Value::Statement(v) => Some(v),
+    pub fn scope(&self) -> Option<String> {
+        let mut scope = String::new();
+        for (name, value) in self.iter().filter(|(n, _)| !NO_MEANING.contains(n)) {
+            let (Value::Plain(value) | Value::Statement(value)) = value;
+            for part in [name, "=", value, "\0"] {
+                scope.push_str(part);
+            }
         }
+        (!scope.is_empty()).then_some(scope)
     }
 
     /// The statements that bring a server from `self` to `target`: empty when nothing differs.

@@ -399,7 +399,7 @@ impl Active {
         match read {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(0)) => {
-                self.closed(client, cx);
+                self.leaves(client, Leaving::Closed, cx);
                 Ok(false)
             }
             Poll::Ready(Ok(count)) => {
@@ -422,10 +422,9 @@ impl Active {
         self.read_client(client, cx)
     }
 
-    /// The client has closed its side. What it said before still counts; but an answer that nobody waits for is not worked
-    /// on forever.
-    fn closed(&mut self, client: &Client, cx: &Context<'_>) {
-        self.leaving = Leaving::Closed;
+    /// The client goes. What it said before still counts; but an answer that nobody waits for is not worked on forever.
+    pub(crate) fn leaves(&mut self, client: &Client, how: Leaving, cx: &Context<'_>) {
+        self.leaving = how;
         self.grace = Some(Box::pin(pgdog_net::timer::sleep(
             client.live.settings.rollback_timeout,
         )));

@@ -47,11 +47,12 @@ impl Active {
         let names = client.statements.as_deref();
         let passes = names.is_some_and(|s| s.passes_prepare);
         let keeps = client.live.settings.prepared == PreparedLevel::Full && !passes;
+        let scope = client.params.scope();
         let rewritten = Rewriter::new(
             names,
             &mut server.prepared,
             &client.runtime.store,
-            client.params.scope(),
+            scope.as_deref(),
             keeps,
         )
         .rewrite(&text, &sites);
@@ -234,6 +235,7 @@ impl Active {
         let passes = client.statements().passes_prepare;
         let keeps = client.live.settings.prepared == PreparedLevel::Full && !passes;
         let (store, scope) = (&client.runtime.store, client.params.scope());
+        let scope = scope.as_deref();
         let Some(naming) = keeps.then(|| rewrite_prepare(store, scope, text)).flatten() else {
             match sites(text) {
                 Ok(sites) => passes_names(client, &sites),

@@ -177,11 +177,12 @@ impl Active {
             }
             return Ok(Step::Next);
         }
+        let scope = client.params.scope();
         let statement =
             client
                 .runtime
                 .store
-                .get(parse.query, parse.types, client.params.scope(), || {
+                .get(parse.query, parse.types, scope.as_deref(), || {
                     effects(parse.query).bits()
                 });
         if statement.effects != 0 {

@@ -114,7 +114,7 @@ impl Active {
         }
         match kind {
             b'X' => {
-                self.leaving = Leaving::Goodbye;
+                self.leaves(client, Leaving::Goodbye, cx);
                 self.cin.clear();
                 return Ok(Step::Next);
             }
