@@ -1,6 +1,6 @@
 //! Every new configuration comes this way: files (SIGHUP, `RELOAD`, a changed file) and pushes by HTTP.
 //!
-//! One configuration is two halves, settings and topology, each with a version ([`Halves`]). A change of either is checked
+//! One configuration is two halves, settings and topology, each with a version (`halves.rs`). A change of either is checked
 //! and built aside, with the other half as it is in force, and then swapped in at once; whatever is wrong with it, nothing
 //! changes. One change is made after the other.
 //!
