@@ -112,7 +112,11 @@ fn chaos_gives_no_client_what_is_anothers() {
         return;
     }
     let seed = seed();
-    let postgres = Postgres::start(&PostgresOptions::default());
+    // A crash leaves temporary tables behind, and only autovacuum removes them.
+    let options = PostgresOptions::default()
+        .setting("autovacuum", "on")
+        .setting("autovacuum_naptime", "1s");
+    let postgres = Postgres::start(&options);
     postgres.run(
         "postgres",
         "create unlogged table chaos (owner text, n int)",
