@@ -297,9 +297,7 @@ fn kept(kept: &[Half], halves: &Halves) -> String {
 
 /// The files of a configuration that exist.
 fn there(source: &Source) -> Vec<PathBuf> {
-    let beside = || source.config.with_file_name("users.toml");
-    let users = source.users.clone().unwrap_or_else(beside);
-    [source.config.clone(), users]
+    [source.config.clone(), source.users_file()]
         .into_iter()
         .filter(|file| file.exists())
         .collect()

@@ -227,7 +227,6 @@ async fn open(pool: Arc<Pool>, permit: Permit, worker: usize) {
     match result {
         Ok(mut server) => {
             let now = pool.clock.now();
-            server.opened = now;
             server.used = now;
             server.worker = worker;
             server.generation = generation;

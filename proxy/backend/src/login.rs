@@ -133,7 +133,6 @@ impl Target {
             reported: Vec::new(),
             address: self.address.clone(),
             handle: Arc::new(ServerHandle::new(0, self.address.clone(), 0)),
-            opened: 0,
             used: 0,
             expires: None,
             worker: 0,

@@ -45,8 +45,6 @@ pub struct Server {
     pub address: Arc<Address>,
     /// What others see of it; stands for nothing until [`Pool::list`](crate::Pool::list) has made it known.
     pub handle: Arc<ServerHandle>,
-    /// Coarse time when it was opened, ms.
-    pub opened: u64,
     /// Coarse time when it was last known to answer, ms.
     pub used: u64,
     /// Coarse time after which it is not to be used again, ms.

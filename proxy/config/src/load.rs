@@ -23,6 +23,13 @@ pub struct Source {
 impl Source {
     /// The file that is read when no other is named.
     pub const DEFAULT: &'static str = "pgdog.toml";
+
+    /// Where the users are: the file that was named, else the one beside `config`, whether it is there or not.
+    #[must_use]
+    pub fn users_file(&self) -> PathBuf {
+        let beside = || self.config.with_file_name("users.toml");
+        self.users.clone().unwrap_or_else(beside)
+    }
 }
 
 impl Default for Source {
@@ -61,10 +68,7 @@ impl Config {
         let mut root = read(&source.config, explicit, quiet, &mut problems)
             .unwrap_or_else(|| Node::table(Place::default()));
 
-        let users = source
-            .users
-            .clone()
-            .unwrap_or_else(|| source.config.with_file_name("users.toml"));
+        let users = source.users_file();
         let quiet = quiet || yaml || root.get_mut("users").is_some();
         if let Some(mut node) = read(&users, source.users.is_some(), quiet, &mut problems) {
             keep_users(&mut node, &mut problems);

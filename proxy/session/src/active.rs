@@ -679,7 +679,7 @@ impl Active {
 
 /// Whether a read has asked to be woken when there is something. One that had to wait for its task's turn has not.
 #[inline]
-fn listens<T>(read: &Poll<T>) -> bool {
+pub(crate) fn listens<T>(read: &Poll<T>) -> bool {
     read.is_pending() && tokio::task::coop::has_budget_remaining()
 }
 

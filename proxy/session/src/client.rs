@@ -10,7 +10,7 @@ use pgdog_net::Stream;
 use pgdog_wire::buffer::Buffer;
 use pgdog_wire::{ErrorResponse, sqlstate};
 
-use crate::active::{Active, Event};
+use crate::active::{Active, Event, listens};
 use crate::handle::{Doing, Signal};
 use crate::registry::Registered;
 use crate::runtime::{Account, Live, Runtime};
@@ -115,7 +115,7 @@ impl Client {
             return Poll::Pending;
         }
         let polled = self.stream.poll_read_ready(cx).map(|_| Signal(0));
-        self.listening = polled.is_pending() && tokio::task::coop::has_budget_remaining();
+        self.listening = listens(&polled);
         polled
     }
 

@@ -212,15 +212,13 @@ impl Active {
             Value::Statement(_) => None,
         }));
         let permit = old.permit.take();
-        let (opened, used, expires, generation) =
-            (old.opened, old.used, old.expires, old.generation);
+        let (used, expires, generation) = (old.used, old.expires, old.generation);
         old.close();
         match target.with_parameters(parameters).connect().await {
             Ok(server) => {
                 let base = client.startup.clone();
                 let new = Server {
                     permit,
-                    opened,
                     used,
                     expires,
                     generation,

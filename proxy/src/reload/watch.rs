@@ -60,11 +60,7 @@ fn changed(seen: &Stamps, now: &Stamps) -> bool {
 }
 
 fn paths(source: &Source, settings: &Settings) -> Vec<PathBuf> {
-    let users = source
-        .users
-        .clone()
-        .unwrap_or_else(|| source.config.with_file_name("users.toml"));
-    let mut paths = vec![source.config.clone(), users];
+    let mut paths = vec![source.config.clone(), source.users_file()];
     if let Some(tls) = &settings.client_tls {
         paths.extend([tls.certificate.clone(), tls.private_key.clone()]);
         paths.extend(tls.client_ca.clone());
