@@ -66,9 +66,12 @@ fn blanks() -> impl Strategy<Value = Vec<String>> {
 
 fn joined(words: &[&str], between: &[String]) -> Vec<u8> {
     let mut text = between[0].clone();
-    for (word, blank) in words.iter().zip(&between[1..]) {
+    for (at, (word, blank)) in words.iter().zip(&between[1..]).enumerate() {
         text.push_str(word);
-        text.push_str(blank);
+        // A line break between two constants makes them one: there the blank does mean something.
+        let next = words.get(at + 1);
+        let joins = word.ends_with('\'') && next.is_some_and(|next| next.starts_with('\''));
+        text.push_str(if joins { " " } else { blank });
     }
     text.into_bytes()
 }
