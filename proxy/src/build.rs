@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context;
 use pgdog_backend::budget::Budget;
 use pgdog_backend::{Clock, Pool, Target};
+use pgdog_config::hba::{CertificateCheck, Maps, Rules};
 use pgdog_config::{self as config, PoolSettings, Settings, TlsMode};
 use pgdog_net::{
     Address, ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TcpOptions, TlsVerify,
 };
-use pgdog_session::{Account, Live};
+use pgdog_session::{Account, Live, LoginRules};
 use pgdog_shard::{Shard, ShardId, Topology};
 use pgdog_wire::scram::KeyCache;
 
@@ -40,7 +41,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// When a certificate or key cannot be read, naming the file.
+    /// When a certificate, a key or a file of rules cannot be read, naming the file.
     pub fn build(&self, settings: Settings, old: Option<&Live>) -> anyhow::Result<Built> {
         let tls = match &settings.client_tls {
             None => None,
@@ -52,6 +53,11 @@ impl Builder {
                 Some(ServerTls::load(&options).context("load TLS for clients")?)
             }
         };
+        let rules = settings
+            .hba
+            .as_ref()
+            .map(|files| login_rules(files, &settings));
+        let rules = rules.transpose()?;
         let tcp = tcp_options(&settings.tcp);
         let mut accounts: HashMap<String, HashMap<String, Arc<Account>>> = HashMap::new();
         let mut updates = Vec::new();
@@ -85,6 +91,7 @@ impl Builder {
             live: Arc::new(Live {
                 settings,
                 accounts,
+                rules,
                 tls,
                 tcp,
             }),
@@ -199,6 +206,36 @@ pub fn retire(old: &Live, new: &Live) {
             account.pool.close();
         }
     }
+}
+
+/// Reads the files of rules. What nobody could fulfil is an error, or a warning where it is safe to live with.
+fn login_rules(files: &config::Hba, settings: &Settings) -> anyhow::Result<LoginRules> {
+    let wrong = |key: &str, problems| anyhow::anyhow!("general.{key} is wrong:\n{problems}");
+    let rules = Rules::load(&files.rules).map_err(|p| wrong("auth_hba_file", p))?;
+    let maps = match &files.maps {
+        Some(path) => Maps::load(path).map_err(|p| wrong("auth_ident_file", p))?,
+        None => Maps::default(),
+    };
+    let authority = settings
+        .client_tls
+        .as_ref()
+        .is_some_and(|tls| tls.client_ca.is_some());
+    for rule in rules.iter() {
+        anyhow::ensure!(
+            authority || rule.certificate == CertificateCheck::None,
+            "{}: certificates of clients need general.tls_client_ca_certificate",
+            rule.place
+        );
+        if let Some(map) = &rule.map
+            && !maps.contains(map)
+        {
+            let place = &rule.place;
+            tracing::warn!(
+                "{place}: no line of auth_ident_file has the map \"{map}\", so this rule lets nobody in"
+            );
+        }
+    }
+    Ok(LoginRules { rules, maps })
 }
 
 fn tcp_options(tcp: &config::Tcp) -> TcpOptions {

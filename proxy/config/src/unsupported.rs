@@ -11,9 +11,6 @@ pub(crate) const UNSUPPORTED: &[(&str, &[&str])] = &[
         "general",
         &[
             "auth_dbname",
-            "auth_failure_delay",
-            "auth_failure_delay_max",
-            "auth_failure_free",
             "auth_query",
             "auth_user",
             "ban_replica_lag",
@@ -42,7 +39,6 @@ pub(crate) const UNSUPPORTED: &[(&str, &[&str])] = &[
             "lsn_check_delay",
             "lsn_check_interval",
             "lsn_check_timeout",
-            "max_logins_per_address",
             "mirror_exposure",
             "mirror_queue",
             "omnisharded_sticky",

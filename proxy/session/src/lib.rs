@@ -31,4 +31,4 @@ pub use handle::{ClientHandle, ClientKind, Doing, Identity, Signal};
 pub use login::{Login, login};
 pub use registry::Registry;
 pub use replication::Replication;
-pub use runtime::{Account, Live, Runtime};
+pub use runtime::{Account, Live, LoginRules, Runtime};

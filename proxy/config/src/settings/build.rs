@@ -254,9 +254,6 @@ fn hba(report: &mut Report<'_>) -> Option<Hba> {
         report.error("general.auth_type", ProblemCode::Conflict, message);
         return None;
     };
-    // A warning would not do: whom a rule rejects would get in with a password.
-    let message = "hba is not supported by this version yet";
-    report.error("general.auth_type", ProblemCode::NotImplemented, message);
     Some(Hba { rules, maps })
 }
 

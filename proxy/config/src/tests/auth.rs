@@ -3,21 +3,26 @@
 use std::time::Duration;
 
 use super::{errors, settings, warnings};
-use crate::{AuthQuery, AuthType, LoginLimits, ProblemCode};
+use crate::{AuthQuery, AuthType, Hba, LoginLimits, ProblemCode};
 
 const DATABASES: &str =
     "[[databases]]\nname = \"a\"\nhost = \"h\"\n[[databases]]\nname = \"b\"\nhost = \"h\"\n";
 const USER: &str = "[[users]]\nname = \"reader\"\npassword = \"p\"\nall_databases = true\n";
 
 #[test]
-fn rules_that_nobody_asks_yet_are_refused_rather_than_passed_over() {
-    let general = "[general]\nauth_type = \"hba\"\nauth_hba_file = \"f\"\n";
+fn with_rules_a_user_needs_no_password_since_they_may_ask_for_none() {
+    let general =
+        "[general]\nauth_type = \"hba\"\nauth_hba_file = \"f\"\nauth_ident_file = \"g\"\n";
     let users = "[[users]]\nname = \"a\"\n";
+    let settings = settings(&format!("{general}{DATABASES}"), users);
     assert_eq!(
-        errors(&format!("{general}{DATABASES}"), users),
-        ["pgdog.toml:2: general.auth_type: hba is not supported by this version yet"],
-        "and a user needs no password, since rules may ask for none"
+        settings.hba,
+        Some(Hba {
+            rules: "f".into(),
+            maps: Some("g".into())
+        })
     );
+    assert_eq!(settings.users[0].auth, None);
 }
 
 #[test]
@@ -37,11 +42,15 @@ fn rules_and_their_file_need_each_other() {
 
 #[test]
 fn a_method_of_a_user_is_not_looked_at_beside_rules() {
-    let pgdog = format!("[general]\nauth_type = \"hba\"\n{DATABASES}");
+    let pgdog = format!("[general]\nauth_type = \"hba\"\nauth_hba_file = \"f\"\n{DATABASES}");
     let users = format!("{USER}auth_type = \"trust\"\n");
-    let problems = crate::Settings::build(&crate::Config::from_toml(&pgdog, &users).unwrap());
-    let told = problems.unwrap_err().to_string();
-    assert!(told.contains("users[0].auth_type: not looked at"), "{told}");
+    let told = warnings(&pgdog, &users);
+    assert!(
+        told[0]
+            .to_string()
+            .contains("users[0].auth_type: not looked at"),
+        "{told:?}"
+    );
 }
 
 #[test]
