@@ -100,7 +100,7 @@ async fn serve(source: &Source, settings: Settings, log: &Control) -> anyhow::Re
         _ = term.recv() => tracing::warn!("second signal: ending at once"),
         _ = int.recv() => tracing::warn!("second signal: ending at once"),
     }
-    for account in runtime.live().accounts.values().flat_map(|a| a.values()) {
+    for account in runtime.accounts() {
         account.pool.close();
     }
     tracing::info!("stopped");

@@ -1,17 +1,17 @@
 //! From settings to what serves clients: TLS loaded, a pool for each account; and, at a reload, what stays of the one before.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::Context;
 use pgdog_backend::budget::Budget;
-use pgdog_backend::{Clock, Pool, Target};
+use pgdog_backend::{Budgets, Clock, Pool, Target};
 use pgdog_config::hba::{CertificateCheck, Maps, Rules};
-use pgdog_config::{self as config, PoolSettings, Settings, TlsMode};
+use pgdog_config::{self as config, PassthroughAuth, PoolSettings, Settings, TlsMode};
 use pgdog_net::{
     Address, ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TcpOptions, TlsVerify,
 };
-use pgdog_session::{Account, Live, LoginRules};
+use pgdog_session::{Account, Entrance, Live, LoginRules};
 use pgdog_shard::{Shard, ShardId, Topology};
 use pgdog_wire::scram::KeyCache;
 
@@ -22,7 +22,7 @@ pub struct Builder {
     keys: Arc<KeyCache>,
     workers: usize,
     /// Limits over several pools, by what they limit.
-    budgets: Mutex<HashMap<String, Arc<Budget>>>,
+    budgets: Arc<Budgets>,
 }
 
 impl Builder {
@@ -33,7 +33,7 @@ impl Builder {
             clock,
             keys: Arc::new(KeyCache::new(4096)),
             workers,
-            budgets: Mutex::default(),
+            budgets: Arc::default(),
         }
     }
 
@@ -63,7 +63,7 @@ impl Builder {
         let mut updates = Vec::new();
         for user in &settings.users {
             let target = Arc::new(self.target(&user.pool, tcp)?);
-            let budgets = self.budgets(&user.pool);
+            let budgets = self.budgets.of(&user.pool);
             let before = old.and_then(|old| old.account(&user.name, &user.database));
             let wanted = Arc::new(user.pool.clone());
             let pool = match before {
@@ -87,10 +87,12 @@ impl Builder {
                 .or_default()
                 .insert(user.database.clone(), Arc::new(account));
         }
+        let entrances = self.entrances(&settings, tcp)?;
         Ok(Built {
             live: Arc::new(Live {
                 settings,
                 accounts,
+                entrances,
                 rules,
                 tls,
                 tcp,
@@ -99,24 +101,32 @@ impl Builder {
         })
     }
 
-    fn budgets(&self, pool: &PoolSettings) -> Vec<Arc<Budget>> {
-        let limits = [
-            (format!("database {}", pool.database), pool.database_max),
-            (format!("user {}", pool.user), pool.user_max),
-        ];
-        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
-        limits
-            .into_iter()
-            .filter_map(|(what, limit)| {
-                let limit = limit?;
-                let budget = budgets
-                    .entry(what)
-                    .or_insert_with(|| Budget::new(limit))
-                    .clone();
-                budget.set_limit(limit);
-                Some(budget)
-            })
-            .collect()
+    /// Where users may come in who are not in the configuration.
+    fn entrances(
+        &self,
+        settings: &Settings,
+        tcp: TcpOptions,
+    ) -> anyhow::Result<HashMap<String, Entrance>> {
+        let mut entrances = HashMap::new();
+        for pool in &settings.guest_pools {
+            let queries = &settings.auth_queries;
+            let query = queries.iter().find(|query| query.database == pool.database);
+            if query.is_none() && settings.passthrough == PassthroughAuth::Disabled {
+                continue;
+            }
+            let entrance = Entrance {
+                pool: pool.clone(),
+                target: self.target(pool, tcp)?,
+                query: query.cloned(),
+                passthrough: settings.passthrough,
+                max_clients: settings.guest_max_clients,
+                budgets: self.budgets.clone(),
+                workers: self.workers,
+                clock: self.clock.clone(),
+            };
+            entrances.insert(pool.database.clone(), entrance);
+        }
+        Ok(entrances)
     }
 
     fn target(&self, pool: &PoolSettings, tcp: TcpOptions) -> anyhow::Result<Target> {
@@ -153,6 +163,7 @@ impl Builder {
             tls: ClientTls::load(&options).context("load TLS for servers")?,
             user: pool.server_user.clone(),
             passwords: pool.server_passwords.clone(),
+            passed: None,
             database: host.database.clone(),
             parameters: pool.parameters.clone(),
             tcp,

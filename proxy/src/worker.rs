@@ -223,7 +223,9 @@ async fn tick(index: usize, runtime: Arc<Runtime>, ticks: Arc<Notify>) {
         for account in live.accounts.values().flat_map(|a| a.values()) {
             account.pool.tick(index);
         }
+        runtime.guests.tick(index);
         if index == 0 {
+            runtime.sweep_guests();
             time_out(&runtime, &live.settings.timeouts);
         }
     }

@@ -1,6 +1,8 @@
 //! Who is let in where the configuration leaves that to others: rules of a file, and what is done about guessing.
 
 mod guessing;
+mod passthrough;
+mod queries;
 mod rules;
 
 use std::fs;

@@ -10,9 +10,6 @@ pub(crate) const UNSUPPORTED: &[(&str, &[&str])] = &[
     (
         "general",
         &[
-            "auth_dbname",
-            "auth_query",
-            "auth_user",
             "ban_replica_lag",
             "ban_replica_lag_bytes",
             "ban_timeout",
@@ -45,7 +42,6 @@ pub(crate) const UNSUPPORTED: &[(&str, &[&str])] = &[
             "openmetrics_host",
             "openmetrics_namespace",
             "openmetrics_port",
-            "passthrough_auth",
             "prepared_statements_ttl",
             "prepared_statements_ttl_jitter",
             "pub_sub_channel_size",
@@ -83,9 +79,6 @@ pub(crate) const UNSUPPORTED: &[(&str, &[&str])] = &[
     (
         "databases",
         &[
-            "auth_dbname",
-            "auth_query",
-            "auth_user",
             "role",
             "shard",
             "lb_weight",

@@ -7,6 +7,7 @@
 mod active;
 pub mod client;
 pub mod guard;
+pub mod guests;
 pub mod handle;
 pub mod insight;
 pub mod login;
@@ -27,6 +28,7 @@ mod statements;
 mod tally;
 
 pub use client::{Client, Ended};
+pub use guests::Entrance;
 pub use handle::{ClientHandle, ClientKind, Doing, Identity, Signal};
 pub use login::{Login, login};
 pub use registry::Registry;

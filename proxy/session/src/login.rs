@@ -2,7 +2,8 @@
 
 mod first;
 mod guesses;
-mod password;
+mod guests;
+pub(crate) mod password;
 mod proof;
 mod replicate;
 mod rules;

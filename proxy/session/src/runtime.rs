@@ -12,6 +12,7 @@ use pgdog_wire::scram::{Params as ScramParams, Verifier, Verifiers};
 use pgdog_wire::startup::CancelKey;
 
 use crate::guard::{Guard, Limits};
+use crate::guests::{Entrance, Guests};
 use crate::handle::Identity;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
@@ -82,6 +83,15 @@ impl Account {
         credentials.passwords.is_empty() && credentials.verifier.is_some()
     }
 
+    /// Whether no more than MD5 hashes of its passwords are known.
+    #[must_use]
+    pub fn has_only_hashes(&self) -> bool {
+        let credentials = &self.user.credentials;
+        let mut passwords = credentials.passwords.iter();
+        credentials.verifier.is_none()
+            && passwords.all(|p| pgdog_wire::md5::Secret::parse(p).is_some())
+    }
+
     /// Takes over what another of the same user has derived, when their secrets are the same.
     pub fn adopt(&self, other: &Self) {
         if self.user.credentials == other.user.credentials
@@ -99,6 +109,8 @@ pub struct Live {
     pub settings: Settings,
     /// Accounts by user and database.
     pub accounts: HashMap<String, HashMap<String, Arc<Account>>>,
+    /// How users come in who are not in the configuration, by database.
+    pub entrances: HashMap<String, Entrance>,
     /// The rules that choose how clients prove who they are; `None` where the settings do.
     pub rules: Option<LoginRules>,
     /// TLS towards clients.
@@ -145,6 +157,8 @@ pub struct Runtime {
     pub interner: Interner,
     /// Clients.
     pub registry: Arc<Registry>,
+    /// Users who are not in the configuration.
+    pub guests: Guests,
     /// Slows down who guesses passwords.
     pub guard: Arc<Guard>,
     /// Counters.
@@ -167,6 +181,7 @@ impl Runtime {
         Self {
             guard: Guard::new(limits(&live.settings.login_limits)),
             live: RwLock::new(live),
+            guests: Guests::default(),
             generation: AtomicU64::new(1),
             clock,
             store: Store::new(10_000),
@@ -198,9 +213,47 @@ impl Runtime {
     /// Puts another configuration in force.
     pub fn replace(&self, live: Arc<Live>) {
         self.guard.set_limits(limits(&live.settings.login_limits));
-        *self.live.write().unwrap_or_else(PoisonError::into_inner) = live;
+        let gone = {
+            let mut now = self.live.write().unwrap_or_else(PoisonError::into_inner);
+            *now = live;
+            self.guests.follow(&now)
+        };
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.lock_welcomes().clear();
+        gone.iter().for_each(|pool| pool.close());
+    }
+
+    /// The account of a user in a database, be it in a configuration or not.
+    #[must_use]
+    pub fn account(&self, live: &Live, user: &str, database: &str) -> Option<Arc<Account>> {
+        let listed = live.account(user, database).cloned();
+        listed.or_else(|| self.guests.account(user, database))
+    }
+
+    /// All accounts: those of the configuration in force, and those of guests.
+    #[must_use]
+    pub fn accounts(&self) -> Vec<Arc<Account>> {
+        let live = self.live();
+        let listed = live.accounts.values().flat_map(HashMap::values).cloned();
+        listed.chain(self.guests.accounts()).collect()
+    }
+
+    /// Has guests follow the configuration in force, where that is not `live`, under which one was just admitted.
+    pub(crate) fn recheck_guests(&self, live: &Arc<Live>) {
+        let now = self.live();
+        if !Arc::ptr_eq(live, &now) {
+            self.guests.follow(&now).iter().for_each(|p| p.close());
+        }
+    }
+
+    /// Takes guests out that have not been here for a while.
+    pub fn sweep_guests(&self) {
+        for pool in self.guests.sweep(self.clock.now()) {
+            pool.close();
+            // Another pool may come to lie in the same place.
+            let place = Arc::as_ptr(&pool) as usize;
+            self.lock_welcomes().retain(|(of, _), _| *of != place);
+        }
     }
 
     /// A number that no other client of this process has had.

@@ -42,6 +42,7 @@ pub(super) fn build(config: &Config) -> Result<(Settings, Vec<Problem>), Problem
     databases(&mut report);
     server_tls(&mut report);
     auth(&mut report);
+    let (users, guest_pools) = pools::users(&mut report);
     let settings = Settings {
         listen: listen(&mut report),
         workers: general.workers.max(1),
@@ -55,6 +56,9 @@ pub(super) fn build(config: &Config) -> Result<(Settings, Vec<Problem>), Problem
             per_address: count(general.max_logins_per_address),
         },
         auth_queries: auth_query::all(&mut report),
+        passthrough: general.passthrough_auth,
+        guest_pools,
+        guest_max_clients: count(general.max_user_client_connections),
         plain_without_tls: general.plain_without_tls,
         client_tls: client_tls(&mut report),
         timeouts: ClientTimeouts {
@@ -110,7 +114,7 @@ pub(super) fn build(config: &Config) -> Result<(Settings, Vec<Problem>), Problem
                 .as_ref()
                 .map(|password| password.reveal().to_owned()),
         },
-        users: pools::users(&mut report),
+        users,
     };
     unsupported::warn(config, &mut report.problems);
     let mut problems = Problems(report.problems);

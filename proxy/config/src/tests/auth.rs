@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{errors, settings, warnings};
-use crate::{AuthQuery, AuthType, Hba, LoginLimits, ProblemCode};
+use crate::{AuthQuery, AuthType, Hba, LoginLimits};
 
 const DATABASES: &str =
     "[[databases]]\nname = \"a\"\nhost = \"h\"\n[[databases]]\nname = \"b\"\nhost = \"h\"\n";
@@ -77,12 +77,46 @@ fn a_database_wins_over_general_in_its_query() {
     assert_eq!(queries.len(), 2, "c switches it off");
     assert!(settings(DATABASES, USER).auth_queries.is_empty());
     let told = warnings(&pgdog, USER);
-    assert!(
-        told.iter()
-            .all(|problem| problem.code == ProblemCode::NotImplemented),
-        "{told:?}"
+    assert!(told.is_empty(), "{told:?}");
+}
+
+#[test]
+fn the_pool_of_a_guest_is_that_of_the_database() {
+    let pgdog = "[general]\ndefault_pool_size = 7\nmax_user_client_connections = 3\npassthrough_auth = \"enabled\"\n\
+        [[databases]]\nname = \"a\"\nhost = \"h\"\npool_size = 4\n\
+        [[databases]]\nname = \"b\"\nhost = \"h\"\nuser = \"forced\"\npassword = \"p\"\n";
+    let settings = settings(pgdog, "");
+    let seen: Vec<_> = settings
+        .guest_pools
+        .iter()
+        .map(|pool| {
+            let (user, server_user) = (pool.user.as_str(), pool.server_user.as_str());
+            (pool.database.as_str(), user, server_user, pool.size)
+        })
+        .collect();
+    assert_eq!(seen, [("a", "", "", 4), ("b", "", "forced", 7)]);
+    assert_eq!(settings.guest_pools[1].server_passwords, ["p"]);
+    assert_eq!(settings.guest_max_clients, Some(3));
+    assert!(warnings(pgdog, "").is_empty());
+}
+
+#[test]
+fn passthrough_asks_for_passwords_where_nobody_can_read_along() {
+    use crate::PassthroughAuth::*;
+    let ways = [
+        Disabled,
+        Enabled,
+        EnabledAllowChange,
+        EnabledPlain,
+        EnabledPlainAllowChange,
+    ];
+    let asks = |secure| ways.map(|way| way.asks(secure));
+    assert_eq!(asks(true), [false, true, true, true, true]);
+    assert_eq!(asks(false), [false, false, false, true, true]);
+    assert_eq!(
+        ways.map(|way| way.allows_change()),
+        [false, false, true, false, true]
     );
-    assert!(!told.is_empty());
 }
 
 #[test]

@@ -33,9 +33,13 @@ impl Session {
             Some(account) if account.user.credentials == Default::default() => {
                 "the user has no password"
             }
+            Some(account) if account.has_only_hashes() => {
+                "the password is wrong; only an MD5 hash of it is known, which is of no use to SCRAM"
+            }
             Some(_) => "the password is wrong",
         };
-        self.why = Some(why.to_owned());
+        // What went wrong on the way here says more.
+        self.why.get_or_insert_with(|| why.to_owned());
         if let Peer::Tcp(address) = self.peer {
             let now = self.runtime.clock.now();
             self.delay = self.runtime.guard.failed(address.ip(), now);

@@ -26,7 +26,21 @@ impl Session {
     /// Finds the account and has the client prove that it is its own. Who is unknown looks and times like who errs.
     pub(super) async fn authenticate(&mut self, startup: &Startup) -> Result<Arc<Account>, Fail> {
         let demand = self.demand(startup)?;
-        let Found { exact, account } = self.find(startup);
+        let Found {
+            mut exact,
+            mut account,
+        } = self.find(startup);
+        let mut looked_up = None;
+        if exact.is_none() {
+            looked_up = self.look_up(startup).await?;
+            if let Some(guest) = &looked_up {
+                exact = Some(guest.clone());
+                account = Some(guest.clone());
+            }
+        }
+        if account.is_none() && self.passes_through(startup, demand.as_ref())? {
+            return self.pass_through(startup).await;
+        }
         let shown = match &demand {
             None => self.prove_as_usual(account.as_ref(), &startup.user).await?,
             Some(demand) => {
@@ -34,10 +48,14 @@ impl Session {
                     .await?
             }
         };
-        if shown.is_none() {
+        let Some(shown) = shown else {
+            self.runtime.guests.doubt(&startup.user, &startup.database);
             return Err(self.wrong(startup, account.as_deref()));
-        }
+        };
         self.right();
+        if let Some(guest) = looked_up {
+            self.admit(startup, &guest, shown);
+        }
         exact.ok_or_else(|| no_database(startup))
     }
 
@@ -76,6 +94,10 @@ impl Session {
         match auth {
             AuthType::Trust => Ok(account.map(|_| Shown::Nothing)),
             AuthType::Scram => self.scram(account.cloned(), user).await,
+            // Of a user who was looked up; the configuration has none such.
+            AuthType::Md5 if account.is_some_and(|a| a.has_only_a_verifier()) => {
+                self.scram(account.cloned(), user).await
+            }
             AuthType::Md5 => self.md5(account.map(Arc::as_ref), user).await,
             AuthType::Plain => {
                 self.plain_is_safe()?;
