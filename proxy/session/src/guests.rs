@@ -197,7 +197,10 @@ impl Guests {
     ) -> Arc<Account> {
         let before = self.account(user, &entrance.pool.database);
         match before {
-            Some(before) if before.user.credentials == credentials => before,
+            Some(before) if before.user.credentials == credentials => {
+                self.checked(user, &entrance.pool.database, entrance.clock.now());
+                before
+            }
             before => Arc::new(entrance.account(user, credentials, before.as_deref())),
         }
     }
@@ -211,6 +214,7 @@ impl Guests {
         origin: Origin,
         now: u64,
     ) {
+        let key = (account.user.name.clone(), account.user.database.clone());
         let user = &account.user;
         let known = &user.credentials;
         let (passwords, passed) = match shown {
@@ -231,21 +235,31 @@ impl Guests {
             account.pool.configure(settings, Arc::new(target), &budgets);
         }
         tracing::debug!(user = %user.name, database = %user.database, ?origin, "guest admitted");
+        let mut all = self.all();
+        // Who comes in by what is known already makes that no newer: else a changed password would never be seen.
+        let checked = match all.get(&key) {
+            Some(before) if Arc::ptr_eq(&before.account, account) => before.checked,
+            _ => now,
+        };
         let guest = Guest {
             account: account.clone(),
             origin,
-            checked: now,
+            checked,
             used: now,
         };
-        let mut all = self.all();
-        all.insert((user.name.clone(), user.database.clone()), guest);
+        all.insert(key, guest);
         self.count.store(all.len(), Ordering::Release);
     }
 
     /// Has the secret of a user looked up again: somebody knew another one.
     pub(crate) fn doubt(&self, user: &str, database: &str) {
+        self.checked(user, database, 0);
+    }
+
+    /// Notes when the secret of a user was looked up.
+    fn checked(&self, user: &str, database: &str, at: u64) {
         if let Some(guest) = self.all().get_mut(&(user.to_owned(), database.to_owned())) {
-            guest.checked = 0;
+            guest.checked = at;
         }
     }
 
