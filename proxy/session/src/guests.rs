@@ -130,6 +130,33 @@ impl Entrance {
         self.target.of_user(user, passwords, passed)
     }
 
+    /// Has what a user has shown, or what is known of its secret, log in to the servers.
+    fn pass_on(&self, account: &Account, shown: Shown) {
+        let User {
+            name,
+            credentials,
+            pool: settings,
+            ..
+        } = &account.user;
+        let (passwords, passed) = match shown {
+            Shown::Password(password) => (vec![password], None),
+            Shown::Keys(params, keys) if credentials.passwords.is_empty() => {
+                (Vec::new(), Some(Passed { params, keys }))
+            }
+            Shown::Keys(..) | Shown::Nothing => (credentials.passwords.clone(), None),
+        };
+        let target = self.target_of(name, passwords, passed);
+        let before = account.pool.target();
+        let same = before.passwords == target.passwords && before.passed == target.passed;
+        // What has logged in before is better than nothing.
+        let nothing = target.passwords.is_empty() && target.passed.is_none();
+        if !same && !nothing {
+            let budgets = self.budgets.of(settings);
+            let settings = Arc::new(settings.clone());
+            account.pool.configure(settings, Arc::new(target), &budgets);
+        }
+    }
+
     fn admits(&self, origin: Origin) -> bool {
         match origin {
             Origin::Query => self.query.is_some(),
@@ -205,50 +232,44 @@ impl Guests {
         }
     }
 
-    /// Takes in who has proven to be this user, and has what was shown log in to the servers.
+    /// Takes in who has proven to be this user, and has what was shown log in to the servers. Gives the account to use: of
+    /// several clients that come first at once, all get the one pool.
     pub(crate) fn admit(
         &self,
         entrance: &Entrance,
-        account: &Arc<Account>,
+        candidate: &Arc<Account>,
         shown: Shown,
         origin: Origin,
-        now: u64,
-    ) {
-        let key = (account.user.name.clone(), account.user.database.clone());
-        let user = &account.user;
-        let known = &user.credentials;
-        let (passwords, passed) = match shown {
-            Shown::Password(password) => (vec![password], None),
-            Shown::Keys(params, keys) if known.passwords.is_empty() => {
-                (Vec::new(), Some(Passed { params, keys }))
-            }
-            Shown::Keys(..) | Shown::Nothing => (known.passwords.clone(), None),
-        };
-        let target = entrance.target_of(&user.name, passwords, passed);
-        let before = account.pool.target();
-        let secrets = |target: &Target| !target.passwords.is_empty() || target.passed.is_some();
-        let same = before.passwords == target.passwords && before.passed == target.passed;
-        // What has logged in before is better than nothing.
-        if secrets(&target) && !same {
-            let settings = Arc::new(user.pool.clone());
-            let budgets = entrance.budgets.of(&user.pool);
-            account.pool.configure(settings, Arc::new(target), &budgets);
-        }
-        tracing::debug!(user = %user.name, database = %user.database, ?origin, "guest admitted");
+    ) -> Arc<Account> {
+        let User { name, database, .. } = &candidate.user;
+        let credentials = &candidate.user.credentials;
+        let now = entrance.clock.now();
         let mut all = self.all();
-        // Who comes in by what is known already makes that no newer: else a changed password would never be seen.
-        let checked = match all.get(&key) {
-            Some(before) if Arc::ptr_eq(&before.account, account) => before.checked,
-            _ => now,
+        let before = all.get(&(name.clone(), database.clone()));
+        let account = match before.map(|guest| &guest.account) {
+            Some(before) if before.user.credentials == *credentials => before.clone(),
+            Some(before) if !Arc::ptr_eq(&before.pool, &candidate.pool) => {
+                Arc::new(entrance.account(name, credentials.clone(), Some(before)))
+            }
+            _ => candidate.clone(),
         };
+        // Who comes in by what is known already makes that no newer: else a changed password would never be seen.
+        let checked = before
+            .filter(|guest| Arc::ptr_eq(&guest.account, &account))
+            .map_or(now, |guest| guest.checked);
+        if before.is_none() {
+            tracing::debug!(user = %name, database = %database, ?origin, "guest admitted");
+        }
+        entrance.pass_on(&account, shown);
         let guest = Guest {
             account: account.clone(),
             origin,
             checked,
             used: now,
         };
-        all.insert(key, guest);
+        all.insert((name.clone(), database.clone()), guest);
         self.count.store(all.len(), Ordering::Release);
+        account
     }
 
     /// Has the secret of a user looked up again: somebody knew another one.

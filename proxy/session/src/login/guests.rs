@@ -122,9 +122,9 @@ impl Session {
                 self.right();
                 let shown = Shown::Password(password);
                 let guests = &runtime.guests;
-                guests.admit(entrance, &before, shown, Origin::Server, now);
+                let account = guests.admit(entrance, &before, shown, Origin::Server);
                 runtime.recheck_guests(&live);
-                return Ok(before);
+                return Ok(account);
             }
             if !entrance.passthrough.allows_change() {
                 return Err(self.wrong(startup, Some(&before)));
@@ -158,19 +158,25 @@ impl Session {
         let account = runtime.guests.candidate(entrance, user, credentials);
         let shown = Shown::Password(password);
         let guests = &runtime.guests;
-        guests.admit(entrance, &account, shown, Origin::Server, now);
+        let account = guests.admit(entrance, &account, shown, Origin::Server);
         runtime.recheck_guests(&live);
         Ok(account)
     }
 
-    /// Notes that a user who was looked up has proven to be that user.
-    pub(super) fn admit(&self, startup: &Startup, account: &Arc<Account>, shown: Shown) {
-        if let Some(entrance) = self.live.entrances.get(&startup.database) {
-            let now = self.runtime.clock.now();
-            let guests = &self.runtime.guests;
-            guests.admit(entrance, account, shown, Origin::Query, now);
-            self.runtime.recheck_guests(&self.live);
-        }
+    /// Takes in a user who was looked up and has proven to be that user. Gives the account to use.
+    pub(super) fn admit(
+        &self,
+        startup: &Startup,
+        account: Arc<Account>,
+        shown: Shown,
+    ) -> Arc<Account> {
+        let Some(entrance) = self.live.entrances.get(&startup.database) else {
+            return account;
+        };
+        let guests = &self.runtime.guests;
+        let account = guests.admit(entrance, &account, shown, Origin::Query);
+        self.runtime.recheck_guests(&self.live);
+        account
     }
 }
 

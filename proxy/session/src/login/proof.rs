@@ -54,7 +54,7 @@ impl Session {
         };
         self.right();
         if let Some(guest) = looked_up {
-            self.admit(startup, &guest, shown);
+            return Ok(self.admit(startup, guest, shown));
         }
         exact.ok_or_else(|| no_database(startup))
     }

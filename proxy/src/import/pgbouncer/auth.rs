@@ -122,15 +122,15 @@ impl Auth {
             ("auth_ldap_options", "no counterpart: see auth_type"),
             (
                 "auth_user",
-                "no counterpart: users are not looked up in the database, list them in users.toml",
+                "not imported yet: list the users in users.toml, or write this key of [general] yourself",
             ),
             (
                 "auth_query",
-                "no counterpart: users are not looked up in the database, list them in users.toml; SELECT rolname, rolpassword FROM pg_authid gives their password_hash",
+                "not imported yet: list the users in users.toml, or write this key of [general] yourself",
             ),
             (
                 "auth_dbname",
-                "no counterpart: users are not looked up in the database",
+                "not imported yet: list the users in users.toml, or write this key of [general] yourself",
             ),
         ] {
             if let Some(remark) = settings.get(key).and_then(|written| written.explain(text)) {
