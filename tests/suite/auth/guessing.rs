@@ -30,17 +30,21 @@ fn guess(proxy: &Proxy, from: Ipv4Addr, user: &str) -> RawClient {
     client
 }
 
-/// A client that has been asked for its password.
+/// A client that has been asked for its password. The place of one that has just left may be taken for a moment yet.
 fn asked(proxy: &Proxy, from: Ipv4Addr, user: &str) -> RawClient {
-    let mut client = RawClient::open_from(from, proxy.port()).expect("the proxy accepts");
-    client.send(&[Message::startup(&[
-        ("user", user),
-        ("database", "postgres"),
-    ])]);
-    match client.receive(PATIENCE) {
-        Received::Frame(frame) if frame.tag == b'R' => client,
-        other => panic!("{user} was not asked: {other:?}"),
-    }
+    let mut asked = None;
+    wait::until(PATIENCE, || {
+        let mut client = RawClient::open_from(from, proxy.port()).expect("the proxy accepts");
+        client.send(&[Message::startup(&[
+            ("user", user),
+            ("database", "postgres"),
+        ])]);
+        if matches!(client.receive(PATIENCE), Received::Frame(frame) if frame.tag == b'R') {
+            asked = Some(client);
+        }
+        asked.is_some()
+    });
+    asked.unwrap_or_else(|| panic!("{user} is not asked"))
 }
 
 /// The time until a wrong guess is answered.

@@ -260,7 +260,7 @@ fn a_reload_reads_the_rules_anew_and_wrong_ones_change_nothing() {
         return;
     }
     let (files, config) = by_rules("host all a all trust\n", "");
-    let proxy = Proxy::start(&users(config.clone(), &["a", "b"]));
+    let proxy = Proxy::start(&users(config, &["a", "b"]));
     let comes_in = |user: &str| RawClient::try_login(proxy.port(), user, "postgres").is_ok();
     let mut stays = proxy.client("a", "postgres");
     assert!(comes_in("a") && !comes_in("b"));

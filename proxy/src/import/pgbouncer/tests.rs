@@ -323,7 +323,7 @@ fn each_secret_goes_where_it_can_be_used() {
     assert_eq!(config.general.auth_type, ClientAuth::Trust);
     assert_eq!(
         seen(&config),
-        [plain(None), hashed(None), scram(None), none]
+        [plain(None), hashed(None), scram(None), none.clone()]
     );
 
     let (_, config) = by("hba\nauth_hba_file = /etc/hba\nauth_ident_file = /etc/ident");
@@ -338,7 +338,7 @@ fn each_secret_goes_where_it_can_be_used() {
     // The rules say who needs no password.
     assert_eq!(
         seen(&config),
-        [plain(None), hashed(None), scram(None), none.clone()]
+        [plain(None), hashed(None), scram(None), none]
     );
 
     let (_, config) = by("plain");
