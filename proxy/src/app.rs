@@ -143,7 +143,7 @@ async fn serve(start: Start, boot: Boot, log: logging::Control) -> anyhow::Resul
         () = drain(&runtime) => {}
         () = signals.stop() => tracing::warn!("second signal: ending at once"),
     }
-    for account in runtime.live().accounts.values().flat_map(|a| a.values()) {
+    for account in runtime.accounts() {
         account.pool.close();
     }
     tracing::info!("stopped");
@@ -187,7 +187,7 @@ async fn hang_ups(reloader: Arc<Reloader>, mut signal: tokio::signal::unix::Sign
 
 /// Whether there is anybody who could log in.
 fn serves_somebody(live: &Live) -> bool {
-    !live.accounts.is_empty() || !live.settings.auth_queries.is_empty()
+    !live.accounts.is_empty() || !live.entrances.is_empty()
 }
 
 async fn something_to_serve(reloader: &Reloader, runtime: &Runtime) {

@@ -1,18 +1,20 @@
 //! From settings to what serves clients: TLS loaded, a pool for each account; and, at a reload, what stays of the one before.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use pgdog_backend::budget::Budget;
-use pgdog_backend::{Clock, Pool, Target};
+use pgdog_backend::{Budgets, Clock, Pool, Target};
+use pgdog_config::hba::{CertificateCheck, Maps, Rules};
 use pgdog_config::{
-    self as config, PoolSettings, Problem, ProblemCode, Problems, Settings, Severity, TlsMode,
+    self as config, PassthroughAuth, PoolSettings, Problem, ProblemCode, Problems, Settings,
+    Severity, TlsMode,
 };
 use pgdog_net::{
     Address, Alpn, ClientTls, ClientTlsOptions, NetError, ServerTls, ServerTlsOptions, TcpOptions,
     TlsVerify,
 };
-use pgdog_session::{Account, Live};
+use pgdog_session::{Account, Entrance, Live, LoginRules};
 use pgdog_shard::{Shard, ShardId, Topology};
 use pgdog_wire::scram::KeyCache;
 
@@ -23,7 +25,7 @@ pub struct Builder {
     keys: Arc<KeyCache>,
     workers: usize,
     /// Limits over several pools, by what they limit.
-    budgets: Mutex<HashMap<String, Arc<Budget>>>,
+    budgets: Arc<Budgets>,
 }
 
 impl Builder {
@@ -34,7 +36,7 @@ impl Builder {
             clock,
             keys: Arc::new(KeyCache::new(4096)),
             workers,
-            budgets: Mutex::default(),
+            budgets: Arc::default(),
         }
     }
 
@@ -42,11 +44,15 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// When certificates or keys cannot be read: all of them, naming the files.
+    /// When certificates, keys or files of rules cannot be read: all of them, naming the files.
     pub fn build(&self, settings: Settings, old: Option<&Live>) -> Result<Built, Problems> {
         let mut problems = Vec::new();
         let tls = client_tls(&settings, &mut problems);
         let admin_tls = admin_tls(&settings, &mut problems);
+        let rules = settings
+            .hba
+            .as_ref()
+            .and_then(|files| login_rules(files, &settings, &mut problems));
         let tcp = tcp_options(&settings.tcp);
         let mut limits = Vec::new();
         let mut accounts: HashMap<String, HashMap<String, Arc<Account>>> = HashMap::new();
@@ -55,14 +61,13 @@ impl Builder {
             let target = match self.target(&user.pool, tcp) {
                 Ok(target) => Arc::new(target),
                 Err(problem) => {
-                    // Many pools read the same files.
-                    if !problems.contains(&problem) {
-                        problems.push(problem);
-                    }
+                    add(&mut problems, problem);
                     continue;
                 }
             };
-            let budgets = self.budgets(&user.pool, &mut limits);
+            let budgets = self.budgets.of(&user.pool);
+            limits.extend(budgets.iter().cloned());
+            let budgets = budgets.into_iter().map(|(budget, _)| budget).collect();
             let before = old.and_then(|old| old.account(&user.name, &user.database));
             let wanted = Arc::new(user.pool.clone());
             let pool = match before {
@@ -86,6 +91,7 @@ impl Builder {
                 .or_default()
                 .insert(user.database.clone(), Arc::new(account));
         }
+        let entrances = self.entrances(&settings, tcp, &mut problems);
         if !problems.is_empty() {
             return Err(Problems(problems));
         }
@@ -93,6 +99,8 @@ impl Builder {
             live: Arc::new(Live {
                 settings,
                 accounts,
+                entrances,
+                rules,
                 tls,
                 tcp,
             }),
@@ -102,25 +110,40 @@ impl Builder {
         })
     }
 
-    /// The limits above a pool; `new` collects what they will be.
-    fn budgets(&self, pool: &PoolSettings, new: &mut Vec<(Arc<Budget>, u32)>) -> Vec<Arc<Budget>> {
-        let limits = [
-            (format!("database {}", pool.database), pool.database_max),
-            (format!("user {}", pool.user), pool.user_max),
-        ];
-        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
-        limits
-            .into_iter()
-            .filter_map(|(what, limit)| {
-                let limit = limit?;
-                let budget = budgets
-                    .entry(what)
-                    .or_insert_with(|| Budget::new(limit))
-                    .clone();
-                new.push((budget.clone(), limit));
-                Some(budget)
-            })
-            .collect()
+    /// Where users may come in who are not in the configuration.
+    fn entrances(
+        &self,
+        settings: &Settings,
+        tcp: TcpOptions,
+        problems: &mut Vec<Problem>,
+    ) -> HashMap<String, Entrance> {
+        let mut entrances = HashMap::new();
+        for pool in &settings.guest_pools {
+            let queries = &settings.auth_queries;
+            let query = queries.iter().find(|query| query.database == pool.database);
+            if query.is_none() && settings.passthrough == PassthroughAuth::Disabled {
+                continue;
+            }
+            let target = match self.target(pool, tcp) {
+                Ok(target) => target,
+                Err(problem) => {
+                    add(problems, problem);
+                    continue;
+                }
+            };
+            let entrance = Entrance {
+                pool: pool.clone(),
+                target,
+                query: query.cloned(),
+                passthrough: settings.passthrough,
+                max_clients: settings.guest_max_clients,
+                budgets: self.budgets.clone(),
+                workers: self.workers,
+                clock: self.clock.clone(),
+            };
+            entrances.insert(pool.database.clone(), entrance);
+        }
+        entrances
     }
 
     fn target(&self, pool: &PoolSettings, tcp: TcpOptions) -> Result<Target, Problem> {
@@ -161,6 +184,7 @@ impl Builder {
                 .map_err(|error| unreadable("general.tls_server_ca_certificate", error))?,
             user: pool.server_user.clone(),
             passwords: pool.server_passwords.clone(),
+            passed: None,
             database: host.database.clone(),
             parameters: pool.parameters.clone(),
             tcp,
@@ -267,6 +291,49 @@ fn problem(path: &str, code: ProblemCode, message: String) -> Problem {
         severity: Severity::Error,
         message,
     }
+}
+
+/// Adds a problem. Many pools read the same files.
+fn add(problems: &mut Vec<Problem>, problem: Problem) {
+    if !problems.contains(&problem) {
+        problems.push(problem);
+    }
+}
+
+/// Reads the files of rules. What nobody could fulfil is an error, or a warning where it is safe to live with.
+fn login_rules(
+    files: &config::Hba,
+    settings: &Settings,
+    problems: &mut Vec<Problem>,
+) -> Option<LoginRules> {
+    let before = problems.len();
+    let rules = Rules::load(&files.rules).map_err(|wrong| problems.extend(wrong.0));
+    let maps = match &files.maps {
+        Some(path) => Maps::load(path).map_err(|wrong| problems.extend(wrong.0)),
+        None => Ok(Maps::default()),
+    };
+    let (rules, maps) = (rules.ok()?, maps.ok()?);
+    let authority = settings
+        .client_tls
+        .as_ref()
+        .is_some_and(|tls| tls.client_ca.is_some());
+    for rule in rules.iter() {
+        let place = &rule.place;
+        if !authority && rule.certificate != CertificateCheck::None {
+            let message =
+                format!("{place}: certificates of clients need general.tls_client_ca_certificate");
+            let code = ProblemCode::MissingKey;
+            problems.push(problem("general.auth_hba_file", code, message));
+        }
+        if let Some(map) = &rule.map
+            && !maps.contains(map)
+        {
+            tracing::warn!(
+                "{place}: no line of auth_ident_file has the map \"{map}\", so this rule lets nobody in"
+            );
+        }
+    }
+    (problems.len() == before).then_some(LoginRules { rules, maps })
 }
 
 fn tcp_options(tcp: &config::Tcp) -> TcpOptions {

@@ -77,9 +77,8 @@ impl Panel {
     }
 
     fn pools(&self) -> PoolSums {
-        let live = self.runtime.live();
         let mut sums = PoolSums::default();
-        for account in live.accounts.values().flat_map(|a| a.values()) {
+        for account in self.runtime.accounts() {
             let figures = account.pool.figures();
             sums.pools += 1;
             sums.idle += u64::from(figures.idle);

@@ -113,8 +113,19 @@ async fn admit(
             .await;
             None
         }
-        Login::Refused(error) => {
-            tracing::info!(%peer, code = error.code, "client refused: {}", error.message);
+        Login::Refused(error, why) => {
+            // Without its port, so that a flood of one client's counts as one line.
+            let from = match peer {
+                Peer::Tcp(address) => address.ip().to_canonical().to_string(),
+                Peer::Unix => peer.to_string(),
+            };
+            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+            tracing::info!(
+                from,
+                code = error.code,
+                "client refused: {}{why}",
+                error.message
+            );
             None
         }
         Login::Replication(replication) => {
@@ -212,7 +223,9 @@ async fn tick(index: usize, runtime: Arc<Runtime>, ticks: Arc<Notify>) {
         for account in live.accounts.values().flat_map(|a| a.values()) {
             account.pool.tick(index);
         }
+        runtime.guests.tick(index);
         if index == 0 {
+            runtime.sweep_guests();
             time_out(&runtime, &live.settings.timeouts);
         }
     }

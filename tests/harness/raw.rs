@@ -1,9 +1,11 @@
 //! A client that speaks the protocol message by message over a blocking socket.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::thread::{JoinHandle, spawn};
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 use crate::message::{Message, encode_all};
 use crate::transcript::{Frame, lines};
@@ -37,6 +39,21 @@ impl RawClient {
     /// Connects without saying anything yet.
     pub fn open(port: u16) -> io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_nodelay(true)?;
+        Ok(Self {
+            stream,
+            buffer: Vec::new(),
+            sender: None,
+            key: None,
+        })
+    }
+
+    /// Connects from another address of this machine, such as 127.0.0.2, without saying anything yet.
+    pub fn open_from(address: Ipv4Addr, port: u16) -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((address, 0)).into())?;
+        socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
+        let stream = TcpStream::from(socket);
         stream.set_nodelay(true)?;
         Ok(Self {
             stream,

@@ -1,6 +1,6 @@
 //! Who is let in: every way to prove it, on both sides of the proxy, and what is told to those who cannot.
 
-mod clients;
+pub(crate) mod clients;
 mod secrecy;
 mod servers;
 mod startup;

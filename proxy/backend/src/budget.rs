@@ -3,8 +3,11 @@
 //! Max-min fair: while somebody waits for a place, whoever holds at least two more than they do gives one up as soon as
 //! it is free. So one noisy user takes all places while nobody else wants them, and an equal share when others do.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use pgdog_config::PoolSettings;
 
 use crate::pool::Pool;
 
@@ -16,6 +19,44 @@ pub struct Budget {
     pools: Mutex<Vec<Weak<Pool>>>,
     /// Somebody was refused a place since the last look.
     wanted: AtomicBool,
+}
+
+/// All limits of a process, by what they limit. They outlive configurations.
+#[derive(Debug, Default)]
+pub struct Budgets(Mutex<HashMap<String, Arc<Budget>>>);
+
+impl Budgets {
+    /// The limits above a pool, and how many connections each shall allow: a limit that is there already is not
+    /// changed by this.
+    #[must_use]
+    pub fn of(&self, pool: &PoolSettings) -> Vec<(Arc<Budget>, u32)> {
+        let limits = [
+            (format!("database {}", pool.database), pool.database_max),
+            (format!("user {}", pool.user), pool.user_max),
+        ];
+        let mut budgets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Users come and go without a reload.
+        budgets.retain(|_, budget| Arc::strong_count(budget) > 1);
+        let of = |(what, limit): (String, Option<u32>)| {
+            let limit = limit?;
+            let budget = budgets
+                .entry(what)
+                .or_insert_with(|| Budget::new(limit))
+                .clone();
+            Some((budget, limit))
+        };
+        limits.into_iter().filter_map(of).collect()
+    }
+
+    /// The limits above a pool, as they shall be from now on.
+    #[must_use]
+    pub fn set(&self, pool: &PoolSettings) -> Vec<Arc<Budget>> {
+        let set = |(budget, limit): (Arc<Budget>, u32)| {
+            budget.set_limit(limit);
+            budget
+        };
+        self.of(pool).into_iter().map(set).collect()
+    }
 }
 
 /// Places in the limits above a pool for a connection that is not one of the pool's; dropping them frees them.

@@ -20,13 +20,13 @@ pub mod statements;
 pub mod stats;
 mod wait;
 
-pub use budget::Places;
+pub use budget::{Budgets, Places};
 pub use clock::Clock;
 pub use error::{CheckoutError, ServerError};
 pub use expect::{Expect, Owed, Verdict};
 pub use handle::{ServerHandle, ServerState};
-pub use login::Target;
+pub use login::{Passed, Target};
 pub use params::{Interner, Params, Value};
 pub use pool::{Pool, PoolFigures, Waiting};
-pub use server::Server;
+pub use server::{Rows, Server};
 pub use statements::{Statement, StatementId, Store};

@@ -7,7 +7,7 @@ use pgdog_net::{Address, ClientTls, Stream, TcpOptions, dial};
 use pgdog_wire::backend::{Authentication, mechanisms, read_key_data};
 use pgdog_wire::buffer::Buffer;
 use pgdog_wire::scram::client::{ClientBinding, Exchange};
-use pgdog_wire::scram::{KeyCache, SCRAM_SHA_256, SCRAM_SHA_256_PLUS};
+use pgdog_wire::scram::{KeyCache, Keys, Params, SCRAM_SHA_256, SCRAM_SHA_256_PLUS};
 use pgdog_wire::startup::{CancelKey, write_ssl_request, write_startup};
 use pgdog_wire::{ErrorResponse, frame, frontend, md5};
 use tokio::io::AsyncReadExt;
@@ -18,8 +18,17 @@ use crate::handle::ServerHandle;
 use crate::server::Server;
 use crate::statements::Prepared;
 
+/// What a client has shown of its secret, which logs in to every server that stores the same verifier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passed {
+    /// How the password was salted.
+    pub params: Params,
+    /// What it has become.
+    pub keys: Keys,
+}
+
 /// Everything needed to open connections for one pool.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Target {
     /// Where the server is.
     pub address: Arc<Address>,
@@ -29,6 +38,8 @@ pub struct Target {
     pub user: String,
     /// The password, and others to try when it is refused.
     pub passwords: Vec<String>,
+    /// What a client has shown, where no password is known.
+    pub passed: Option<Passed>,
     /// The database on the server.
     pub database: String,
     /// Startup parameters.
@@ -78,15 +89,19 @@ impl Target {
     #[must_use]
     pub fn with_parameters(&self, parameters: Vec<(String, String)>) -> Self {
         Self {
-            address: self.address.clone(),
-            tls: self.tls.clone(),
-            user: self.user.clone(),
-            passwords: self.passwords.clone(),
-            database: self.database.clone(),
             parameters,
-            tcp: self.tcp,
-            timeout: self.timeout,
-            keys: self.keys.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// The same for another user.
+    #[must_use]
+    pub fn of_user(&self, user: &str, passwords: Vec<String>, passed: Option<Passed>) -> Self {
+        Self {
+            user: user.to_owned(),
+            passwords,
+            passed,
+            ..self.clone()
         }
     }
 
@@ -137,6 +152,7 @@ impl Target {
             expires: None,
             worker: 0,
             generation: 0,
+            asked: false,
             tainted: false,
             permit: None,
             notifications: Vec::new(),
@@ -166,6 +182,7 @@ impl Target {
                 b'R' => {
                     let request = Authentication::read(body)
                         .ok_or(ServerError::Protocol("malformed authentication request"))?;
+                    server.asked |= !matches!(request, Authentication::Ok);
                     let answer = self.answer(request, password, &server.stream, &mut scram)?;
                     if !answer.is_empty() {
                         server.send(&answer).await?;
@@ -212,7 +229,12 @@ impl Target {
                 md5::hash_password(&self.user, password()?, salt).as_bytes(),
             ),
             Authentication::Sasl(list) => {
-                password()?;
+                // Of its MD5 hash no proof of a password can be made.
+                if self.passed.is_none() && md5::Secret::parse(password()?).is_some() {
+                    return Err(ServerError::Authentication(
+                        "SCRAM-SHA-256, and only an MD5 hash of the password is known",
+                    ));
+                }
                 let offered = |name: &str| mechanisms(list).any(|m| m == name.as_bytes());
                 let binding = match stream.channel_binding() {
                     Some(end_point) if offered(SCRAM_SHA_256_PLUS) => {
@@ -233,7 +255,15 @@ impl Target {
             Authentication::SaslContinue(data) => {
                 let exchange = scram.as_mut().ok_or(out_of_order)?;
                 let params = exchange.server_first(data)?;
-                let keys = self.keys.get_or_derive(password()?, &params)?;
+                let keys = match (&self.passed, password()) {
+                    (Some(passed), Err(_)) if passed.params == params => passed.keys.clone(),
+                    (Some(_), Err(_)) => {
+                        return Err(ServerError::Authentication(
+                            "SCRAM-SHA-256 with another verifier than the one that the client was checked against",
+                        ));
+                    }
+                    (_, password) => self.keys.get_or_derive(password?, &params)?,
+                };
                 frontend::sasl_response(&mut out, &exchange.client_final(&keys)?);
             }
             Authentication::SaslFinal(data) => {

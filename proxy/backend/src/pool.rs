@@ -253,6 +253,9 @@ impl Pool {
         state.settings = settings;
         state.target = target;
         state.budgets = budgets.to_vec();
+        // What has failed may succeed now.
+        state.failures = 0;
+        state.retry_at = 0;
     }
 
     /// Figures at this moment.

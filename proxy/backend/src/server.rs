@@ -53,6 +53,8 @@ pub struct Server {
     pub worker: usize,
     /// Which RECONNECT or configuration it belongs to.
     pub generation: u64,
+    /// It has asked for a secret at the login, so that the one who gave it has proven to know it.
+    pub asked: bool,
     /// Its session holds something that must be discarded before another client may have it.
     pub tainted: bool,
     /// Its place in the pool.
@@ -190,12 +192,48 @@ impl Server {
             .map_err(|_| ServerError::Timeout(timeout))?
     }
 
+    /// The same with parameters in text, so that none of them can be taken for SQL.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::query`].
+    pub async fn query_with(
+        &mut self,
+        sql: &str,
+        parameters: &[&str],
+        timeout: Duration,
+    ) -> Result<Rows, ServerError> {
+        let mut out = Vec::new();
+        frontend::parse(&mut out, b"", sql.as_bytes(), &[0, 0]);
+        frontend::bind_texts(&mut out, parameters);
+        frontend::execute(&mut out);
+        frontend::bare(&mut out, b'S');
+        let expected = [
+            Expect::Parse(None),
+            Expect::Bind(None),
+            Expect::Execute,
+            Expect::Sync,
+        ];
+        pgdog_net::timer::timeout(timeout, self.ask(&out, expected))
+            .await
+            .map_err(|_| ServerError::Timeout(timeout))?
+    }
+
     async fn query_now(&mut self, sql: &str) -> Result<Rows, ServerError> {
         let mut out = Vec::with_capacity(sql.len() + 6);
         frontend::query(&mut out, sql.as_bytes());
-        self.owed.push(Expect::Query);
+        self.ask(&out, [Expect::Query]).await
+    }
+
+    /// Sends messages of the proxy's own, and gives the rows up to the ReadyForQuery.
+    async fn ask(
+        &mut self,
+        out: &[u8],
+        expected: impl IntoIterator<Item = Expect>,
+    ) -> Result<Rows, ServerError> {
+        expected.into_iter().for_each(|e| self.owed.push(e));
         self.unnamed = 0;
-        self.send(&out).await?;
+        self.send(out).await?;
         let mut input = Buffer::new();
         let mut rows = Rows::new();
         let (mut failure, mut ready) = (None, false);

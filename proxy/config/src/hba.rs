@@ -17,6 +17,7 @@ mod tests;
 mod tokens;
 mod write;
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -271,6 +272,12 @@ impl UserName {
             Self::Name(name) => name == user,
             Self::Pattern(pattern) => pattern.matches(user),
         }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
     }
 }
 

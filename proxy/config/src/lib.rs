@@ -39,8 +39,8 @@ mod url;
 pub use check::nearest;
 pub use load::Source;
 pub use modes::{
-    AuthType, ClientAuth, ClientRecovery, LogFormat, PoolerMode, PreparedLevel, QuerySizeAction,
-    Recovery, Role, TlsMode,
+    AuthType, ClientAuth, ClientRecovery, LogFormat, PassthroughAuth, PoolerMode, PreparedLevel,
+    QuerySizeAction, Recovery, Role, TlsMode,
 };
 pub use problem::{Problem, ProblemCode, Problems, Severity};
 pub use secret::Secret;

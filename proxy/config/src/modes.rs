@@ -169,6 +169,25 @@ pub enum PassthroughAuth {
     EnabledPlainAllowChange,
 }
 
+impl PassthroughAuth {
+    /// Whether a client is asked for its password as text; `secure` is whether nobody can read along.
+    pub fn asks(self, secure: bool) -> bool {
+        match self {
+            Self::Disabled => false,
+            Self::Enabled | Self::EnabledAllowChange => secure,
+            Self::EnabledPlain | Self::EnabledPlainAllowChange => true,
+        }
+    }
+
+    /// Whether another password than the one before is tried.
+    pub fn allows_change(self) -> bool {
+        matches!(
+            self,
+            Self::EnabledAllowChange | Self::EnabledPlainAllowChange
+        )
+    }
+}
+
 /// How a host is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

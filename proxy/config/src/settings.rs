@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use crate::Config;
 use crate::modes::{
-    AuthType, ClientRecovery, LogFormat, PoolerMode, PreparedLevel, QuerySizeAction, Recovery,
-    Role, TlsMode,
+    AuthType, ClientRecovery, LogFormat, PassthroughAuth, PoolerMode, PreparedLevel,
+    QuerySizeAction, Recovery, Role, TlsMode,
 };
 use crate::problem::{Problem, Problems};
 use crate::secret::Secret;
@@ -33,6 +33,13 @@ pub struct Settings {
     pub login_limits: LoginLimits,
     /// Where passwords of users come from that are not in `users`; one entry for each database that has it.
     pub auth_queries: Vec<AuthQuery>,
+    /// Whether users who are not in `users` are tried against the server.
+    pub passthrough: PassthroughAuth,
+    /// What the pool of a user is like who is not in `users`, one entry for each database. The user's name is empty, and so
+    /// are the names and passwords for the servers that are the user's own.
+    pub guest_pools: Vec<PoolSettings>,
+    /// Clients of such a user at once, over all its databases.
+    pub guest_max_clients: Option<u32>,
     /// Whether passwords may be asked for in plain text without TLS.
     pub plain_without_tls: bool,
     /// TLS towards clients; `None` means it is refused.

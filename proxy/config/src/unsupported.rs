@@ -10,12 +10,6 @@ pub(crate) const UNSUPPORTED: &[(&str, &[&str])] = &[
     (
         "general",
         &[
-            "auth_dbname",
-            "auth_failure_delay",
-            "auth_failure_delay_max",
-            "auth_failure_free",
-            "auth_query",
-            "auth_user",
             "ban_replica_lag",
             "ban_replica_lag_bytes",
             "ban_timeout",
@@ -41,11 +35,9 @@ pub(crate) const UNSUPPORTED: &[(&str, &[&str])] = &[
             "lsn_check_delay",
             "lsn_check_interval",
             "lsn_check_timeout",
-            "max_logins_per_address",
             "mirror_exposure",
             "mirror_queue",
             "omnisharded_sticky",
-            "passthrough_auth",
             "prepared_statements_ttl",
             "prepared_statements_ttl_jitter",
             "pub_sub_channel_size",
@@ -83,9 +75,6 @@ pub(crate) const UNSUPPORTED: &[(&str, &[&str])] = &[
     (
         "databases",
         &[
-            "auth_dbname",
-            "auth_query",
-            "auth_user",
             "role",
             "shard",
             "lb_weight",

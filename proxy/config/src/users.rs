@@ -8,7 +8,7 @@ use crate::modes::{AuthType, PoolerMode, ServerAuth};
 use crate::secret::Secret;
 
 /// One user in one or more databases.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct User {
     /// Name that clients log in with. Required. Applies on reload.

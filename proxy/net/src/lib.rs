@@ -10,6 +10,7 @@ mod connect;
 mod drain;
 mod error;
 mod listen;
+pub mod machine;
 mod options;
 mod socket;
 mod stream;

@@ -133,6 +133,17 @@ impl Stream {
         }
     }
 
+    /// The number of the user at the other end of a unix socket; `None` for other connections. Asks the system.
+    ///
+    /// # Errors
+    /// When the peer has gone already.
+    pub fn peer_user(&self) -> io::Result<Option<u32>> {
+        match self {
+            Self::Unix(socket) => socket.peer_cred().map(|peer| Some(peer.uid())),
+            Self::Tcp(_) | Self::Tls(_) => Ok(None),
+        }
+    }
+
     /// The TLS layer, for its version, ALPN and certificates.
     #[must_use]
     pub fn tls(&self) -> Option<&TlsStream> {

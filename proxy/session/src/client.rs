@@ -199,9 +199,8 @@ impl Client {
             return Some(());
         }
         let live = self.runtime.live();
-        self.account = live
-            .account(&self.account.user.name, &self.account.user.database)?
-            .clone();
+        let user = &self.account.user;
+        self.account = self.runtime.account(&live, &user.name, &user.database)?;
         self.live = live;
         self.generation = generation;
         Some(())

@@ -7,6 +7,7 @@
 mod active;
 pub mod client;
 pub mod guard;
+pub mod guests;
 pub mod handle;
 pub mod insight;
 pub mod login;
@@ -27,8 +28,9 @@ mod statements;
 mod tally;
 
 pub use client::{Client, Ended};
+pub use guests::Entrance;
 pub use handle::{ClientHandle, ClientKind, Doing, Identity, Signal};
 pub use login::{Login, login};
 pub use registry::Registry;
 pub use replication::Replication;
-pub use runtime::{Account, Live, Runtime};
+pub use runtime::{Account, Live, LoginRules, Runtime};

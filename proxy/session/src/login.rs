@@ -1,8 +1,12 @@
 //! From an accepted socket to a client that may query: TLS, startup packet, authentication, greeting.
 
 mod first;
+mod guesses;
+mod guests;
+pub(crate) mod password;
 mod proof;
 mod replicate;
+mod rules;
 mod welcome;
 
 use std::future::poll_fn;
@@ -19,6 +23,7 @@ use tokio::io::AsyncWriteExt;
 use tokio_util::io::poll_read_buf;
 
 use crate::client::{Client, write_all};
+use crate::guard::{Delay, Place};
 use crate::replication::Replication;
 use crate::runtime::{Live, Runtime};
 
@@ -37,8 +42,8 @@ pub enum Login {
     Cancel(CancelKey, Box<Stream>),
     /// A replication connection.
     Replication(Box<Replication>),
-    /// It was told why not, and is closed.
-    Refused(ErrorResponse),
+    /// It was told why not, and is closed. The second is the true reason, where it was told another.
+    Refused(ErrorResponse, Option<String>),
     /// It went away before it said who it is; health checks of load balancers do.
     Gone,
 }
@@ -79,8 +84,14 @@ pub async fn login(stream: Stream, peer: Peer, runtime: &Arc<Runtime>, worker: u
         generation,
         runtime: runtime.clone(),
         worker,
+        place: None,
+        delay: Delay::default(),
+        why: None,
     };
-    let result = pgdog_net::timer::timeout(limit, session.run()).await;
+    let result = match session.enter() {
+        Ok(()) => pgdog_net::timer::timeout(limit, session.run()).await,
+        Err(fail) => Ok(Err(fail)),
+    };
     let error = match result {
         Ok(Ok(login)) => return login,
         Ok(Err(Fail::Io)) => return Login::Gone,
@@ -91,6 +102,9 @@ pub async fn login(stream: Stream, peer: Peer, runtime: &Arc<Runtime>, worker: u
         ),
     };
     runtime.metrics.count(|m| &m.login_failures);
+    if !session.wait_for_answer().await {
+        return Login::Refused(error, session.why);
+    }
     error.write(&mut session.out);
     let told = async {
         if session.flush().await.is_ok()
@@ -100,7 +114,7 @@ pub async fn login(stream: Stream, peer: Peer, runtime: &Arc<Runtime>, worker: u
         }
     };
     let _ = pgdog_net::timer::timeout(LAST_WORDS, told).await;
-    Login::Refused(error)
+    Login::Refused(error, session.why)
 }
 
 /// A login under way.
@@ -116,6 +130,12 @@ struct Session {
     generation: u64,
     runtime: Arc<Runtime>,
     worker: usize,
+    /// Its place among those of its address that are logging in.
+    place: Option<Place>,
+    /// How long it waits to hear that it was wrong.
+    delay: Delay,
+    /// Why it does not get in, for the log.
+    why: Option<String>,
 }
 
 impl Session {

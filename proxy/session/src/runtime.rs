@@ -5,11 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use pgdog_backend::{Clock, Interner, Params, Pool, Store};
-use pgdog_config::{Settings, User};
+use pgdog_config::hba::{Maps, Rules};
+use pgdog_config::{LoginLimits, Settings, User};
 use pgdog_net::{ServerTls, TcpOptions};
 use pgdog_wire::scram::{Params as ScramParams, Verifier, Verifiers};
 use pgdog_wire::startup::CancelKey;
 
+use crate::guard::{Guard, Limits};
+use crate::guests::{Entrance, Guests};
 use crate::handle::Identity;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
@@ -57,8 +60,13 @@ impl Account {
                 .verifier
                 .as_deref()
                 .and_then(|v| Verifier::parse(v).ok());
+            // Of an MD5 hash no SCRAM verifier can be made; and the hash itself is not the password.
+            let passwords = self.user.credentials.passwords.iter();
+            let passwords: Vec<_> = passwords
+                .filter(|p| pgdog_wire::md5::Secret::parse(p).is_none())
+                .collect();
             Verifiers::new(
-                &self.user.credentials.passwords,
+                &passwords,
                 stored.as_ref(),
                 &ScramParams::for_user(secret, &self.user.name),
             )
@@ -66,6 +74,22 @@ impl Account {
             .map(Arc::new)
         };
         self.verifiers.get_or_init(make).clone()
+    }
+
+    /// Whether SCRAM is the only proof that its password is known by.
+    #[must_use]
+    pub fn has_only_a_verifier(&self) -> bool {
+        let credentials = &self.user.credentials;
+        credentials.passwords.is_empty() && credentials.verifier.is_some()
+    }
+
+    /// Whether no more than MD5 hashes of its passwords are known.
+    #[must_use]
+    pub fn has_only_hashes(&self) -> bool {
+        let credentials = &self.user.credentials;
+        let mut passwords = credentials.passwords.iter();
+        credentials.verifier.is_none()
+            && passwords.all(|p| pgdog_wire::md5::Secret::parse(p).is_some())
     }
 
     /// Takes over what another of the same user has derived, when their secrets are the same.
@@ -85,10 +109,23 @@ pub struct Live {
     pub settings: Settings,
     /// Accounts by user and database.
     pub accounts: HashMap<String, HashMap<String, Arc<Account>>>,
+    /// How users come in who are not in the configuration, by database.
+    pub entrances: HashMap<String, Entrance>,
+    /// The rules that choose how clients prove who they are; `None` where the settings do.
+    pub rules: Option<LoginRules>,
     /// TLS towards clients.
     pub tls: Option<ServerTls>,
     /// Socket options.
     pub tcp: TcpOptions,
+}
+
+/// The rules of a configuration, as its files had them when it was put in force.
+#[derive(Debug)]
+pub struct LoginRules {
+    /// Who may log in from where and how.
+    pub rules: Rules,
+    /// Which names of certificates and of this machine's users stand for which users.
+    pub maps: Maps,
 }
 
 impl Live {
@@ -120,6 +157,10 @@ pub struct Runtime {
     pub interner: Interner,
     /// Clients.
     pub registry: Arc<Registry>,
+    /// Users who are not in the configuration.
+    pub guests: Guests,
+    /// Slows down who guesses passwords.
+    pub guard: Arc<Guard>,
     /// Counters.
     pub metrics: Metrics,
     /// Makes salts of unknown users stable, and cancel keys unguessable.
@@ -138,7 +179,9 @@ impl Runtime {
     #[must_use]
     pub fn new(live: Arc<Live>, clock: Arc<Clock>) -> Self {
         Self {
+            guard: Guard::new(limits(&live.settings.login_limits)),
             live: RwLock::new(live),
+            guests: Guests::default(),
             generation: AtomicU64::new(1),
             clock,
             store: Store::new(10_000),
@@ -169,9 +212,48 @@ impl Runtime {
 
     /// Puts another configuration in force.
     pub fn replace(&self, live: Arc<Live>) {
-        *self.live.write().unwrap_or_else(PoisonError::into_inner) = live;
+        self.guard.set_limits(limits(&live.settings.login_limits));
+        let gone = {
+            let mut now = self.live.write().unwrap_or_else(PoisonError::into_inner);
+            *now = live;
+            self.guests.follow(&now)
+        };
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.lock_welcomes().clear();
+        gone.iter().for_each(|pool| pool.close());
+    }
+
+    /// The account of a user in a database, be it in a configuration or not.
+    #[must_use]
+    pub fn account(&self, live: &Live, user: &str, database: &str) -> Option<Arc<Account>> {
+        let listed = live.account(user, database).cloned();
+        listed.or_else(|| self.guests.account(user, database))
+    }
+
+    /// All accounts: those of the configuration in force, and those of guests.
+    #[must_use]
+    pub fn accounts(&self) -> Vec<Arc<Account>> {
+        let live = self.live();
+        let listed = live.accounts.values().flat_map(HashMap::values).cloned();
+        listed.chain(self.guests.accounts()).collect()
+    }
+
+    /// Has guests follow the configuration in force, where that is not `live`, under which one was just admitted.
+    pub(crate) fn recheck_guests(&self, live: &Arc<Live>) {
+        let now = self.live();
+        if !Arc::ptr_eq(live, &now) {
+            self.guests.follow(&now).iter().for_each(|p| p.close());
+        }
+    }
+
+    /// Takes guests out that have not been here for a while.
+    pub fn sweep_guests(&self) {
+        for pool in self.guests.sweep(self.clock.now()) {
+            pool.close();
+            // Another pool may come to lie in the same place.
+            let place = Arc::as_ptr(&pool) as usize;
+            self.lock_welcomes().retain(|(of, _), _| *of != place);
+        }
     }
 
     /// A number that no other client of this process has had.
@@ -228,5 +310,15 @@ impl Runtime {
                 at: self.clock.now(),
             },
         );
+    }
+}
+
+fn limits(settings: &LoginLimits) -> Limits {
+    let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    Limits {
+        free: settings.free_failures,
+        delay: settings.failure_delay.map_or(0, millis),
+        delay_max: millis(settings.failure_delay_max),
+        logging_in: settings.per_address,
     }
 }

@@ -115,6 +115,26 @@ pub fn bind_plain(out: &mut Vec<u8>, statement: &[u8]) {
     });
 }
 
+/// Appends a Bind of the unnamed statement to the unnamed portal, with parameters and results in text.
+pub fn bind_texts(out: &mut Vec<u8>, parameters: &[&str]) {
+    message(out, b'B', |b| {
+        b.extend_from_slice(&[0; 4]);
+        let count = i16::try_from(parameters.len()).unwrap_or(i16::MAX);
+        b.extend_from_slice(&count.to_be_bytes());
+        for parameter in parameters {
+            let length = i32::try_from(parameter.len()).unwrap_or(i32::MAX);
+            b.extend_from_slice(&length.to_be_bytes());
+            b.extend_from_slice(parameter.as_bytes());
+        }
+        b.extend_from_slice(&[0; 2]);
+    });
+}
+
+/// Appends an Execute of the unnamed portal to its end.
+pub fn execute(out: &mut Vec<u8>) {
+    message(out, b'E', |b| b.extend_from_slice(&[0; 5]));
+}
+
 /// Appends a Parse, Bind and Execute of a text, all under one name, and a Close of the portal. What an earlier failure may
 /// have left under that name is closed before.
 pub fn run_named(out: &mut Vec<u8>, name: &[u8], text: &[u8]) {

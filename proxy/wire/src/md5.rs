@@ -32,6 +32,12 @@ impl Secret {
             .then_some(Self(digits))
     }
 
+    /// Whether it is the secret of this password.
+    #[must_use]
+    pub fn fits(&self, user: &str, password: &str) -> bool {
+        Self::from_password(user, password).0.ct_eq(&self.0).into()
+    }
+
     /// What a client answers to a server that sent this salt.
     #[must_use]
     pub fn response(&self, salt: [u8; 4]) -> String {

@@ -324,7 +324,7 @@ fn a_password_message_out_of_place_ends_the_login() {
 }
 
 /// TLS for clients, with a certificate of this authority.
-pub(super) fn with_tls(
+pub(crate) fn with_tls(
     config: pgdog_tests::ProxyConfig,
     authority: &Authority,
 ) -> pgdog_tests::ProxyConfig {
@@ -335,6 +335,6 @@ pub(super) fn with_tls(
 }
 
 /// A path as TOML.
-pub(super) fn quoted(path: &std::path::Path) -> String {
+pub(crate) fn quoted(path: &std::path::Path) -> String {
     format!("\"{}\"", path.display())
 }

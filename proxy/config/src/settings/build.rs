@@ -42,6 +42,7 @@ pub(super) fn build(config: &Config) -> Result<(Settings, Vec<Problem>), Problem
     databases(&mut report);
     server_tls(&mut report);
     auth(&mut report);
+    let (users, guest_pools) = pools::users(&mut report);
     let settings = Settings {
         listen: listen(&mut report),
         workers: general.workers.max(1),
@@ -55,6 +56,9 @@ pub(super) fn build(config: &Config) -> Result<(Settings, Vec<Problem>), Problem
             per_address: count(general.max_logins_per_address),
         },
         auth_queries: auth_query::all(&mut report),
+        passthrough: general.passthrough_auth,
+        guest_pools,
+        guest_max_clients: count(general.max_user_client_connections),
         plain_without_tls: general.plain_without_tls,
         client_tls: client_tls(&mut report),
         timeouts: ClientTimeouts {
@@ -114,7 +118,7 @@ pub(super) fn build(config: &Config) -> Result<(Settings, Vec<Problem>), Problem
         plain_http: http::plain(&mut report),
         state_dir: path(config.admin.state_dir.as_ref()),
         watch: general.watch_config,
-        users: pools::users(&mut report),
+        users,
     };
     unsupported::warn(config, &mut report.problems);
     let mut problems = Problems(report.problems);
@@ -258,9 +262,6 @@ fn hba(report: &mut Report<'_>) -> Option<Hba> {
         report.error("general.auth_type", ProblemCode::Conflict, message);
         return None;
     };
-    // A warning would not do: whom a rule rejects would get in with a password.
-    let message = "hba is not supported by this version yet";
-    report.error("general.auth_type", ProblemCode::NotImplemented, message);
     Some(Hba { rules, maps })
 }
 

@@ -47,7 +47,8 @@ impl<'a> Cluster<'a> {
     }
 }
 
-pub(super) fn users(report: &mut Report<'_>) -> Vec<User> {
+/// The users with their pools, and the pools of users who are not listed, one for each database.
+pub(super) fn users(report: &mut Report<'_>) -> (Vec<User>, Vec<PoolSettings>) {
     let config = report.config;
     let clusters = clusters(report);
     let mut seen = BTreeSet::new();
@@ -104,8 +105,12 @@ pub(super) fn users(report: &mut Report<'_>) -> Vec<User> {
     }
     for (name, cluster) in &clusters {
         let used = entries.iter().any(|entry| entry.database == *name);
-        let passthrough = config.general.passthrough_auth != PassthroughAuth::Disabled;
-        if let (false, false, Some((index, _))) = (used, passthrough, cluster.hosts.first()) {
+        let asked_for = cluster
+            .pick(|host| host.auth_user.as_ref())
+            .or(config.general.auth_user.as_ref());
+        let guests = config.general.passthrough_auth != PassthroughAuth::Disabled
+            || asked_for.is_some_and(|user| !user.is_empty());
+        if let (false, false, Some((index, _))) = (used, guests, cluster.hosts.first()) {
             let message = format!("no user may connect to database \"{name}\"");
             report.warning(
                 &format!("databases[{index}].name"),
@@ -114,7 +119,11 @@ pub(super) fn users(report: &mut Report<'_>) -> Vec<User> {
             );
         }
     }
-    entries
+    let nobody = users::User::default();
+    let of_guests = clusters
+        .iter()
+        .map(|(name, cluster)| pool(config, &nobody, name, cluster));
+    (entries, of_guests.collect())
 }
 
 fn clusters<'a>(report: &mut Report<'a>) -> BTreeMap<&'a str, Cluster<'a>> {

@@ -3,21 +3,26 @@
 use std::time::Duration;
 
 use super::{errors, settings, warnings};
-use crate::{AuthQuery, AuthType, LoginLimits, ProblemCode};
+use crate::{AuthQuery, AuthType, Hba, LoginLimits};
 
 const DATABASES: &str =
     "[[databases]]\nname = \"a\"\nhost = \"h\"\n[[databases]]\nname = \"b\"\nhost = \"h\"\n";
 const USER: &str = "[[users]]\nname = \"reader\"\npassword = \"p\"\nall_databases = true\n";
 
 #[test]
-fn rules_that_nobody_asks_yet_are_refused_rather_than_passed_over() {
-    let general = "[general]\nauth_type = \"hba\"\nauth_hba_file = \"f\"\n";
+fn with_rules_a_user_needs_no_password_since_they_may_ask_for_none() {
+    let general =
+        "[general]\nauth_type = \"hba\"\nauth_hba_file = \"f\"\nauth_ident_file = \"g\"\n";
     let users = "[[users]]\nname = \"a\"\n";
+    let settings = settings(&format!("{general}{DATABASES}"), users);
     assert_eq!(
-        errors(&format!("{general}{DATABASES}"), users),
-        ["pgdog.toml:2: general.auth_type: hba is not supported by this version yet"],
-        "and a user needs no password, since rules may ask for none"
+        settings.hba,
+        Some(Hba {
+            rules: "f".into(),
+            maps: Some("g".into())
+        })
     );
+    assert_eq!(settings.users[0].auth, None);
 }
 
 #[test]
@@ -37,11 +42,15 @@ fn rules_and_their_file_need_each_other() {
 
 #[test]
 fn a_method_of_a_user_is_not_looked_at_beside_rules() {
-    let pgdog = format!("[general]\nauth_type = \"hba\"\n{DATABASES}");
+    let pgdog = format!("[general]\nauth_type = \"hba\"\nauth_hba_file = \"f\"\n{DATABASES}");
     let users = format!("{USER}auth_type = \"trust\"\n");
-    let problems = crate::Settings::build(&crate::Config::from_toml(&pgdog, &users).unwrap());
-    let told = problems.unwrap_err().to_string();
-    assert!(told.contains("users[0].auth_type: not looked at"), "{told}");
+    let told = warnings(&pgdog, &users);
+    assert!(
+        told[0]
+            .to_string()
+            .contains("users[0].auth_type: not looked at"),
+        "{told:?}"
+    );
 }
 
 #[test]
@@ -68,12 +77,46 @@ fn a_database_wins_over_general_in_its_query() {
     assert_eq!(queries.len(), 2, "c switches it off");
     assert!(settings(DATABASES, USER).auth_queries.is_empty());
     let told = warnings(&pgdog, USER);
-    assert!(
-        told.iter()
-            .all(|problem| problem.code == ProblemCode::NotImplemented),
-        "{told:?}"
+    assert!(told.is_empty(), "{told:?}");
+}
+
+#[test]
+fn the_pool_of_a_guest_is_that_of_the_database() {
+    let pgdog = "[general]\ndefault_pool_size = 7\nmax_user_client_connections = 3\npassthrough_auth = \"enabled\"\n\
+        [[databases]]\nname = \"a\"\nhost = \"h\"\npool_size = 4\n\
+        [[databases]]\nname = \"b\"\nhost = \"h\"\nuser = \"forced\"\npassword = \"p\"\n";
+    let settings = settings(pgdog, "");
+    let seen: Vec<_> = settings
+        .guest_pools
+        .iter()
+        .map(|pool| {
+            let (user, server_user) = (pool.user.as_str(), pool.server_user.as_str());
+            (pool.database.as_str(), user, server_user, pool.size)
+        })
+        .collect();
+    assert_eq!(seen, [("a", "", "", 4), ("b", "", "forced", 7)]);
+    assert_eq!(settings.guest_pools[1].server_passwords, ["p"]);
+    assert_eq!(settings.guest_max_clients, Some(3));
+    assert!(warnings(pgdog, "").is_empty());
+}
+
+#[test]
+fn passthrough_asks_for_passwords_where_nobody_can_read_along() {
+    use crate::PassthroughAuth::*;
+    let ways = [
+        Disabled,
+        Enabled,
+        EnabledAllowChange,
+        EnabledPlain,
+        EnabledPlainAllowChange,
+    ];
+    let asks = |secure| ways.map(|way| way.asks(secure));
+    assert_eq!(asks(true), [false, true, true, true, true]);
+    assert_eq!(asks(false), [false, false, false, true, true]);
+    assert_eq!(
+        ways.map(|way| way.allows_change()),
+        [false, false, true, false, true]
     );
-    assert!(!told.is_empty());
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! What is asked of a certificate: who it is, and its hash for channel binding.
 
+use std::fmt::Write as _;
+
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 use x509_parser::der_parser::{Oid, oid};
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 use x509_parser::signature_algorithm::SignatureAlgorithm;
+use x509_parser::x509::X509Name;
 
 const SHA1: Oid<'static> = oid!(1.3.14.3.2.26);
 const SHA224: Oid<'static> = oid!(2.16.840.1.101.3.4.2.4);
@@ -29,6 +32,8 @@ const SHA512_ECDSA: Oid<'static> = oid!(1.2.840.10045.4.3.4);
 pub struct PeerIdentity {
     /// The subject's common name; the most specific one where there are several.
     pub common_name: Option<String>,
+    /// The subject's distinguished name as RFC 2253 writes it; `None` where it has a part without a known short name.
+    pub distinguished_name: Option<String>,
     /// Subject alternative names of type DNS, in order.
     pub dns_names: Vec<String>,
     /// Subject alternative names of type URI (SPIFFE ids, for one), in order.
@@ -49,6 +54,7 @@ impl PeerIdentity {
                 .last()
                 .and_then(|name| name.as_str().ok())
                 .map(Into::into),
+            distinguished_name: distinguished_name(certificate.subject()),
             ..Self::default()
         };
         if let Ok(Some(names)) = certificate.subject_alternative_name() {
@@ -71,6 +77,59 @@ impl PeerIdentity {
             .first()
             .or(self.common_name.as_ref())
             .map(String::as_str)
+    }
+}
+
+/// The name as OpenSSL prints it with `-nameopt RFC2253`, and PostgreSQL with it: the last part comes first.
+fn distinguished_name(name: &X509Name<'_>) -> Option<String> {
+    let parts: Vec<Vec<_>> = name.iter().map(|part| part.iter().collect()).collect();
+    let mut text = String::new();
+    for part in parts.iter().rev() {
+        for (index, attribute) in part.iter().rev().enumerate() {
+            if !text.is_empty() {
+                text.push(if index == 0 { ',' } else { '+' });
+            }
+            text.push_str(short_name(&attribute.attr_type().to_id_string())?);
+            text.push('=');
+            escape(&mut text, attribute.as_str().ok()?);
+        }
+    }
+    (!text.is_empty()).then_some(text)
+}
+
+fn short_name(oid: &str) -> Option<&'static str> {
+    Some(match oid {
+        "2.5.4.3" => "CN",
+        "2.5.4.4" => "SN",
+        "2.5.4.5" => "serialNumber",
+        "2.5.4.6" => "C",
+        "2.5.4.7" => "L",
+        "2.5.4.8" => "ST",
+        "2.5.4.9" => "street",
+        "2.5.4.10" => "O",
+        "2.5.4.11" => "OU",
+        "2.5.4.12" => "title",
+        "2.5.4.42" => "GN",
+        "0.9.2342.19200300.100.1.1" => "UID",
+        "0.9.2342.19200300.100.1.25" => "DC",
+        "1.2.840.113549.1.9.1" => "emailAddress",
+        _ => return None,
+    })
+}
+
+/// A value, so that none of its signs is taken for one between values.
+fn escape(text: &mut String, value: &str) {
+    let last = value.len().saturating_sub(1);
+    for (index, byte) in value.bytes().enumerate() {
+        match byte {
+            b',' | b'+' | b'"' | b'\\' | b'<' | b'>' | b';' => text.extend(['\\', byte as char]),
+            b' ' if index == 0 || index == last => text.push_str("\\ "),
+            b'#' if index == 0 => text.push_str("\\#"),
+            0x20..0x7f => text.push(byte as char),
+            _ => {
+                let _ = write!(text, "\\{byte:02X}");
+            }
+        }
     }
 }
 
@@ -114,4 +173,44 @@ pub(super) fn is_in_date(der: &[u8], now_seconds: i64) -> bool {
         let validity = certificate.validity();
         (validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&now_seconds)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair};
+
+    use super::*;
+
+    fn of(parts: &[(DnType, &str)]) -> PeerIdentity {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        for (kind, value) in parts {
+            params.distinguished_name.push(kind.clone(), *value);
+        }
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        PeerIdentity::from_der(certificate.der()).unwrap()
+    }
+
+    #[test]
+    fn a_distinguished_name_is_written_as_openssl_writes_it() {
+        let identity = of(&[
+            (DnType::CountryName, "SE"),
+            (DnType::OrganizationName, "A, B + C; \"D\" <E> \\"),
+            (DnType::OrganizationalUnitName, " #1 "),
+            (DnType::CommonName, "#j\u{f6}rg = x "),
+        ]);
+        assert_eq!(
+            identity.distinguished_name.as_deref(),
+            Some(r#"CN=\#j\C3\B6rg = x\ ,OU=\ #1\ ,O=A\, B \+ C\; \"D\" \<E\> \\,C=SE"#)
+        );
+        assert_eq!(identity.common_name.as_deref(), Some("#j\u{f6}rg = x "));
+    }
+
+    #[test]
+    fn a_name_with_an_unknown_part_is_none() {
+        let unknown = DnType::CustomDnType(vec![1, 2, 3, 4]);
+        let identity = of(&[(DnType::CommonName, "x"), (unknown, "y")]);
+        assert_eq!(identity.distinguished_name, None);
+        assert_eq!(identity.common_name.as_deref(), Some("x"));
+    }
 }

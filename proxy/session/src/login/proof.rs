@@ -1,39 +1,72 @@
-//! The client proves that it is who it says: by password in one of three ways, by certificate, or not at all.
+//! The client proves that it is who it says: by password, by certificate, as a user of this machine, or not at all.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use pgdog_config::AuthType;
+use pgdog_config::hba::Method;
 use pgdog_net::{Peer, Stream};
-use pgdog_wire::backend::Authentication;
-use pgdog_wire::frame::HEADER;
-use pgdog_wire::scram::Verifiers;
-use pgdog_wire::scram::server::{ChannelBinding, Exchange};
 use pgdog_wire::startup::Startup;
-use pgdog_wire::{ClientError, ErrorResponse, Header, frontend, md5, sqlstate};
+use pgdog_wire::{ErrorResponse, sqlstate};
 
-use super::{Fail, Session, violation};
+use super::password::Shown;
+use super::rules::Demand;
+use super::{Fail, Session};
 use crate::runtime::Account;
 
-/// Largest answer to an authentication request: tokens of cloud services are long.
-const PASSWORD_MAX: usize = 64 * 1024;
+/// The accounts that a client may mean.
+struct Found {
+    /// That of the user in the database.
+    exact: Option<Arc<Account>>,
+    /// The same, or one in another database of the user: its password serves to tell that the database is not there.
+    account: Option<Arc<Account>>,
+}
 
 impl Session {
     /// Finds the account and has the client prove that it is its own. Who is unknown looks and times like who errs.
     pub(super) async fn authenticate(&mut self, startup: &Startup) -> Result<Arc<Account>, Fail> {
+        let demand = self.demand(startup)?;
+        let Found {
+            mut exact,
+            mut account,
+        } = self.find(startup);
+        let mut looked_up = None;
+        if exact.is_none() {
+            looked_up = self.look_up(startup).await?;
+            if let Some(guest) = &looked_up {
+                exact = Some(guest.clone());
+                account = Some(guest.clone());
+            }
+        }
+        if account.is_none() && self.passes_through(startup, demand.as_ref())? {
+            return self.pass_through(startup).await;
+        }
+        let shown = match &demand {
+            None => self.prove_as_usual(account.as_ref(), &startup.user).await?,
+            Some(demand) => {
+                self.prove_by_rule(demand, account.as_ref(), &startup.user)
+                    .await?
+            }
+        };
+        let Some(shown) = shown else {
+            self.runtime.guests.doubt(&startup.user, &startup.database);
+            return Err(self.wrong(startup, account.as_deref()));
+        };
+        self.right();
+        if let Some(guest) = looked_up {
+            return Ok(self.admit(startup, guest, shown));
+        }
+        exact.ok_or_else(|| no_database(startup))
+    }
+
+    fn find(&self, startup: &Startup) -> Found {
         let of_user = self.live.accounts.get(&startup.user);
-        // Physical replication is of a whole server: its clients name no database, or one that does not matter.
-        let physical = startup
-            .replication
-            .as_ref()
-            .is_some_and(|v| v != "database");
         let exact = of_user
             .and_then(|a| {
                 a.get(&startup.database)
-                    .or_else(|| only_server(a).filter(|_| physical))
+                    .or_else(|| only_server(a).filter(|_| is_physical(startup)))
             })
             .cloned();
-        // The password of any of the user's databases serves to tell that the database is not there.
         let account = exact.clone().or_else(|| {
             of_user
                 .and_then(|a| {
@@ -42,45 +75,75 @@ impl Session {
                 })
                 .cloned()
         });
-        let failed = || {
-            ErrorResponse::fatal(
-                sqlstate::INVALID_PASSWORD,
-                format!(
-                    "password authentication failed for user \"{}\"",
-                    startup.user
-                ),
-            )
-        };
+        Found { exact, account }
+    }
+
+    /// The method that the configuration has for this user, or for all.
+    async fn prove_as_usual(
+        &mut self,
+        account: Option<&Arc<Account>>,
+        user: &str,
+    ) -> Result<Option<Shown>, Fail> {
         let auth = account
-            .as_ref()
             .and_then(|a| a.user.auth)
             .unwrap_or(self.live.settings.auth);
-        let by_certificate = self.certificate_fits(account.as_deref());
-        let proven = match (&account, auth) {
-            _ if by_certificate => true,
-            (Some(account), _) if account.user.certificate_required => {
-                return Err(self.certificate_refused(&startup.user));
-            }
-            (account, AuthType::Trust) => account.is_some(),
-            (account, AuthType::Scram) => self.scram(account.clone(), &startup.user).await?,
-            (account, AuthType::Md5) => self.md5(account.as_deref(), &startup.user).await?,
-            (account, AuthType::Plain) => self.plain(account.as_deref()).await?,
-        };
-        if !proven {
-            tracing::info!(peer = %self.peer, user = %startup.user, database = %startup.database, known = account.is_some(), "login refused");
-            return Err(failed().into());
+        if self.certificate_fits(account.map(Arc::as_ref)) {
+            return Ok(Some(Shown::Nothing));
         }
-        exact.ok_or_else(|| {
-            let error = ErrorResponse::fatal(
-                sqlstate::UNDEFINED_DATABASE,
-                format!("database \"{}\" does not exist", startup.database),
-            );
-            if physical {
-                let hint = format!("The databases of this user are on several servers. Add one named \"{}\" on the server to replicate.", startup.database);
-                return error.hint(hint).into();
+        self.certificate_is_not_needed(account.map(Arc::as_ref), user)?;
+        match auth {
+            AuthType::Trust => Ok(account.map(|_| Shown::Nothing)),
+            AuthType::Scram => self.scram(account.cloned(), user).await,
+            // Of a user who was looked up; the configuration has none such.
+            AuthType::Md5 if account.is_some_and(|a| a.has_only_a_verifier()) => {
+                self.scram(account.cloned(), user).await
             }
-            error.into()
-        })
+            AuthType::Md5 => self.md5(account.map(Arc::as_ref), user).await,
+            AuthType::Plain => {
+                self.plain_is_safe()?;
+                self.plain(account.map(Arc::as_ref), user).await
+            }
+        }
+    }
+
+    /// The method of the rule that fits.
+    async fn prove_by_rule(
+        &mut self,
+        demand: &Demand,
+        account: Option<&Arc<Account>>,
+        user: &str,
+    ) -> Result<Option<Shown>, Fail> {
+        self.has_certificate(demand)?;
+        let fits = self.certificate_fits(account.map(Arc::as_ref));
+        if !fits {
+            self.certificate_is_not_needed(account.map(Arc::as_ref), user)?;
+        }
+        let nothing = account.map(|_| Shown::Nothing);
+        let shown = match demand.method {
+            Method::Trust => nothing,
+            Method::ScramSha256 => self.scram(account.cloned(), user).await?,
+            Method::Md5 if account.is_some_and(|a| a.has_only_a_verifier()) => {
+                self.scram(account.cloned(), user).await?
+            }
+            Method::Md5 => self.md5(account.map(Arc::as_ref), user).await?,
+            Method::Password => self.plain(account.map(Arc::as_ref), user).await?,
+            // The identity that the user is configured with is as good as a line of a map.
+            Method::Cert if fits => nothing,
+            Method::Cert => {
+                self.is_named_by_certificate(demand, user)?;
+                nothing
+            }
+            Method::Peer => {
+                self.is_user_of_machine(demand, user).await?;
+                nothing
+            }
+            // Was heeded before anything else.
+            Method::Reject => None,
+        };
+        if shown.is_some() && !fits {
+            self.is_named_as_demanded(demand, user)?;
+        }
+        Ok(shown)
     }
 
     fn certificate_fits(&self, account: Option<&Account>) -> bool {
@@ -93,7 +156,14 @@ impl Session {
     }
 
     /// What is told to a client that can only get in by a certificate, in PostgreSQL's words.
-    fn certificate_refused(&self, user: &str) -> Fail {
+    fn certificate_is_not_needed(
+        &mut self,
+        account: Option<&Account>,
+        user: &str,
+    ) -> Result<(), Fail> {
+        if !account.is_some_and(|account| account.user.certificate_required) {
+            return Ok(());
+        }
         let presented = self
             .stream
             .as_ref()
@@ -103,139 +173,48 @@ impl Session {
         } else {
             "connection requires a valid client certificate".to_owned()
         };
-        ErrorResponse::fatal(sqlstate::INVALID_AUTHORIZATION, text).into()
+        self.why = Some("the certificate does not name the user's identity".to_owned());
+        Err(ErrorResponse::fatal(sqlstate::INVALID_AUTHORIZATION, text).into())
     }
 
-    /// The body of the client's answer to an authentication request.
-    async fn answer(&mut self) -> Result<Vec<u8>, Fail> {
-        let header = Header::peek(self.fill(HEADER).await?)
-            .ok()
-            .flatten()
-            .ok_or_else(|| violation("invalid message length"))?;
-        if header.kind != b'p' {
-            return Err(violation(&format!(
-                "expected password response, got message type {}",
-                header.kind
-            )));
-        }
-        if header.len > PASSWORD_MAX {
-            return Err(violation("password message is too long"));
-        }
-        let body = self.fill(header.len).await?[HEADER..header.len].to_vec();
-        self.input.consume(header.len);
-        Ok(body)
-    }
-
-    async fn scram(&mut self, account: Option<Arc<Account>>, user: &str) -> Result<bool, Fail> {
-        let secret = self.runtime.secret;
-        let verifiers = match &account {
-            None => None,
-            Some(account) => match account.derived() {
-                Some(verifiers) => verifiers,
-                // PBKDF2 takes milliseconds the first time: not on the thread that serves others.
-                None => {
-                    let account = account.clone();
-                    tokio::task::spawn_blocking(move || account.verifiers(&secret))
-                        .await
-                        .unwrap_or_default()
-                }
-            },
-        };
-        let real = verifiers.is_some();
-        let verifiers = verifiers.unwrap_or_else(|| Arc::new(Verifiers::mock(&secret, user)));
-        let encrypted = self.stream()?.is_tls();
-        let binding = match self.live.tls.as_ref().and_then(|t| t.channel_binding()) {
-            Some(end_point) if encrypted => ChannelBinding::Supported(end_point.to_vec()),
-            _ => ChannelBinding::Unsupported,
-        };
-        let mut list = Vec::new();
-        for mechanism in binding.mechanisms() {
-            list.extend_from_slice(mechanism.as_bytes());
-            list.push(0);
-        }
-        list.push(0);
-        self.ask(Authentication::Sasl(&list)).await?;
-        let mut exchange = Exchange::new(verifiers, binding);
-        let body = self.answer().await?;
-        let (mechanism, first) = frontend::read_sasl_initial(&body)
-            .ok_or_else(|| violation("malformed SASL message"))?;
-        let reply = exchange
-            .client_first(mechanism, first)
-            .map_err(|e| e.response())?;
-        self.ask(Authentication::SaslContinue(&reply)).await?;
-        let body = self.answer().await?;
-        match exchange.client_final(&body) {
-            Ok(accepted) if real => {
-                // With what follows: the client waits for all of it.
-                Authentication::SaslFinal(&accepted.message).write(&mut self.out);
-                Ok(true)
-            }
-            Ok(_) | Err(pgdog_wire::scram::ScramError::WrongPassword) => Ok(false),
-            Err(error) => Err(error.response().into()),
-        }
-    }
-
-    async fn md5(&mut self, account: Option<&Account>, user: &str) -> Result<bool, Fail> {
-        let salt: [u8; 4] = rand::random();
-        self.ask(Authentication::Md5(salt)).await?;
-        let body = self.answer().await?;
-        let answer = body.strip_suffix(b"\0").unwrap_or(&body);
-        let none = [String::from("\u{1}unknown")];
-        let passwords = account.map_or(&none[..], |a| &a.user.credentials.passwords[..]);
-        let right = passwords.iter().fold(false, |right, password| {
-            right | md5::verify(user, password, salt, answer)
-        });
-        Ok(right && account.is_some())
-    }
-
-    async fn plain(&mut self, account: Option<&Account>) -> Result<bool, Fail> {
+    fn plain_is_safe(&mut self) -> Result<(), Fail> {
         let secure = self.stream()?.is_tls()
             || self.peer == Peer::Unix
             || self.live.settings.plain_without_tls;
-        if !secure {
-            let error = ErrorResponse::fatal(
-                sqlstate::INVALID_AUTHORIZATION,
-                "a plain password is not asked for without TLS",
-            );
-            return Err(error
-                .hint("Connect with sslmode=require, or set plain_without_tls.")
-                .into());
+        if secure {
+            return Ok(());
         }
-        self.ask(Authentication::Cleartext).await?;
-        let body = self.answer().await?;
-        let answer = body.strip_suffix(b"\0").unwrap_or(&body);
-        let Ok(answer) = std::str::from_utf8(answer) else {
-            return Ok(false);
-        };
-        let (secret, answer) = (self.runtime.secret, answer.to_owned());
-        let known = account.is_some();
-        // An unknown user costs as much as one with one password.
-        let nobody = || pgdog_config::Credentials {
-            passwords: vec!["\u{1}unknown".to_owned()],
-            verifier: None,
-        };
-        let credentials = account.map_or_else(nobody, |a| a.user.credentials.clone());
-        let user = account.map(|a| a.user.name.clone()).unwrap_or_default();
-        // Compared by what is derived from them, so that the time says nothing of the text.
-        let check = move || {
-            let verifier = |password: &str| {
-                pgdog_wire::scram::Verifier::from_password(
-                    password,
-                    &pgdog_wire::scram::Params::for_user(&secret, &user),
-                )
-            };
-            let given = verifier(&answer).ok();
-            let listed = credentials.passwords.iter().fold(false, |right, p| {
-                right | (given.is_some() && verifier(p).ok() == given)
-            });
-            let stored = credentials
-                .verifier
-                .as_deref()
-                .and_then(|v| pgdog_wire::scram::Verifier::parse(v).ok());
-            (listed | stored.is_some_and(|v| v.matches(&answer))) && known
-        };
-        Ok(tokio::task::spawn_blocking(check).await.unwrap_or(false))
+        let error = ErrorResponse::fatal(
+            sqlstate::INVALID_AUTHORIZATION,
+            "a plain password is not asked for without TLS",
+        );
+        Err(error
+            .hint("Connect with sslmode=require, or set plain_without_tls.")
+            .into())
     }
+}
+
+/// Physical replication is of a whole server: its clients name no database, or one that does not matter.
+pub(super) fn is_physical(startup: &Startup) -> bool {
+    startup
+        .replication
+        .as_ref()
+        .is_some_and(|v| v != "database")
+}
+
+fn no_database(startup: &Startup) -> Fail {
+    let error = ErrorResponse::fatal(
+        sqlstate::UNDEFINED_DATABASE,
+        format!("database \"{}\" does not exist", startup.database),
+    );
+    if is_physical(startup) {
+        let hint = format!(
+            "The databases of this user are on several servers. Add one named \"{}\" on the server to replicate.",
+            startup.database
+        );
+        return error.hint(hint).into();
+    }
+    error.into()
 }
 
 /// Any of a user's databases, when all of them are on one server.

@@ -127,17 +127,15 @@ impl Session {
                 Ok(server) => break server,
                 Err(error) => error,
             };
-            match self
-                .runtime
-                .live()
-                .account(&account.user.name, &account.user.database)
-            {
+            let live = self.runtime.live();
+            let user = &account.user;
+            match self.runtime.account(&live, &user.name, &user.database) {
                 // A reload has put another pool in its place meanwhile.
                 Some(now)
                     if matches!(error, CheckoutError::Closed)
                         && !Arc::ptr_eq(&now.pool, &account.pool) =>
                 {
-                    account = now.clone()
+                    account = now;
                 }
                 _ => {
                     return Err(error.response().into_fatal().into());
@@ -171,7 +169,7 @@ impl Session {
 }
 
 /// A connection of the pool for the greeting.
-async fn borrow(pool: &Arc<Pool>, worker: usize) -> Result<Box<Server>, CheckoutError> {
+pub(super) async fn borrow(pool: &Arc<Pool>, worker: usize) -> Result<Box<Server>, CheckoutError> {
     let mut taken = std::future::poll_fn(|cx| Poll::Ready(pool.take(worker, cx))).await;
     loop {
         if let Some(server) = taken.take() {

@@ -90,11 +90,12 @@ impl Auth {
                 "scram"
             }
             Self::Hba => {
-                say(
-                    general,
-                    "NOT TAKEN OVER: the rules of auth_hba_file, so nobody is refused by address or for lack of TLS; every user proves itself by its password",
-                );
-                if hashed { "md5" } else { "scram" }
+                for key in ["auth_hba_file", "auth_ident_file"] {
+                    if let Some(file) = settings.text(key) {
+                        general.set(key, file.into());
+                    }
+                }
+                "hba"
             }
             Self::Foreign => {
                 say(
@@ -105,24 +106,31 @@ impl Auth {
             }
         };
         general.set("auth_type", auth_type.into());
+        if self != Self::Hba {
+            for key in ["auth_hba_file", "auth_ident_file"] {
+                let unused = settings
+                    .get(key)
+                    .filter(|written| !written.value.is_empty());
+                if let Some(remark) = unused
+                    .and_then(|written| written.explain("only looked at with auth_type = hba"))
+                {
+                    general.remark(remark);
+                }
+            }
+        }
         for (key, text) in [
-            ("auth_hba_file", "no counterpart: see auth_type"),
-            (
-                "auth_ident_file",
-                "no counterpart: a user has one identity, see users.toml",
-            ),
             ("auth_ldap_options", "no counterpart: see auth_type"),
             (
                 "auth_user",
-                "no counterpart: users are not looked up in the database, list them in users.toml",
+                "not imported yet: list the users in users.toml, or write this key of [general] yourself",
             ),
             (
                 "auth_query",
-                "no counterpart: users are not looked up in the database, list them in users.toml; SELECT rolname, rolpassword FROM pg_authid gives their password_hash",
+                "not imported yet: list the users in users.toml, or write this key of [general] yourself",
             ),
             (
                 "auth_dbname",
-                "no counterpart: users are not looked up in the database",
+                "not imported yet: list the users in users.toml, or write this key of [general] yourself",
             ),
         ] {
             if let Some(remark) = settings.get(key).and_then(|written| written.explain(text)) {

@@ -10,7 +10,7 @@ use crate::import::emit::{Table, Value};
 use crate::import::keys::Meaning::{Nothing, Same, Special};
 use crate::import::keys::{Applied, Key, Kind, apply};
 
-const LOOKED_UP: &str = "users are not looked up in the database, list them in users.toml";
+const LOOKED_UP: &str = "not imported yet: list the users in users.toml, or write general.auth_user and auth_query yourself";
 const SET_THERE: &str = "set it in PostgreSQL, as ALTER ROLE … IN DATABASE … SET …";
 
 pub(super) const KEYS: &[Key] = &[

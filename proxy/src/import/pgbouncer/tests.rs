@@ -119,7 +119,7 @@ fn the_packaged_file_with_every_key_in_force_is_understood() {
     );
     noted(&imported, "pgbouncer.ini:", "connect_query: no counterpart");
     noted(&imported, "pgbouncer.ini:", "*: no counterpart");
-    noted(&imported, "pgbouncer.ini:", "auth_query: no counterpart");
+    noted(&imported, "pgbouncer.ini:", "auth_query: not imported yet");
 }
 
 #[test]
@@ -323,12 +323,23 @@ fn each_secret_goes_where_it_can_be_used() {
     assert_eq!(config.general.auth_type, ClientAuth::Trust);
     assert_eq!(
         seen(&config),
-        [plain(None), hashed(None), scram(None), none]
+        [plain(None), hashed(None), scram(None), none.clone()]
     );
 
-    let (of_hba, config) = by("hba");
-    assert_eq!(config.general.auth_type, ClientAuth::Md5);
-    noted(&of_hba, "pgbouncer.ini:2: auth_type:", "NOT TAKEN OVER");
+    let (_, config) = by("hba\nauth_hba_file = /etc/hba\nauth_ident_file = /etc/ident");
+    assert_eq!(config.general.auth_type, ClientAuth::Hba);
+    assert_eq!(
+        (
+            config.general.auth_hba_file.as_deref(),
+            config.general.auth_ident_file.as_deref()
+        ),
+        (Some("/etc/hba"), Some("/etc/ident"))
+    );
+    // The rules say who needs no password.
+    assert_eq!(
+        seen(&config),
+        [plain(None), hashed(None), scram(None), none]
+    );
 
     let (_, config) = by("plain");
     assert_eq!(

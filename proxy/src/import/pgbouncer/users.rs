@@ -114,7 +114,7 @@ fn prove(user: &Listed, around: &Around<'_>, table: &mut Table) {
         table.set("identity", user.name.as_str().into());
     }
     match &user.secret {
-        Secret::Missing if around.auth.needs_no_password() => {}
+        Secret::Missing if around.auth.needs_no_password() || around.auth == Auth::Hba => {}
         Secret::Missing => table.disable(say("has no password, so nobody can log in as it, there as here")),
         Secret::Plain(password) => table.set("password", password.as_str().into()),
         Secret::Md5(_) if around.auth == Auth::Scram => table.disable(say(

@@ -3,7 +3,7 @@
 use crate::import::keys::Meaning::{Near, Nothing, Same, Special};
 use crate::import::keys::{Key, Kind};
 
-const LOOKED_UP: &str = "users are not looked up in the database, list them in users.toml";
+const LOOKED_UP: &str = "not imported yet: list the users in users.toml, or write general.auth_user and auth_query yourself";
 const BY_REGEX: &str =
     "write /* pgdog_sharding_key: … */ or /* pgdog_shard: … */ before the statement";
 
