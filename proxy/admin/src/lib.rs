@@ -1,4 +1,7 @@
-//! Consoles over the proxy: the SQL admin console and the HTTP admin API. The place is kept; neither is there yet.
+//! Consoles over the proxy: the SQL admin console, and what the HTTP admin API and the metrics are made of.
 //!
-//! It will read everything below it, and nothing below it knows that it exists.
+//! It reads everything below it, and nothing below it knows that it exists. What only the process as a whole can do, reload
+//! and shut down, it asks of [`Control`](control::Control).
 #![forbid(unsafe_code)]
+
+pub mod table;
