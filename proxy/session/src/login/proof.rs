@@ -13,7 +13,7 @@ use pgdog_wire::startup::Startup;
 use pgdog_wire::{ClientError, ErrorResponse, Header, frontend, md5, sqlstate};
 
 use super::{Fail, Session, violation};
-use crate::runtime::Account;
+use crate::runtime::{Account, Secrets};
 
 /// Largest answer to an authentication request: tokens of cloud services are long.
 const PASSWORD_MAX: usize = 64 * 1024;
@@ -42,33 +42,23 @@ impl Session {
                 })
                 .cloned()
         });
-        let failed = || {
-            ErrorResponse::fatal(
-                sqlstate::INVALID_PASSWORD,
-                format!(
-                    "password authentication failed for user \"{}\"",
-                    startup.user
-                ),
-            )
-        };
         let auth = account
             .as_ref()
             .and_then(|a| a.user.auth)
             .unwrap_or(self.live.settings.auth);
         let by_certificate = self.certificate_fits(account.as_deref());
+        let secrets = account.as_ref().map(|a| a.secrets.clone());
         let proven = match (&account, auth) {
             _ if by_certificate => true,
             (Some(account), _) if account.user.certificate_required => {
                 return Err(self.certificate_refused(&startup.user));
             }
             (account, AuthType::Trust) => account.is_some(),
-            (account, AuthType::Scram) => self.scram(account.clone(), &startup.user).await?,
-            (account, AuthType::Md5) => self.md5(account.as_deref(), &startup.user).await?,
-            (account, AuthType::Plain) => self.plain(account.as_deref()).await?,
+            (_, auth) => self.by_password(auth, secrets, &startup.user).await?,
         };
         if !proven {
             tracing::info!(peer = %self.peer, user = %startup.user, database = %startup.database, known = account.is_some(), "login refused");
-            return Err(failed().into());
+            return Err(wrong_password(&startup.user));
         }
         exact.ok_or_else(|| {
             let error = ErrorResponse::fatal(
@@ -126,16 +116,32 @@ impl Session {
         Ok(body)
     }
 
-    async fn scram(&mut self, account: Option<Arc<Account>>, user: &str) -> Result<bool, Fail> {
+    /// Has the client prove that it knows a password. `secrets` are `None` for a user that there is not: such a client is
+    /// asked all the same.
+    pub(super) async fn by_password(
+        &mut self,
+        auth: AuthType,
+        secrets: Option<Arc<Secrets>>,
+        user: &str,
+    ) -> Result<bool, Fail> {
+        match auth {
+            AuthType::Md5 => self.md5(secrets.as_deref(), user).await,
+            AuthType::Plain => self.plain(secrets.as_deref()).await,
+            // Nobody who comes here is trusted.
+            AuthType::Scram | AuthType::Trust => self.scram(secrets, user).await,
+        }
+    }
+
+    async fn scram(&mut self, secrets: Option<Arc<Secrets>>, user: &str) -> Result<bool, Fail> {
         let secret = self.runtime.secret;
-        let verifiers = match &account {
+        let verifiers = match &secrets {
             None => None,
-            Some(account) => match account.derived() {
+            Some(secrets) => match secrets.derived() {
                 Some(verifiers) => verifiers,
                 // PBKDF2 takes milliseconds the first time: not on the thread that serves others.
                 None => {
-                    let account = account.clone();
-                    tokio::task::spawn_blocking(move || account.verifiers(&secret))
+                    let secrets = secrets.clone();
+                    tokio::task::spawn_blocking(move || secrets.verifiers(&secret))
                         .await
                         .unwrap_or_default()
                 }
@@ -175,20 +181,20 @@ impl Session {
         }
     }
 
-    async fn md5(&mut self, account: Option<&Account>, user: &str) -> Result<bool, Fail> {
+    async fn md5(&mut self, secrets: Option<&Secrets>, user: &str) -> Result<bool, Fail> {
         let salt: [u8; 4] = rand::random();
         self.ask(Authentication::Md5(salt)).await?;
         let body = self.answer().await?;
         let answer = body.strip_suffix(b"\0").unwrap_or(&body);
         let none = [String::from("\u{1}unknown")];
-        let passwords = account.map_or(&none[..], |a| &a.user.credentials.passwords[..]);
+        let passwords = secrets.map_or(&none[..], |s| &s.credentials.passwords[..]);
         let right = passwords.iter().fold(false, |right, password| {
             right | md5::verify(user, password, salt, answer)
         });
-        Ok(right && account.is_some())
+        Ok(right && secrets.is_some())
     }
 
-    async fn plain(&mut self, account: Option<&Account>) -> Result<bool, Fail> {
+    async fn plain(&mut self, secrets: Option<&Secrets>) -> Result<bool, Fail> {
         let secure = self.stream()?.is_tls()
             || self.peer == Peer::Unix
             || self.live.settings.plain_without_tls;
@@ -208,14 +214,14 @@ impl Session {
             return Ok(false);
         };
         let (secret, answer) = (self.runtime.secret, answer.to_owned());
-        let known = account.is_some();
+        let known = secrets.is_some();
         // An unknown user costs as much as one with one password.
         let nobody = || pgdog_config::Credentials {
             passwords: vec!["\u{1}unknown".to_owned()],
             verifier: None,
         };
-        let credentials = account.map_or_else(nobody, |a| a.user.credentials.clone());
-        let user = account.map(|a| a.user.name.clone()).unwrap_or_default();
+        let credentials = secrets.map_or_else(nobody, |s| s.credentials.clone());
+        let user = secrets.map(|s| s.user.clone()).unwrap_or_default();
         // Compared by what is derived from them, so that the time says nothing of the text.
         let check = move || {
             let verifier = |password: &str| {
@@ -236,6 +242,14 @@ impl Session {
         };
         Ok(tokio::task::spawn_blocking(check).await.unwrap_or(false))
     }
+}
+
+pub(super) fn wrong_password(user: &str) -> Fail {
+    ErrorResponse::fatal(
+        sqlstate::INVALID_PASSWORD,
+        format!("password authentication failed for user \"{user}\""),
+    )
+    .into()
 }
 
 /// Any of a user's databases, when all of them are on one server.
