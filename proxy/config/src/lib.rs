@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub mod databases;
 pub mod general;
 pub mod hba;
+pub mod keys;
 pub mod modes;
 pub mod net;
 pub mod plugins;
@@ -35,6 +36,7 @@ mod unsupported;
 mod url;
 
 pub use check::nearest;
+pub use keys::Key;
 pub use load::Source;
 pub use modes::{
     AuthType, ClientAuth, ClientRecovery, LogFormat, PoolerMode, PreparedLevel, QuerySizeAction,
