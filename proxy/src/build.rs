@@ -112,7 +112,8 @@ impl Builder {
             .collect()
     }
 
-    fn target(&self, pool: &PoolSettings, tcp: TcpOptions) -> anyhow::Result<Target> {
+    /// How the servers of a pool are reached.
+    pub(crate) fn target(&self, pool: &PoolSettings, tcp: TcpOptions) -> anyhow::Result<Target> {
         // One server a pool until routing chooses among them: the primary of the only shard, else what there is.
         let topology = Topology::new(&pool.hosts);
         let host = topology

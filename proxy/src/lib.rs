@@ -6,6 +6,7 @@
 pub mod app;
 pub mod args;
 pub mod build;
+mod desk;
 pub mod import;
 pub mod logging;
 mod rlimit;

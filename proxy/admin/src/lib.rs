@@ -1,7 +1,24 @@
 //! Consoles over the proxy: the SQL admin console, and what the HTTP admin API and the metrics are made of.
 //!
 //! It reads everything below it, and nothing below it knows that it exists. What only the process as a whole can do, reload
-//! and shut down, it asks of [`Control`](control::Control).
+//! and shut down, it asks of [`Control`].
 #![forbid(unsafe_code)]
 
+mod act;
+mod admin;
+mod answer;
+mod averages;
+pub mod command;
+pub mod console;
+pub mod control;
+mod lexer;
+mod period;
+mod show;
+mod statement;
 pub mod table;
+
+pub use admin::Admin;
+pub use answer::{Answer, Refusal};
+pub use command::{COMMANDS, Command, view};
+pub use control::{Control, Order, Shutdown};
+pub use table::{Column, Kind, Table, Value};

@@ -307,7 +307,7 @@ pub(crate) fn describe(out: &mut Vec<u8>, columns: &[(&Column, Format)]) {
 }
 
 /// Appends a DataRow.
-pub(crate) fn data_row(out: &mut Vec<u8>, columns: &[(&Column, Format)], row: &[&Value]) {
+pub(crate) fn data_row(out: &mut Vec<u8>, columns: &[(&Column, Format)], row: &[Value]) {
     message(out, b'D', |b| {
         b.extend_from_slice(&(row.len() as u16).to_be_bytes());
         for ((column, format), value) in columns.iter().zip(row) {

@@ -77,10 +77,22 @@ impl Pool {
         self.lock().total
     }
 
+    /// Which [`Pool::reconnect`] new connections belong to.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.lock().generation
+    }
+
+    /// Whether the last attempt to open a connection did not fail.
+    #[must_use]
+    pub fn is_reachable(&self) -> bool {
+        self.lock().last_error.is_none()
+    }
+
     /// Connections from before the last [`Pool::reconnect`].
     #[must_use]
     pub fn outdated(&self) -> usize {
-        let generation = self.lock().generation;
+        let generation = self.generation();
         let servers = self.servers();
         let outdated = servers.iter().filter(|s| s.generation < generation);
         outdated.count()
