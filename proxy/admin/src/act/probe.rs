@@ -1,6 +1,6 @@
 //! `PROBE`.
 
-use pgdog_config::{AuthType, Config, Settings};
+use pgdog_config::{ClientAuth, Config, Settings};
 use pgdog_wire::ClientError;
 
 use super::healthcheck::check;
@@ -44,7 +44,7 @@ impl Command for Probe {
             let url = url.content().unwrap_or_default().to_owned();
             let mut config = Config::from_urls(&[url]).map_err(|p| bad_value(p.to_string()))?;
             // Nobody logs in here as this user, so it needs no password but the server's, if that asks for one.
-            config.general.auth_type = AuthType::Trust;
+            config.general.auth_type = ClientAuth::Trust;
             let (settings, _) = Settings::build(&config).map_err(|p| bad_value(p.to_string()))?;
             let user = settings.users.first().ok_or_else(|| {
                 bad_value("the URL has no user")
