@@ -3,26 +3,24 @@
 use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use anyhow::Context;
 use pgdog_admin::http::{self, Control, Endpoints};
+use pgdog_admin::{Admin, Process, Shutdown};
 use pgdog_backend::Clock;
 use pgdog_config::api::{Cause, Phase};
 use pgdog_config::{Settings, Source};
 use pgdog_net::{Listener, TcpOptions};
-use pgdog_session::{Live, Runtime, Signal};
+use pgdog_session::{Live, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::build::Builder;
-use crate::panel::{Lifecycle, Panel};
+use crate::lifecycle::{Lifecycle, drain};
+use crate::panel::Panel;
 use crate::reload::{self, Boot, Identity, Reloader};
 use crate::worker::{self, Worker};
 use crate::{logging, rlimit};
-
-/// How often the drain looks whether all clients have gone.
-const DRAIN_STEP: Duration = Duration::from_millis(20);
 
 /// What to run with, besides the configuration.
 #[derive(Debug, Clone)]
@@ -80,8 +78,15 @@ async fn serve(start: Start, boot: Boot, log: logging::Control) -> anyhow::Resul
         parts,
         admin_tls,
     ));
+    let panel = Arc::new(Panel::new(
+        reloader.clone(),
+        runtime.clone(),
+        lifecycle.clone(),
+    ));
+    let process: Arc<dyn Process> = panel.clone();
+    let admin = Arc::new(Admin::new(runtime.clone(), process));
     let workers = (0..count)
-        .map(|i| Worker::start(i, runtime.clone()))
+        .map(|i| Worker::start(i, runtime.clone(), admin.clone()))
         .collect::<Result<Vec<_>, _>>()
         .context("start the workers")?;
     let workers = Arc::new(workers);
@@ -92,18 +97,15 @@ async fn serve(start: Start, boot: Boot, log: logging::Control) -> anyhow::Resul
     } else {
         listen(&live.settings, live.tcp)?
     };
-    let panel: Arc<dyn Control> = Arc::new(Panel::new(
-        reloader.clone(),
-        runtime.clone(),
-        lifecycle.clone(),
-    ));
     let endpoints = Endpoints {
         plain: live.settings.plain_http.clone(),
         admin: live.settings.admin_http.clone(),
         admin_tls: reloader.admin_tls(),
     };
-    http::start(endpoints, &panel)?;
+    let control: Arc<dyn Control> = panel;
+    http::start(endpoints, &control)?;
     drop(live);
+    tokio::spawn(admin.keep_averages());
     tokio::spawn(worker::beat(runtime.clone(), workers.clone()));
     tokio::spawn(log.clone().tell_repetitions());
     tokio::spawn(hang_ups(reloader.clone(), hang_up));
@@ -116,8 +118,8 @@ async fn serve(start: Start, boot: Boot, log: logging::Control) -> anyhow::Resul
                 let live = runtime.live();
                 listeners = listen(&live.settings, live.tcp)?;
             }
-            () = signals.stop() => lifecycle.stop.notify_one(),
-            () = lifecycle.stop.notified() => lifecycle.stop.notify_one(),
+            () = signals.stop() => lifecycle.end(Shutdown::Drain),
+            _ = lifecycle.asked() => {}
         }
     }
     let (stop, stopped) = watch::channel(());
@@ -127,20 +129,25 @@ async fn serve(start: Start, boot: Boot, log: logging::Control) -> anyhow::Resul
     }
     drop(stopped);
     lifecycle.enter(Phase::Running);
-    tokio::select! {
-        () = signals.stop() => {}
-        () = lifecycle.stop.notified() => {}
-    }
-    lifecycle.enter(Phase::Draining);
-    tracing::info!(
-        "shutting down: waiting up to {} ms for {} clients",
-        runtime.live().settings.shutdown_timeout.as_millis(),
-        runtime.registry.len()
-    );
+    tell_password(&runtime);
+    let how = tokio::select! {
+        () = signals.stop() => {
+            lifecycle.end(Shutdown::Drain);
+            Shutdown::Drain
+        }
+        how = lifecycle.asked() => how,
+    };
     stop.send_replace(());
     stop.closed().await;
+    let how = match how {
+        Shutdown::WaitForClients => tokio::select! {
+            how = lifecycle.clients_left(&runtime) => how,
+            () = signals.stop() => Shutdown::Drain,
+        },
+        how => how,
+    };
     tokio::select! {
-        () = drain(&runtime) => {}
+        () = drain(&runtime, how) => {}
         () = signals.stop() => tracing::warn!("second signal: ending at once"),
     }
     for account in runtime.accounts() {
@@ -149,6 +156,20 @@ async fn serve(start: Start, boot: Boot, log: logging::Control) -> anyhow::Resul
     tracing::info!("stopped");
     log.flush();
     Ok(())
+}
+
+/// Says how to get into the admin console, where nobody has chosen the password.
+fn tell_password(runtime: &Runtime) {
+    let live = runtime.live();
+    let admin = &live.settings.admin;
+    if admin.password.is_none() {
+        tracing::info!(
+            "admin console: database \"{}\", user \"{}\", password \"{}\" (made for this run: admin.password sets one that stays)",
+            admin.name,
+            admin.user,
+            runtime.console_password
+        );
+    }
 }
 
 /// The signals that end the process.
@@ -248,40 +269,4 @@ async fn accept(listener: Listener, workers: Arc<Vec<Worker>>, mut stopped: watc
             return;
         }
     }
-}
-
-/// Lets clients finish their transactions, then tells the rest to go.
-async fn drain(runtime: &Runtime) {
-    let settings = runtime.live();
-    let settings = &settings.settings;
-    runtime.registry.signal_all(Signal::DRAIN);
-    if gone(runtime, settings.shutdown_timeout).await {
-        return;
-    }
-    if let Some(limit) = settings.shutdown_termination_timeout {
-        tracing::warn!(
-            "cancelling the queries of {} clients",
-            runtime.registry.len()
-        );
-        runtime.registry.signal_all(Signal::CANCEL);
-        if gone(runtime, limit).await {
-            return;
-        }
-    }
-    tracing::warn!(
-        "disconnecting {} clients that did not finish in time",
-        runtime.registry.len()
-    );
-    runtime.registry.signal_all(Signal::TERMINATE);
-    gone(runtime, Duration::from_secs(2)).await;
-}
-
-/// Waits for all clients to go; says whether they have.
-async fn gone(runtime: &Runtime, limit: Duration) -> bool {
-    let wait = async {
-        while !runtime.registry.is_empty() {
-            pgdog_net::timer::sleep(DRAIN_STEP).await;
-        }
-    };
-    pgdog_net::timer::timeout(limit, wait).await.is_ok()
 }

@@ -146,7 +146,8 @@ impl Builder {
         entrances
     }
 
-    fn target(&self, pool: &PoolSettings, tcp: TcpOptions) -> Result<Target, Problem> {
+    /// How the servers of a pool are reached.
+    pub(crate) fn target(&self, pool: &PoolSettings, tcp: TcpOptions) -> Result<Target, Problem> {
         // One server a pool until routing chooses among them: the primary of the only shard, else what there is.
         let topology = Topology::new(&pool.hosts);
         let host = topology

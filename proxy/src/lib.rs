@@ -7,6 +7,7 @@ pub mod app;
 pub mod args;
 pub mod build;
 pub mod import;
+mod lifecycle;
 pub mod logging;
 mod panel;
 pub mod reload;

@@ -1,55 +1,24 @@
-//! What the HTTP endpoints show and do.
+//! What the consoles, HTTP and SQL, show and do of the process as a whole.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgdog_admin::control::{Ordered, Outcome};
 use pgdog_admin::http::{Control, Kind, Metric};
+use pgdog_admin::{Order, Process, Shutdown};
+use pgdog_backend::Target;
 use pgdog_config::api::{
     Cause, ConfigInForce, DrainBegun, Finding, Half, HalfInForce, Phase, PoolSums, Push, Pushed,
     Refused, RefusedBecause, Reloaded, Status, findings,
 };
-use pgdog_config::{Problems, Severity, documents};
+use pgdog_config::{Config, PoolSettings, Problems, Severity, documents};
 use pgdog_session::Runtime;
-use tokio::sync::{Notify, watch};
 
+use crate::lifecycle::Lifecycle;
 use crate::reload::{Reloader, now_ms};
 
 /// The clock is moved on ten times a second: when it stands this long, nothing else goes on either.
 const WEDGED: Duration = Duration::from_secs(15);
-
-/// What the process is doing, and that it shall end.
-#[derive(Debug)]
-pub(crate) struct Lifecycle {
-    phase: watch::Sender<Phase>,
-    /// Somebody asks for the end.
-    pub(crate) stop: Notify,
-}
-
-impl Default for Lifecycle {
-    fn default() -> Self {
-        Self {
-            phase: watch::Sender::new(Phase::Starting),
-            stop: Notify::new(),
-        }
-    }
-}
-
-impl Lifecycle {
-    /// Begins another part of its life. Draining is the last one.
-    pub(crate) fn enter(&self, phase: Phase) {
-        self.phase.send_if_modified(|now| {
-            let changes = *now != phase && *now != Phase::Draining;
-            if changes {
-                *now = phase;
-            }
-            changes
-        });
-    }
-
-    pub(crate) fn phase(&self) -> Phase {
-        *self.phase.borrow()
-    }
-}
 
 /// Ties the endpoints to the process.
 #[derive(Debug)]
@@ -76,6 +45,14 @@ impl Panel {
         }
     }
 
+    /// Refuses changes when the process is about to end.
+    fn stays(&self) -> Result<(), &'static str> {
+        if self.lifecycle.phase() == Phase::Draining {
+            return Err("the process is on its way out and takes no configuration");
+        }
+        Ok(())
+    }
+
     fn pools(&self) -> PoolSums {
         let mut sums = PoolSums::default();
         for account in self.runtime.accounts() {
@@ -91,12 +68,55 @@ impl Panel {
     }
 }
 
+impl Process for Panel {
+    fn order(&self, order: Order) -> Ordered {
+        if let Order::Shutdown(how) = order {
+            tracing::info!("asked to shut down");
+            self.lifecycle.end(how);
+            return Box::pin(async { Ok(Vec::new()) });
+        }
+        let (reloader, stays) = (self.reloader.clone(), self.stays());
+        Box::pin(async move {
+            stays?;
+            // Files are read and certificates loaded: not on the thread that serves others.
+            let changed = tokio::task::spawn_blocking(move || change(&reloader, order)).await;
+            changed.map_err(|_| "a defect")?
+        })
+    }
+
+    fn config(&self) -> Result<Arc<Config>, String> {
+        let config = self.reloader.halves().config();
+        config
+            .map(Arc::new)
+            .map_err(|problems| problems.to_string())
+    }
+
+    fn target(&self, pool: &PoolSettings) -> Result<Target, String> {
+        self.reloader
+            .target(pool)
+            .map_err(|problem| problem.to_string())
+    }
+}
+
+/// Changes the configuration.
+fn change(reloader: &Reloader, order: Order) -> Outcome {
+    match order {
+        Order::Reload => reloader
+            .reload(Cause::Console)
+            .map(|reloaded| reloaded.warnings)
+            .map_err(|problems| problems.to_string()),
+        Order::Set { key, value } => reloader
+            .set(&key, value.as_deref())
+            .map(|warnings| warnings.iter().map(Finding::from).collect())
+            .map_err(|problems| problems.to_string()),
+        Order::Shutdown(_) => Ok(Vec::new()),
+    }
+}
+
 impl Control for Panel {
     fn push(&self, half: Half, push: Push, dry_run: bool) -> Result<Pushed, Refused> {
-        if self.lifecycle.phase() == Phase::Draining {
-            let message = "the process is on its way out and takes no configuration";
-            return Err(Refused::new(RefusedBecause::Draining, message));
-        }
+        self.stays()
+            .map_err(|message| Refused::new(RefusedBecause::Draining, message))?;
         self.reloader.push(half, push, dry_run)
     }
 
@@ -114,8 +134,7 @@ impl Control for Panel {
 
     fn drain(&self) -> DrainBegun {
         tracing::info!("asked to drain");
-        self.lifecycle.enter(Phase::Draining);
-        self.lifecycle.stop.notify_one();
+        self.lifecycle.end(Shutdown::Drain);
         DrainBegun {
             phase: self.lifecycle.phase(),
             clients: self.runtime.registry.len().into(),

@@ -17,8 +17,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use pgdog_backend::Target;
 use pgdog_config::api::{Attempt, Cause, Finding, Half, Reloaded, findings};
-use pgdog_config::{Config, Problem, ProblemCode, Problems, Severity, Source};
+use pgdog_config::{Config, PoolSettings, Problem, ProblemCode, Problems, Severity, Source};
 use pgdog_net::ServerTls;
 use pgdog_session::Runtime;
 use serde_json::Value as Json;
@@ -146,6 +147,34 @@ impl Reloader {
             problems,
         });
         result
+    }
+
+    /// Changes one key of `[general]` until the next reload, or the next push of settings; `None` is its default. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub(crate) fn set(&self, key: &str, value: Option<&str>) -> Result<Vec<Problem>, Problems> {
+        let mut work = lock(&self.work);
+        let halves = work.clone().with(key, value)?;
+        let warnings = match self.put_in_force(&halves, false, false) {
+            Ok(warnings) => warnings,
+            Err(Failure::Problems(problems)) => return Err(problems),
+            // Nothing was to be written.
+            Err(Failure::NotPersisted(_)) => Vec::new(),
+        };
+        *work = halves;
+        self.show(&work);
+        Ok(warnings)
+    }
+
+    /// How the servers of a pool would be reached.
+    ///
+    /// # Errors
+    ///
+    /// What stands against it, a certificate that cannot be read for instance.
+    pub(crate) fn target(&self, pool: &PoolSettings) -> Result<Target, Problem> {
+        self.builder.target(pool, self.runtime.live().tcp)
     }
 
     /// A file that was read before and is missing now is being replaced, or its folder is not mounted: nobody means by it

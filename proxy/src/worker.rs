@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use pgdog_admin::{Admin, console};
 use pgdog_net::{Accepted, Peer};
-use pgdog_session::{ClientKind, Doing, Ended, Login, Replication, Runtime, Signal, login};
+use pgdog_session::{
+    ClientKind, Console, Doing, Ended, Login, Replication, Runtime, Signal, login,
+};
 use pgdog_wire::startup::CancelKey;
 use tokio::sync::{Notify, mpsc};
 
@@ -26,7 +29,11 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Starts one. It ends when its sender is dropped and the process does. Its timers are kept by the calling thread's runtime.
-    pub(crate) fn start(index: usize, runtime: Arc<Runtime>) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        index: usize,
+        runtime: Arc<Runtime>,
+        admin: Arc<Admin>,
+    ) -> std::io::Result<Self> {
         let (send, receive) = mpsc::unbounded_channel();
         let ticks = Arc::new(Notify::new());
         let ticked = ticks.clone();
@@ -41,7 +48,10 @@ impl Worker {
                     .enable_io()
                     .build();
                 match tokio {
-                    Ok(tokio) => tokio.block_on(serve(index, runtime, receive, counted, ticked)),
+                    Ok(tokio) => {
+                        let shared = Shared { runtime, admin };
+                        tokio.block_on(serve(index, shared, receive, counted, ticked))
+                    }
                     Err(error) => tracing::error!("failed to start worker {index}: {error}"),
                 }
             })?;
@@ -58,18 +68,25 @@ impl Drop for Loaded {
     }
 }
 
+/// What all workers share.
+#[derive(Debug, Clone)]
+struct Shared {
+    runtime: Arc<Runtime>,
+    admin: Arc<Admin>,
+}
+
 async fn serve(
     index: usize,
-    runtime: Arc<Runtime>,
+    shared: Shared,
     mut accepted: mpsc::UnboundedReceiver<Accepted>,
     load: Arc<AtomicUsize>,
     ticks: Arc<Notify>,
 ) {
-    tokio::spawn(tick(index, runtime.clone(), ticks));
+    tokio::spawn(tick(index, shared.runtime.clone(), ticks));
     while let Some(connection) = accepted.recv().await {
         let loaded = Loaded(load.clone());
         // The phases after one another, each boxed: an idle client's task stays as small as the last one needs.
-        let admitted = Box::pin(admit(connection, index, runtime.clone()));
+        let admitted = Box::pin(admit(connection, index, shared.clone()));
         tokio::spawn(async move {
             let client = admitted.await;
             if let Some((client, peer)) = client {
@@ -86,8 +103,9 @@ async fn serve(
 async fn admit(
     connection: Accepted,
     index: usize,
-    runtime: Arc<Runtime>,
+    shared: Shared,
 ) -> Option<(Box<pgdog_session::Client>, Peer)> {
+    let Shared { runtime, admin } = shared;
     let peer = connection.peer;
     let stream = match connection.stream.attach() {
         Ok(stream) => stream,
@@ -132,8 +150,27 @@ async fn admit(
             replicate(*replication, peer, &runtime).await;
             None
         }
+        Login::Admin(console) => {
+            administer(*console, peer, admin).await;
+            None
+        }
         Login::Gone => None,
     }
+}
+
+/// Serves somebody on the admin console to the end.
+async fn administer(console: Console, peer: Peer, admin: Arc<Admin>) {
+    let live = admin.runtime.live();
+    let identity = console.registered.handle.identity.clone();
+    let (user, database) = (&identity.user, &identity.database);
+    if live.settings.log.connections {
+        tracing::info!(%peer, user, database, "administrator connected");
+    }
+    let log = format!("{peer} {user}/{database}");
+    let log = live.settings.log.disconnections.then_some(log);
+    drop(live);
+    let ended = Box::pin(console::run(console, admin)).await;
+    report(log.as_deref(), &ended);
 }
 
 /// Serves a replication connection to its end.
@@ -245,8 +282,8 @@ fn time_out(runtime: &Runtime, limits: &pgdog_config::ClientTimeouts) {
         limit.is_some_and(|l| u128::from(now.saturating_sub(since)) >= l.as_millis())
     };
     for client in runtime.registry.all() {
-        // A stream goes on for as long as both sides like.
-        if client.kind == ClientKind::Replication {
+        // A stream goes on for as long as both sides like, and a console may be idle for ever.
+        if client.kind != ClientKind::Normal {
             continue;
         }
         let (doing, since) = client.doing();

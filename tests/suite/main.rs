@@ -1,5 +1,6 @@
 //! The integration tests: the built proxy in front of a real Postgres.
 
+mod admin;
 mod auth;
 mod cancel;
 mod chaos;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::budget::{Budget, Places};
 use crate::error::{CheckoutError, ServerError};
+use crate::gate::Gate;
 use crate::pool::{Permit, Pool};
 use crate::server::Server;
 
@@ -31,7 +32,9 @@ impl Pool {
                     .filter_map(|q| q.front())
                     .map(|w| w.since)
                     .min();
-                let waited = oldest.map_or(0, |since| self.clock.now().saturating_sub(since));
+                let waited = oldest.map_or(0, |since| {
+                    self.clock.now().saturating_sub(since.max(state.resumed))
+                });
                 let reserve = if u128::from(waited) >= state.settings.reserve_timeout.as_millis() {
                     state.settings.reserve_size
                 } else {
@@ -39,7 +42,7 @@ impl Pool {
                 };
                 let allowed = state.total < state.settings.size + reserve
                     && state.connecting < state.settings.max_connecting.max(1);
-                if !wanted || !allowed || state.closed || self.clock.now() < state.retry_at {
+                if !wanted || !allowed || state.gate.shut() || self.clock.now() < state.retry_at {
                     return;
                 }
                 let budgets = state.budgets.clone();
@@ -69,16 +72,21 @@ impl Pool {
     ///
     /// [`CheckoutError::Timeout`], [`CheckoutError::Closed`].
     pub async fn reserve(self: &Arc<Self>, worker: usize) -> Result<Places, CheckoutError> {
-        let begun = std::time::Instant::now();
+        let mut begun = std::time::Instant::now();
         loop {
-            let (budgets, settings, total) = {
+            let (budgets, settings, total, shut) = {
                 let state = self.lock();
-                if state.closed {
+                if state.gate.has(Gate::CLOSED) {
                     return Err(CheckoutError::Closed);
                 }
                 let (budgets, settings) = (state.budgets.clone(), state.settings.clone());
-                (budgets, settings, state.staying())
+                (budgets, settings, state.staying(), state.gate.shut())
             };
+            if shut {
+                pgdog_net::timer::sleep(ROOM_STEP).await;
+                begun = std::time::Instant::now();
+                continue;
+            }
             let Err(full) = acquire(&budgets) else {
                 return Ok(Places {
                     budgets,
@@ -116,7 +124,7 @@ impl Pool {
             let deadline = now.saturating_sub(settings.checkout_timeout.as_millis() as u64);
             let mut late = Vec::new();
             while let Some(waiter) = state.waiting[worker].front() {
-                if waiter.since >= deadline {
+                if waiter.since.max(state.resumed) >= deadline || state.gate.shut() {
                     break;
                 }
                 late.extend(state.waiting[worker].pop_front());
@@ -125,7 +133,7 @@ impl Pool {
             let spare = state.staying().saturating_sub(settings.min_size);
             let spent = spent(&mut state.idle[worker], now, settings.idle_timeout, spare);
             let short = worker == 0
-                && !state.closed
+                && !state.gate.keeps_none()
                 && state.total < settings.min_size.min(settings.size)
                 && now >= state.retry_at
                 && state.connecting == 0;

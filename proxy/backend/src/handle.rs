@@ -30,6 +30,8 @@ pub struct ServerHandle {
     pub opened: u64,
     /// Whether the connection is encrypted.
     pub tls: bool,
+    /// As [`Server::generation`](crate::Server::generation).
+    pub generation: u64,
     /// Transactions that ended on it.
     pub transactions: Count,
     /// Queries that it answered.
@@ -56,6 +58,7 @@ impl ServerHandle {
             address,
             opened: now,
             tls: false,
+            generation: 0,
             transactions: Count::default(),
             queries: Count::default(),
             errors: Count::default(),

@@ -9,6 +9,7 @@ pub mod cancel;
 pub mod clock;
 pub mod error;
 pub mod expect;
+mod gate;
 mod grow;
 pub mod handle;
 pub mod login;

@@ -15,6 +15,7 @@ use pgdog_config::{PoolSettings, PoolerMode};
 use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::error::{CheckoutError, ServerError};
+use crate::gate::Gate;
 use crate::handle::{ServerHandle, ServerState};
 use crate::login::Target;
 use crate::server::Server;
@@ -85,7 +86,9 @@ pub(crate) struct State {
     closing: u32,
     ticket: u64,
     pub(crate) generation: u64,
-    pub(crate) closed: bool,
+    pub(crate) gate: Gate,
+    /// Coarse time when clients were last let through again, ms: what they waited before does not count against them.
+    pub(crate) resumed: u64,
     pub(crate) last_error: Option<ServerError>,
     pub(crate) failures: u32,
     pub(crate) retry_at: u64,
@@ -195,7 +198,8 @@ impl Pool {
                 closing: 0,
                 ticket: 0,
                 generation: 0,
-                closed: false,
+                gate: Gate::default(),
+                resumed: 0,
                 last_error: None,
                 failures: 0,
                 retry_at: 0,
@@ -277,6 +281,7 @@ impl Pool {
         let pid = server.key.as_ref().map_or(0, |k| k.pid);
         let mut handle = ServerHandle::new(pid, server.address.clone(), self.clock.now());
         handle.tls = server.stream.is_tls();
+        handle.generation = server.generation;
         handle.prepared = server.prepared.shared_count();
         server.handle = Arc::new(handle);
         let mut state = self.lock();
@@ -311,7 +316,7 @@ impl Pool {
         loop {
             let mut server = {
                 let mut state = self.lock();
-                if state.waiters > 0 || state.closed {
+                if state.waiters > 0 || state.gate.shut() {
                     return None;
                 }
                 let now = self.clock.now();
@@ -337,7 +342,7 @@ impl Pool {
     pub fn wait(self: &Arc<Self>, worker: usize) -> Waiting {
         let waiter = {
             let mut state = self.lock();
-            if state.closed {
+            if state.gate.has(Gate::CLOSED) {
                 return Waiting {
                     pool: self.clone(),
                     waiter: Waiter::failed(CheckoutError::Closed),
@@ -350,6 +355,7 @@ impl Pool {
                 .map(|i| (worker + i) % state.idle.len())
                 .find(|&w| !state.idle[w].is_empty());
             if state.waiters == 0
+                && !state.gate.shut()
                 && let Some(owner) = idle
                 && let Some(server) = state.idle[owner].pop()
             {
@@ -392,7 +398,7 @@ impl Pool {
         server.used = self.clock.now();
         server.handle.does(ServerState::Idle, 0, server.used);
         let surplus = state.staying() > state.settings.size && state.waiters == 0;
-        let spent = state.closed
+        let spent = state.gate.keeps_none()
             || surplus
             || server.generation != state.generation
             || server.expires.is_some_and(|at| at <= server.used);
@@ -432,7 +438,7 @@ impl Pool {
     pub fn close(&self) {
         let idle: Vec<_> = {
             let mut state = self.lock();
-            state.closed = true;
+            state.gate.put(Gate::CLOSED, true);
             state.idle.iter_mut().flat_map(std::mem::take).collect()
         };
         self.fail_waiters(&CheckoutError::Closed);
@@ -471,9 +477,16 @@ impl State {
         self.total.saturating_sub(self.closing)
     }
 
+    /// A waiter and an idle connection for it, as long as there are both.
+    pub(crate) fn next_served(&mut self) -> Option<(Arc<Waiter>, Box<Server>)> {
+        let worker = self.idle.iter().position(|s| !s.is_empty())?;
+        let waiter = self.next_waiter(worker)?;
+        self.idle[worker].pop().map(|server| (waiter, server))
+    }
+
     /// The waiter whose turn it is, given the worker that the connection belongs to.
     fn next_waiter(&mut self, worker: usize) -> Option<Arc<Waiter>> {
-        if self.waiters == 0 {
+        if self.waiters == 0 || self.gate.shut() {
             return None;
         }
         let ticket = |q: &VecDeque<Arc<Waiter>>| q.front().map(|w| w.ticket);

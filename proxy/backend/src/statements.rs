@@ -184,6 +184,21 @@ impl Store {
             .len()
     }
 
+    /// All statements.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Statement>> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.by_key.values().cloned().collect()
+    }
+
+    /// Forgets the statements that no client has, and says how many those were.
+    pub fn sweep(&self) -> usize {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = inner.by_key.len();
+        inner.by_key.retain(|_, s| Arc::strong_count(s) > 1);
+        before - inner.by_key.len()
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -238,6 +238,15 @@ impl From<&Problem> for Finding {
     }
 }
 
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path.as_str() {
+            "" => f.write_str(&self.message),
+            path => write!(f, "{path}: {}", self.message),
+        }
+    }
+}
+
 /// Those of the problems that matter this much.
 #[must_use]
 pub fn findings(problems: &Problems, severity: Severity) -> Vec<Finding> {

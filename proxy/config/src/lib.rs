@@ -18,6 +18,7 @@ pub mod databases;
 pub mod documents;
 pub mod general;
 pub mod hba;
+pub mod keys;
 pub mod modes;
 pub mod net;
 pub mod plugins;
@@ -37,6 +38,7 @@ mod unsupported;
 mod url;
 
 pub use check::nearest;
+pub use keys::Key;
 pub use load::Source;
 pub use modes::{
     AuthType, ClientAuth, ClientRecovery, LogFormat, PassthroughAuth, PoolerMode, PreparedLevel,

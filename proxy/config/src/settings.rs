@@ -68,6 +68,8 @@ pub struct Settings {
     pub log: Log,
     /// Queries that statistics are kept of, for each worker; `None` when they are not kept.
     pub query_stats: Option<usize>,
+    /// Time over which averages are taken.
+    pub stats_period: Duration,
     /// Options of sockets.
     pub tcp: Tcp,
     /// Number of this proxy among its peers; 0 when there are none.

@@ -60,7 +60,6 @@ pub(crate) const UNSUPPORTED: &[(&str, &[&str])] = &[
             "resharding_replication_retry_min_delay",
             "sharding_lookup_cache_size",
             "sharding_lookup_timeout",
-            "stats_period",
             "system_catalogs",
             "two_phase_commit",
             "two_phase_commit_auto",

@@ -6,6 +6,7 @@
 
 mod active;
 pub mod client;
+pub mod gates;
 pub mod guard;
 pub mod guests;
 pub mod handle;
@@ -28,9 +29,10 @@ mod statements;
 mod tally;
 
 pub use client::{Client, Ended};
+pub use gates::{Gates, Scope};
 pub use guests::Entrance;
 pub use handle::{ClientHandle, ClientKind, Doing, Identity, Signal};
-pub use login::{Login, login};
+pub use login::{Console, Login, login};
 pub use registry::Registry;
 pub use replication::Replication;
-pub use runtime::{Account, Live, LoginRules, Runtime};
+pub use runtime::{Account, Live, LoginRules, Runtime, Secrets};

@@ -1,5 +1,6 @@
 //! From an accepted socket to a client that may query: TLS, startup packet, authentication, greeting.
 
+mod console;
 mod first;
 mod guesses;
 mod guests;
@@ -27,6 +28,8 @@ use crate::guard::{Delay, Place};
 use crate::replication::Replication;
 use crate::runtime::{Live, Runtime};
 
+pub use console::Console;
+
 /// Room for what a client says at once during a login; more is made for those that say more.
 const INPUT: usize = 1024;
 /// How long a client that is refused may take to hear why.
@@ -42,6 +45,8 @@ pub enum Login {
     Cancel(CancelKey, Box<Stream>),
     /// A replication connection.
     Replication(Box<Replication>),
+    /// Somebody on the admin console, which the caller serves.
+    Admin(Box<Console>),
     /// It was told why not, and is closed. The second is the true reason, where it was told another.
     Refused(ErrorResponse, Option<String>),
     /// It went away before it said who it is; health checks of load balancers do.
@@ -157,6 +162,10 @@ impl Session {
             }
         };
         self.negotiate(&startup);
+        if startup.database == self.live.settings.admin.name {
+            let console = self.admin(&startup).await?;
+            return Ok(Login::Admin(Box::new(console)));
+        }
         let account = self.authenticate(&startup).await?;
         if startup.replication.is_some() {
             let replication = self.replicate(&startup, account).await?;

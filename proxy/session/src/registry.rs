@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pgdog_wire::startup::CancelKey;
 
-use crate::handle::{ClientHandle, Identity, Newcomer, Signal};
+use crate::handle::{ClientHandle, ClientKind, Identity, Newcomer, Signal};
 
 /// All clients of the process, by the process id in their cancel keys.
 #[derive(Debug, Default)]
@@ -14,6 +14,8 @@ pub struct Registry {
     clients: Mutex<HashMap<u32, Arc<ClientHandle>>>,
     counts: Mutex<Counts>,
     total: AtomicU32,
+    /// Those of `total` that are on the admin console.
+    consoles: AtomicU32,
     draining: AtomicBool,
 }
 
@@ -48,6 +50,10 @@ impl Drop for Registered {
         let identity = &self.handle.identity;
         self.registry.total.fetch_sub(1, Ordering::AcqRel);
         self.registry.clients().remove(&self.handle.pid);
+        if self.handle.kind == ClientKind::Admin {
+            self.registry.consoles.fetch_sub(1, Ordering::AcqRel);
+            return;
+        }
         let mut counts = self.registry.counts();
         Counts::leave(&mut counts.users, &identity.user);
         Counts::leave(&mut counts.databases, &identity.database);
@@ -85,7 +91,8 @@ impl Registry {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a logged-in client in, under a fresh cancel key made by `key`, unless it would be one too many.
+    /// Takes a logged-in client in, under a fresh cancel key made by `key`, unless it would be one too many. Those on the
+    /// admin console count for no limit: somebody must get in when the proxy is full.
     ///
     /// # Errors
     ///
@@ -98,12 +105,15 @@ impl Registry {
         mut key: impl FnMut() -> CancelKey,
     ) -> Result<Registered, LimitHit> {
         let Identity { user, database } = &**newcomer.identity;
-        {
+        if newcomer.kind == ClientKind::Admin {
+            self.consoles.fetch_add(1, Ordering::AcqRel);
+            self.total.fetch_add(1, Ordering::AcqRel);
+        } else {
             let mut counts = self.counts();
             let full = |count: Option<&u32>, limit: Option<u32>| {
                 limit.is_some_and(|limit| count.copied().unwrap_or(0) >= limit)
             };
-            if full(Some(&self.len()), limits.process) {
+            if full(Some(&self.served()), limits.process) {
                 return Err(LimitHit::Process);
             }
             if full(counts.users.get(user), limits.user) {
@@ -144,6 +154,13 @@ impl Registry {
     #[must_use]
     pub fn len(&self) -> u32 {
         self.total.load(Ordering::Acquire)
+    }
+
+    /// Clients logged in, without those on the admin console.
+    #[must_use]
+    pub fn served(&self) -> u32 {
+        let consoles = self.consoles.load(Ordering::Acquire);
+        self.len().saturating_sub(consoles)
     }
 
     /// Whether there is none.
@@ -213,13 +230,24 @@ mod tests {
         user: &str,
         key: impl FnMut() -> CancelKey,
     ) -> Result<Registered, LimitHit> {
+        let kind = ClientKind::Normal;
+        register_as(registry, limits, user, kind, key)
+    }
+
+    fn register_as(
+        registry: &Arc<Registry>,
+        limits: Limits,
+        user: &str,
+        kind: ClientKind,
+        key: impl FnMut() -> CancelKey,
+    ) -> Result<Registered, LimitHit> {
         let newcomer = Newcomer {
             identity: &Arc::new(Identity {
                 user: user.to_owned(),
                 database: "d".to_owned(),
             }),
             peer: pgdog_net::Peer::Unix,
-            kind: crate::handle::ClientKind::Normal,
+            kind,
             tls: false,
             params: &Arc::default(),
         };
@@ -244,6 +272,27 @@ mod tests {
             secret: vec![1, 2, 3, 4]
         }));
         assert_eq!(client.handle.take_signals(), Signal::CANCEL);
+    }
+
+    #[test]
+    fn the_admin_console_is_open_when_the_proxy_is_full() {
+        let registry = Arc::new(Registry::default());
+        let mut key = keys();
+        let one = Limits {
+            process: Some(1),
+            ..Limits::default()
+        };
+        let admin = ClientKind::Admin;
+        let _first = register_as(&registry, one, "admin", admin, &mut key).unwrap();
+        let _client = register(&registry, one, "u", &mut key).unwrap();
+        assert_eq!(
+            register(&registry, one, "u", &mut key).unwrap_err(),
+            LimitHit::Process
+        );
+        let second = register_as(&registry, one, "admin", admin, &mut key).unwrap();
+        assert_eq!((registry.len(), registry.served()), (3, 1));
+        drop(second);
+        assert_eq!((registry.len(), registry.served()), (2, 1));
     }
 
     #[test]

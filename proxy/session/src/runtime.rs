@@ -6,16 +6,83 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use pgdog_backend::{Clock, Interner, Params, Pool, Store};
 use pgdog_config::hba::{Maps, Rules};
-use pgdog_config::{LoginLimits, Settings, User};
+use pgdog_config::{Admin, Credentials, LoginLimits, Settings, User};
 use pgdog_net::{ServerTls, TcpOptions};
 use pgdog_wire::scram::{Params as ScramParams, Verifier, Verifiers};
 use pgdog_wire::startup::CancelKey;
 
+use crate::gates::Gates;
 use crate::guard::{Guard, Limits};
 use crate::guests::{Entrance, Guests};
 use crate::handle::Identity;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
+
+/// What somebody has to know to be let in.
+#[derive(Debug)]
+pub struct Secrets {
+    /// The user's name.
+    pub user: String,
+    /// As configured.
+    pub credentials: Credentials,
+    verifiers: OnceLock<Option<Arc<Verifiers>>>,
+}
+
+impl Secrets {
+    /// Secrets that are derived when they are first needed.
+    #[must_use]
+    pub fn new(user: String, credentials: Credentials) -> Self {
+        Self {
+            user,
+            credentials,
+            verifiers: OnceLock::new(),
+        }
+    }
+
+    /// What [`Secrets::verifiers`] gives, where that has been derived already.
+    #[must_use]
+    pub fn derived(&self) -> Option<Option<Arc<Verifiers>>> {
+        self.verifiers.get().cloned()
+    }
+
+    /// What SCRAM proofs are checked against; `None` when there is no password. Slow at the first call (PBKDF2).
+    pub fn verifiers(&self, secret: &[u8; 32]) -> Option<Arc<Verifiers>> {
+        let make = || {
+            let stored = self
+                .credentials
+                .verifier
+                .as_deref()
+                .and_then(|v| Verifier::parse(v).ok());
+            // Of an MD5 hash no SCRAM verifier can be made; and the hash itself is not the password.
+            let passwords = self.credentials.passwords.iter();
+            let passwords: Vec<_> = passwords
+                .filter(|p| pgdog_wire::md5::Secret::parse(p).is_none())
+                .collect();
+            Verifiers::new(
+                &passwords,
+                stored.as_ref(),
+                &ScramParams::for_user(secret, &self.user),
+            )
+            .ok()
+            .map(Arc::new)
+        };
+        self.verifiers.get_or_init(make).clone()
+    }
+
+    /// Whether SCRAM is the only proof that the password is known by.
+    #[must_use]
+    pub fn has_only_a_verifier(&self) -> bool {
+        self.credentials.passwords.is_empty() && self.credentials.verifier.is_some()
+    }
+
+    /// Whether no more than MD5 hashes of the passwords are known.
+    #[must_use]
+    pub fn has_only_hashes(&self) -> bool {
+        let mut passwords = self.credentials.passwords.iter();
+        self.credentials.verifier.is_none()
+            && passwords.all(|p| pgdog_wire::md5::Secret::parse(p).is_some())
+    }
+}
 
 /// A user in one database, ready to be logged in.
 #[derive(Debug)]
@@ -26,7 +93,8 @@ pub struct Account {
     pub identity: Arc<Identity>,
     /// Its server connections.
     pub pool: Arc<Pool>,
-    verifiers: OnceLock<Option<Arc<Verifiers>>>,
+    /// What its clients have to know.
+    pub secrets: Arc<Secrets>,
 }
 
 impl Account {
@@ -37,67 +105,21 @@ impl Account {
             user: user.name.clone(),
             database: user.database.clone(),
         };
+        let secrets = Secrets::new(user.name.clone(), user.credentials.clone());
         Self {
             user,
             identity: Arc::new(identity),
             pool,
-            verifiers: OnceLock::new(),
+            secrets: Arc::new(secrets),
         }
-    }
-
-    /// What [`Account::verifiers`] gives, where that has been derived already.
-    #[must_use]
-    pub fn derived(&self) -> Option<Option<Arc<Verifiers>>> {
-        self.verifiers.get().cloned()
-    }
-
-    /// What its SCRAM proofs are checked against; `None` when it has no password. Slow at the first call (PBKDF2).
-    pub fn verifiers(&self, secret: &[u8; 32]) -> Option<Arc<Verifiers>> {
-        let make = || {
-            let stored = self
-                .user
-                .credentials
-                .verifier
-                .as_deref()
-                .and_then(|v| Verifier::parse(v).ok());
-            // Of an MD5 hash no SCRAM verifier can be made; and the hash itself is not the password.
-            let passwords = self.user.credentials.passwords.iter();
-            let passwords: Vec<_> = passwords
-                .filter(|p| pgdog_wire::md5::Secret::parse(p).is_none())
-                .collect();
-            Verifiers::new(
-                &passwords,
-                stored.as_ref(),
-                &ScramParams::for_user(secret, &self.user.name),
-            )
-            .ok()
-            .map(Arc::new)
-        };
-        self.verifiers.get_or_init(make).clone()
-    }
-
-    /// Whether SCRAM is the only proof that its password is known by.
-    #[must_use]
-    pub fn has_only_a_verifier(&self) -> bool {
-        let credentials = &self.user.credentials;
-        credentials.passwords.is_empty() && credentials.verifier.is_some()
-    }
-
-    /// Whether no more than MD5 hashes of its passwords are known.
-    #[must_use]
-    pub fn has_only_hashes(&self) -> bool {
-        let credentials = &self.user.credentials;
-        let mut passwords = credentials.passwords.iter();
-        credentials.verifier.is_none()
-            && passwords.all(|p| pgdog_wire::md5::Secret::parse(p).is_some())
     }
 
     /// Takes over what another of the same user has derived, when their secrets are the same.
     pub fn adopt(&self, other: &Self) {
-        if self.user.credentials == other.user.credentials
-            && let Some(verifiers) = other.verifiers.get()
+        if self.secrets.credentials == other.secrets.credentials
+            && let Some(verifiers) = other.secrets.verifiers.get()
         {
-            let _ = self.verifiers.set(verifiers.clone());
+            let _ = self.secrets.verifiers.set(verifiers.clone());
         }
     }
 }
@@ -163,10 +185,15 @@ pub struct Runtime {
     pub guard: Arc<Guard>,
     /// Counters.
     pub metrics: Metrics,
+    /// What an administrator has switched off.
+    pub gates: Gates,
     /// Makes salts of unknown users stable, and cancel keys unguessable.
     pub secret: [u8; 32],
     welcomes: Mutex<HashMap<(usize, Arc<Params>), Welcome>>,
     next_client: AtomicU64,
+    /// The password of the admin console where none is configured.
+    pub console_password: String,
+    console: Mutex<Option<Arc<Secrets>>>,
 }
 
 /// Above this many remembered greetings, all are forgotten.
@@ -188,9 +215,32 @@ impl Runtime {
             interner: Interner::default(),
             registry: Arc::default(),
             metrics: Metrics::default(),
+            gates: Gates::default(),
             secret: rand::random(),
             welcomes: Mutex::default(),
             next_client: AtomicU64::new(0),
+            console_password: format!("{:032x}", rand::random::<u128>()),
+            console: Mutex::default(),
+        }
+    }
+
+    /// What the user of the admin console has to know.
+    pub(crate) fn console_secrets(&self, admin: &Admin) -> Arc<Secrets> {
+        let password = admin.password.as_ref().unwrap_or(&self.console_password);
+        let credentials = Credentials {
+            passwords: vec![password.clone()],
+            verifier: None,
+        };
+        let mut console = self.console.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*console {
+            Some(known) if known.user == admin.user && known.credentials == credentials => {
+                known.clone()
+            }
+            _ => {
+                let secrets = Arc::new(Secrets::new(admin.user.clone(), credentials));
+                *console = Some(secrets.clone());
+                secrets
+            }
         }
     }
 
@@ -213,11 +263,11 @@ impl Runtime {
     /// Puts another configuration in force.
     pub fn replace(&self, live: Arc<Live>) {
         self.guard.set_limits(limits(&live.settings.login_limits));
-        let gone = {
+        let gone = self.gates.apply_and(live, |live| {
             let mut now = self.live.write().unwrap_or_else(PoisonError::into_inner);
             *now = live;
             self.guests.follow(&now)
-        };
+        });
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.lock_welcomes().clear();
         gone.iter().for_each(|pool| pool.close());
@@ -238,8 +288,10 @@ impl Runtime {
         listed.chain(self.guests.accounts()).collect()
     }
 
-    /// Has guests follow the configuration in force, where that is not `live`, under which one was just admitted.
-    pub(crate) fn recheck_guests(&self, live: &Arc<Live>) {
+    /// Has guests follow the configuration in force, where that is not `live`, under which `guest` was just admitted, and
+    /// what is switched off.
+    pub(crate) fn recheck_guests(&self, live: &Arc<Live>, guest: &Account) {
+        self.gates.begin(guest);
         let now = self.live();
         if !Arc::ptr_eq(live, &now) {
             self.guests.follow(&now).iter().for_each(|p| p.close());

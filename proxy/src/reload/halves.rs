@@ -1,5 +1,6 @@
 //! The two halves of the configuration in force.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pgdog_config::api::{Half, HalfStatus, Origin, Version};
@@ -28,6 +29,8 @@ pub(crate) struct Halves {
     pub(crate) topology: Document,
     /// The files as they were read, while both halves are theirs: it knows the lines.
     whole: Option<Arc<Config>>,
+    /// Keys of `[general]` that the console has set, and their values; `None` is the default. Never written down.
+    set: BTreeMap<String, Option<String>>,
 }
 
 impl Halves {
@@ -36,6 +39,7 @@ impl Halves {
             settings,
             topology,
             whole: None,
+            set: BTreeMap::new(),
         }
     }
 
@@ -58,6 +62,7 @@ impl Halves {
             settings: half(settings, config.snapshot.settings_revision),
             topology: half(topology, config.snapshot.topology_revision),
             whole: Some(Arc::new(config)),
+            set: BTreeMap::new(),
         }
     }
 
@@ -86,9 +91,23 @@ impl Halves {
     pub(crate) fn replace(&mut self, half: Half, document: Document) {
         *self.half_mut(half) = document;
         self.whole = None;
+        if half == Half::Settings {
+            self.set.clear();
+        }
     }
 
-    /// Whether a push may replace a half: `true` when its content is in force already.
+    /// These, with another value for a key of `[general]`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such key, the value does not fit, or a running proxy cannot change it.
+    pub(crate) fn with(mut self, key: &str, value: Option<&str>) -> Result<Self, Problems> {
+        self.config()?.with(key, value)?;
+        self.set.insert(key.to_owned(), value.map(str::to_owned));
+        Ok(self)
+    }
+
+    /// Whether a push may replace a half: `true` when its content is in force already, and nothing was set since.
     ///
     /// # Errors
     ///
@@ -114,6 +133,9 @@ impl Halves {
             ));
         }
         let same = now.source.is_pushed() && now.sha256 == pushed.sha256;
+        if same && half == Half::Settings && !self.set.is_empty() {
+            return Ok(false);
+        }
         if pushed.version == now.version && now.source.is_pushed() && !same {
             return Err(format!(
                 "{} is in force with another content: push a higher revision",
@@ -125,13 +147,17 @@ impl Halves {
 
     /// One configuration of both halves.
     pub(crate) fn config(&self) -> Result<Config, Problems> {
-        match &self.whole {
-            Some(config) => Ok(Config::clone(config)),
+        let mut config = match &self.whole {
+            Some(config) => Config::clone(config),
             None => Config::from_json(
                 &documents::join(&self.settings.json, &self.topology.json),
                 "pushed configuration",
-            ),
+            )?,
+        };
+        for (key, value) in &self.set {
+            config = config.with(key, value.as_deref())?;
         }
+        Ok(config)
     }
 
     /// What it means, and warnings; or everything that is wrong.

@@ -40,6 +40,19 @@ test('every way to log in works', async () => {
   for (const user of ['scram_user', 'md5_user']) await assert.rejects(connect(user, { password: 'wrong' }), code('28P01'))
 })
 
+if (!process.env.DIRECT) {
+  test('the admin console speaks as a server does', async () => {
+    const console = new pg.Client({ host, port, database: 'admin', user: 'admin', password: 'admin secret' })
+    await console.connect()
+    const simple = await console.query('SHOW POOLS database, user, sv_total, paused')
+    assert.ok(simple.rows.some((row) => row.database === 'drivers' && row.user === 'scram_user' && row.paused === false))
+    const prepared = await console.query({ name: 'pools', text: 'SHOW POOLS database, sv_total', values: [] })
+    assert.ok(prepared.rows.every((row) => /^\d+$/.test(row.sv_total)))
+    await assert.rejects(console.query('SELECT * FROM pg_class'), code('0A000'))
+    await console.end()
+  })
+}
+
 test('named statements work in many transactions of interleaved clients', () => withClients(8, async (...clients) => {
   for (let turn = 0; turn < 30; turn += 1) {
     const found = await Promise.all(clients.map((client, at) => client.query({ name: 'same', text: `SELECT $1::int * 1000 + ${at} AS v`, values: [turn] })))

@@ -12,6 +12,7 @@ HOST = "127.0.0.1"
 PORT = int(os.environ["PGDOG_PORT"])
 CA = os.environ["PGDOG_CA"]
 DATABASE = "drivers"
+DIRECT = bool(os.environ.get("DIRECT"))
 PASSWORDS = {kind + "_user": kind + " secret" for kind in ("scram", "md5", "plain")} | {"trust_user": None}
 
 _cases = []

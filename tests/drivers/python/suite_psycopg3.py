@@ -49,6 +49,24 @@ def wrong_logins_are_refused():
 
 
 @case
+def the_admin_console_speaks_as_a_server_does():
+    if common.DIRECT:
+        return
+    options = dict(host=common.HOST, port=common.PORT, dbname="admin", user="admin", password="admin secret", connect_timeout=10)
+    with psycopg.connect(**options, prepare_threshold=0) as console:
+        for binary in (False, True):
+            with console.cursor(binary=binary) as cursor:
+                rows = cursor.execute("SHOW POOLS database, user, sv_total, paused").fetchall()
+                assert ("drivers", "scram_user") in [row[:2] for row in rows], rows
+                assert all(isinstance(row[2], int) and row[3] is False for row in rows), rows
+        console.commit()
+        raises(psycopg.errors.FeatureNotSupported, console.execute, "SELECT * FROM pg_class")
+        console.rollback()
+        assert value(console, "SELECT 1") == 1
+    raises(psycopg.OperationalError, psycopg.connect, **{**options, "password": "wrong"})
+
+
+@case
 def prepared_statements_work_in_many_transactions_of_interleaved_connections():
     with ExitStack() as stack:
         connections = [stack.enter_context(connect(prepare_threshold=0, autocommit=True)) for _ in range(8)]

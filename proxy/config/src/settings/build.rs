@@ -33,6 +33,9 @@ impl Report<'_> {
     }
 }
 
+/// Averages over no time cannot be taken.
+const STATS_PERIOD: Duration = Duration::from_secs(15);
+
 pub(super) fn build(config: &Config) -> Result<(Settings, Vec<Problem>), Problems> {
     let mut report = Report {
         config,
@@ -96,6 +99,7 @@ pub(super) fn build(config: &Config) -> Result<(Settings, Vec<Problem>), Problem
         },
         query_stats: Some(config.query_stats.max_entries)
             .filter(|&entries| config.query_stats.enabled && entries > 0),
+        stats_period: limit(general.stats_period).unwrap_or(STATS_PERIOD),
         tcp: Tcp {
             keepalive: config.tcp.keepalive,
             time: config.tcp.time.and_then(limit),

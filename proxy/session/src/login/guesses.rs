@@ -9,7 +9,7 @@ use pgdog_wire::{ErrorResponse, sqlstate};
 
 use super::{Fail, Session};
 use crate::guard::Delay;
-use crate::runtime::Account;
+use crate::runtime::Secrets;
 
 impl Session {
     /// Takes a place among those of the address that are logging in. Unix sockets are not counted: they have no address,
@@ -27,13 +27,13 @@ impl Session {
     }
 
     /// Writes a login down that was wrong. The client is told the same whatever the reason is.
-    pub(super) fn wrong(&mut self, startup: &Startup, account: Option<&Account>) -> Fail {
-        let why = match account {
+    pub(super) fn wrong(&mut self, startup: &Startup, secrets: Option<&Secrets>) -> Fail {
+        let why = match secrets {
             None => "there is no such user",
-            Some(account) if account.user.credentials == Default::default() => {
+            Some(secrets) if secrets.credentials == Default::default() => {
                 "the user has no password"
             }
-            Some(account) if account.has_only_hashes() => {
+            Some(secrets) if secrets.has_only_hashes() => {
                 "the password is wrong; only an MD5 hash of it is known, which is of no use to SCRAM"
             }
             Some(_) => "the password is wrong",

@@ -123,11 +123,11 @@ impl Session {
                 let shown = Shown::Password(password);
                 let guests = &runtime.guests;
                 let account = guests.admit(entrance, &before, shown, Origin::Server);
-                runtime.recheck_guests(&live);
+                runtime.recheck_guests(&live, &account);
                 return Ok(account);
             }
             if !entrance.passthrough.allows_change() {
-                return Err(self.wrong(startup, Some(&before)));
+                return Err(self.wrong(startup, Some(&before.secrets)));
             }
         }
         let target = entrance.own_target(user, vec![password.clone()], None);
@@ -159,7 +159,7 @@ impl Session {
         let shown = Shown::Password(password);
         let guests = &runtime.guests;
         let account = guests.admit(entrance, &account, shown, Origin::Server);
-        runtime.recheck_guests(&live);
+        runtime.recheck_guests(&live, &account);
         Ok(account)
     }
 
@@ -175,7 +175,7 @@ impl Session {
         };
         let guests = &self.runtime.guests;
         let account = guests.admit(entrance, &account, shown, Origin::Query);
-        self.runtime.recheck_guests(&self.live);
+        self.runtime.recheck_guests(&self.live, &account);
         account
     }
 }

@@ -9,7 +9,7 @@ use pgdog_wire::scram::{Keys, Params, Verifiers};
 use pgdog_wire::{ClientError, Header, frontend, md5};
 
 use super::{Fail, Session, violation};
-use crate::runtime::Account;
+use crate::runtime::Secrets;
 
 /// Largest answer to an authentication request: tokens of cloud services are long.
 const PASSWORD_MAX: usize = 64 * 1024;
@@ -47,18 +47,18 @@ impl Session {
 
     pub(super) async fn scram(
         &mut self,
-        account: Option<Arc<Account>>,
+        secrets: Option<Arc<Secrets>>,
         user: &str,
     ) -> Result<Option<Shown>, Fail> {
         let secret = self.runtime.secret;
-        let verifiers = match &account {
+        let verifiers = match &secrets {
             None => None,
-            Some(account) => match account.derived() {
+            Some(secrets) => match secrets.derived() {
                 Some(verifiers) => verifiers,
                 // PBKDF2 takes milliseconds the first time: not on the thread that serves others.
                 None => {
-                    let account = account.clone();
-                    tokio::task::spawn_blocking(move || account.verifiers(&secret))
+                    let secrets = secrets.clone();
+                    tokio::task::spawn_blocking(move || secrets.verifiers(&secret))
                         .await
                         .unwrap_or_default()
                 }
@@ -101,7 +101,7 @@ impl Session {
 
     pub(super) async fn md5(
         &mut self,
-        account: Option<&Account>,
+        secrets: Option<&Secrets>,
         user: &str,
     ) -> Result<Option<Shown>, Fail> {
         let salt: [u8; 4] = rand::random();
@@ -109,16 +109,16 @@ impl Session {
         let body = self.answer().await?;
         let answer = body.strip_suffix(b"\0").unwrap_or(&body);
         let none = [String::from("\u{1}unknown")];
-        let passwords = account.map_or(&none[..], |a| &a.user.credentials.passwords[..]);
+        let passwords = secrets.map_or(&none[..], |s| &s.credentials.passwords[..]);
         let right = passwords.iter().fold(false, |right, password| {
             right | md5::verify(user, password, salt, answer)
         });
-        Ok((right && account.is_some()).then_some(Shown::Nothing))
+        Ok((right && secrets.is_some()).then_some(Shown::Nothing))
     }
 
     pub(super) async fn plain(
         &mut self,
-        account: Option<&Account>,
+        secrets: Option<&Secrets>,
         user: &str,
     ) -> Result<Option<Shown>, Fail> {
         let answer = self.ask_for_password().await?;
@@ -127,13 +127,13 @@ impl Session {
         };
         let secret = self.runtime.secret;
         let shown = answer.clone();
-        let known = account.is_some();
+        let known = secrets.is_some();
         // An unknown user costs as much as one with one password.
         let nobody = || pgdog_config::Credentials {
             passwords: vec!["\u{1}unknown".to_owned()],
             verifier: None,
         };
-        let credentials = account.map_or_else(nobody, |a| a.user.credentials.clone());
+        let credentials = secrets.map_or_else(nobody, |s| s.credentials.clone());
         let user = user.to_owned();
         // Compared by what is derived from them, so that the time says nothing of the text.
         let check = move || {

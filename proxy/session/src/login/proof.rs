@@ -12,7 +12,7 @@ use pgdog_wire::{ErrorResponse, sqlstate};
 use super::password::Shown;
 use super::rules::Demand;
 use super::{Fail, Session};
-use crate::runtime::Account;
+use crate::runtime::{Account, Secrets};
 
 /// The accounts that a client may mean.
 struct Found {
@@ -50,7 +50,7 @@ impl Session {
         };
         let Some(shown) = shown else {
             self.runtime.guests.doubt(&startup.user, &startup.database);
-            return Err(self.wrong(startup, account.as_deref()));
+            return Err(self.wrong(startup, secrets(account.as_ref()).as_deref()));
         };
         self.right();
         if let Some(guest) = looked_up {
@@ -93,15 +93,15 @@ impl Session {
         self.certificate_is_not_needed(account.map(Arc::as_ref), user)?;
         match auth {
             AuthType::Trust => Ok(account.map(|_| Shown::Nothing)),
-            AuthType::Scram => self.scram(account.cloned(), user).await,
+            AuthType::Scram => self.scram(secrets(account), user).await,
             // Of a user who was looked up; the configuration has none such.
-            AuthType::Md5 if account.is_some_and(|a| a.has_only_a_verifier()) => {
-                self.scram(account.cloned(), user).await
+            AuthType::Md5 if account.is_some_and(|a| a.secrets.has_only_a_verifier()) => {
+                self.scram(secrets(account), user).await
             }
-            AuthType::Md5 => self.md5(account.map(Arc::as_ref), user).await,
+            AuthType::Md5 => self.md5(secrets(account).as_deref(), user).await,
             AuthType::Plain => {
                 self.plain_is_safe()?;
-                self.plain(account.map(Arc::as_ref), user).await
+                self.plain(secrets(account).as_deref(), user).await
             }
         }
     }
@@ -121,12 +121,12 @@ impl Session {
         let nothing = account.map(|_| Shown::Nothing);
         let shown = match demand.method {
             Method::Trust => nothing,
-            Method::ScramSha256 => self.scram(account.cloned(), user).await?,
-            Method::Md5 if account.is_some_and(|a| a.has_only_a_verifier()) => {
-                self.scram(account.cloned(), user).await?
+            Method::ScramSha256 => self.scram(secrets(account), user).await?,
+            Method::Md5 if account.is_some_and(|a| a.secrets.has_only_a_verifier()) => {
+                self.scram(secrets(account), user).await?
             }
-            Method::Md5 => self.md5(account.map(Arc::as_ref), user).await?,
-            Method::Password => self.plain(account.map(Arc::as_ref), user).await?,
+            Method::Md5 => self.md5(secrets(account).as_deref(), user).await?,
+            Method::Password => self.plain(secrets(account).as_deref(), user).await?,
             // The identity that the user is configured with is as good as a line of a map.
             Method::Cert if fits => nothing,
             Method::Cert => {
@@ -177,7 +177,7 @@ impl Session {
         Err(ErrorResponse::fatal(sqlstate::INVALID_AUTHORIZATION, text).into())
     }
 
-    fn plain_is_safe(&mut self) -> Result<(), Fail> {
+    pub(super) fn plain_is_safe(&mut self) -> Result<(), Fail> {
         let secure = self.stream()?.is_tls()
             || self.peer == Peer::Unix
             || self.live.settings.plain_without_tls;
@@ -226,4 +226,8 @@ fn only_server(accounts: &HashMap<String, Arc<Account>>) -> Option<&Arc<Account>
         .iter()
         .all(|a| a.pool.target().address == first.address)
         .then(|| accounts[0])
+}
+
+fn secrets(account: Option<&Arc<Account>>) -> Option<Arc<Secrets>> {
+    account.map(|account| account.secrets.clone())
 }

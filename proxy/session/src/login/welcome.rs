@@ -27,6 +27,9 @@ impl Session {
         account: &Account,
         params: &Arc<Params>,
     ) -> Result<Registered, Fail> {
+        if self.runtime.gates.is_disabled(&account.user.database) {
+            return Err(disabled(&account.user.database));
+        }
         let settings = &self.live.settings;
         let limits = Limits {
             process: settings.max_client_conn,
@@ -198,7 +201,7 @@ pub(super) fn session_params(startup: &Startup) -> (Params, Option<String>, bool
 }
 
 /// PostgreSQL keeps names of applications to printable ASCII (`pg_clean_ascii`).
-fn clean_ascii(text: &str) -> String {
+pub(super) fn clean_ascii(text: &str) -> String {
     text.bytes()
         .take(NAME_MAX)
         .map(|b| {
@@ -209,6 +212,13 @@ fn clean_ascii(text: &str) -> String {
             }
         })
         .collect()
+}
+
+fn disabled(database: &str) -> Fail {
+    let text = format!("database \"{database}\" is disabled");
+    ErrorResponse::fatal(sqlstate::CANNOT_CONNECT_NOW, text)
+        .hint("An administrator has switched it off; ENABLE on the admin console switches it on.")
+        .into()
 }
 
 fn too_many(hit: LimitHit, account: &Account) -> ErrorResponse {

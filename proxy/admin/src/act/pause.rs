@@ -1,0 +1,97 @@
+//! `PAUSE` and `RESUME`.
+
+use pgdog_session::Scope;
+use pgdog_wire::sqlstate;
+
+use super::{scope, until, within};
+use crate::admin::Admin;
+use crate::answer::{Answer, Refusal};
+use crate::command::{Args, Command, Running};
+
+/// `PAUSE [[user] database]`: answers when no server connection is left.
+#[derive(Debug)]
+pub(crate) struct Pause;
+
+/// `RESUME [[user] database]`.
+#[derive(Debug)]
+pub(crate) struct Resume;
+
+/// Takes a pause back whose PAUSE did not come to its end.
+struct Undo<'a> {
+    admin: &'a Admin,
+    scope: Option<Scope>,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if let Some(scope) = &self.scope {
+            let runtime = &self.admin.runtime;
+            runtime.gates.resume(scope, || runtime.accounts());
+        }
+    }
+}
+
+impl Command for Pause {
+    fn name(&self) -> &'static str {
+        "PAUSE"
+    }
+
+    fn usage(&self) -> &'static str {
+        "PAUSE [[user] database]"
+    }
+
+    fn help(&self) -> &'static str {
+        "Lets transactions end and holds the next ones back, without a limit on their wait; answers when all server connections are closed. A client that keeps its server connection keeps PAUSE waiting."
+    }
+
+    fn run<'a>(&'a self, admin: &'a Admin, args: Args<'a>) -> Running<'a> {
+        Box::pin(async move {
+            let scope = scope(admin, self, args)?;
+            let runtime = &admin.runtime;
+            if !runtime.gates.pause(scope.clone(), || runtime.accounts()) {
+                return Err(Refusal::new(sqlstate::NOT_IN_STATE, "it is paused already"));
+            }
+            let mut undo = Undo {
+                admin,
+                scope: Some(scope.clone()),
+            };
+            tracing::info!("paused by the admin console");
+            until(|| {
+                let accounts = within(admin, &scope);
+                accounts.iter().all(|a| a.pool.connections() == 0)
+            })
+            .await;
+            undo.scope = None;
+            Ok(Answer::default())
+        })
+    }
+}
+
+impl Command for Resume {
+    fn name(&self) -> &'static str {
+        "RESUME"
+    }
+
+    fn usage(&self) -> &'static str {
+        "RESUME [[user] database]"
+    }
+
+    fn help(&self) -> &'static str {
+        "Ends a PAUSE or KILL, and those of parts of what is named."
+    }
+
+    fn run<'a>(&'a self, admin: &'a Admin, args: Args<'a>) -> Running<'a> {
+        Box::pin(async move {
+            let scope = scope(admin, self, args)?;
+            let runtime = &admin.runtime;
+            if runtime.gates.resume(&scope, || runtime.accounts()) {
+                tracing::info!("resumed by the admin console");
+                return Ok(Answer::default());
+            }
+            let error = Refusal::new(sqlstate::NOT_IN_STATE, "it is not paused");
+            Err(error.hint(
+                "A pause of everything ends with RESUME alone; SHOW POOLS tells what is paused.",
+            ))
+        })
+    }
+}

@@ -1,0 +1,31 @@
+//! `RESET PREPARED`.
+
+use crate::admin::Admin;
+use crate::answer::Answer;
+use crate::command::{Args, Command, Running};
+
+/// `RESET PREPARED`.
+#[derive(Debug)]
+pub(crate) struct ResetPrepared;
+
+impl Command for ResetPrepared {
+    fn name(&self) -> &'static str {
+        "RESET PREPARED"
+    }
+
+    fn usage(&self) -> &'static str {
+        "RESET PREPARED"
+    }
+
+    fn help(&self) -> &'static str {
+        "Forgets the prepared statements that no client has."
+    }
+
+    fn run<'a>(&'a self, admin: &'a Admin, args: Args<'a>) -> Running<'a> {
+        Box::pin(async move {
+            args.none(self)?;
+            let gone = admin.runtime.store.sweep();
+            Ok(Answer::notice(format!("{gone} statements are forgotten")))
+        })
+    }
+}

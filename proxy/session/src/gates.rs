@@ -1,0 +1,160 @@
+//! What an administrator has switched off: databases that are paused or disabled, and the whole proxy for maintenance.
+//!
+//! It is kept apart from the configuration: a reload makes new pools, and those begin as the ones before were.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::runtime::{Account, Live};
+
+/// Which pools an order is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Scope {
+    /// Those of one database; `None` means of all.
+    pub database: Option<String>,
+    /// Those of one user; `None` means of all.
+    pub user: Option<String>,
+}
+
+impl Scope {
+    /// Whether a user in a database belongs to it.
+    #[must_use]
+    pub fn covers(&self, user: &str, database: &str) -> bool {
+        self.database.as_deref().is_none_or(|d| d == database)
+            && self.user.as_deref().is_none_or(|u| u == user)
+    }
+
+    /// Whether it covers all that the other does.
+    fn includes(&self, other: &Self) -> bool {
+        let all = |mine: &Option<String>, theirs: &Option<String>| mine.is_none() || mine == theirs;
+        all(&self.database, &other.database) && all(&self.user, &other.user)
+    }
+}
+
+/// The switches.
+#[derive(Debug, Default)]
+pub struct Gates(Mutex<Switches>);
+
+#[derive(Debug, Default)]
+struct Switches {
+    paused: BTreeSet<Scope>,
+    disabled: BTreeSet<String>,
+    maintenance: BTreeSet<Scope>,
+}
+
+impl Gates {
+    fn lock(&self) -> MutexGuard<'_, Switches> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Pauses pools. Says `false` when they are all paused already.
+    pub fn pause(&self, scope: Scope, accounts: impl FnOnce() -> Vec<Arc<Account>>) -> bool {
+        let mut switches = self.lock();
+        if switches.paused.iter().any(|s| s.includes(&scope)) {
+            return false;
+        }
+        switches.paused.insert(scope);
+        switches.apply(accounts().iter().map(Arc::as_ref));
+        true
+    }
+
+    /// Ends pauses. Says `false` when there is none that the scope includes.
+    pub fn resume(&self, scope: &Scope, accounts: impl FnOnce() -> Vec<Arc<Account>>) -> bool {
+        let mut switches = self.lock();
+        let before = switches.paused.len();
+        switches.paused.retain(|s| !scope.includes(s));
+        switches.apply(accounts().iter().map(Arc::as_ref));
+        switches.paused.len() < before
+    }
+
+    /// Switches maintenance on or off.
+    pub fn maintain(&self, scope: Scope, on: bool, accounts: impl FnOnce() -> Vec<Arc<Account>>) {
+        let mut switches = self.lock();
+        if on {
+            switches.maintenance.insert(scope);
+        } else {
+            switches.maintenance.retain(|s| !scope.includes(s));
+        }
+        switches.apply(accounts().iter().map(Arc::as_ref));
+    }
+
+    /// Whether everything is paused.
+    #[must_use]
+    pub fn all_paused(&self) -> bool {
+        self.lock().paused.contains(&Scope::default())
+    }
+
+    /// Whether maintenance is on for everything.
+    #[must_use]
+    pub fn maintenance(&self) -> bool {
+        self.lock().maintenance.contains(&Scope::default())
+    }
+
+    /// Lets nobody log in to a database, or everybody again.
+    pub fn disable(&self, database: &str, on: bool) {
+        let mut switches = self.lock();
+        if on {
+            switches.disabled.insert(database.to_owned());
+        } else {
+            switches.disabled.remove(database);
+        }
+    }
+
+    /// Whether nobody may log in to a database.
+    #[must_use]
+    pub fn is_disabled(&self, database: &str) -> bool {
+        self.lock().disabled.contains(database)
+    }
+
+    /// Puts pools that are about to be used into the state that they shall have, before `then` makes them known: no order
+    /// can come in between.
+    pub(crate) fn apply_and<T>(&self, live: Arc<Live>, then: impl FnOnce(Arc<Live>) -> T) -> T {
+        let switches = self.lock();
+        let accounts = live.accounts.values().flat_map(HashMap::values);
+        switches.apply(accounts.map(Arc::as_ref));
+        then(live)
+    }
+
+    /// The same for an account that came without a configuration, and is known already.
+    pub(crate) fn begin(&self, account: &Account) {
+        self.lock().apply([account]);
+    }
+}
+
+impl Switches {
+    fn apply<'a>(&self, accounts: impl IntoIterator<Item = &'a Account>) {
+        let any = |scopes: &BTreeSet<Scope>, account: &Account| {
+            let identity = &account.identity;
+            scopes
+                .iter()
+                .any(|s| s.covers(&identity.user, &identity.database))
+        };
+        for account in accounts {
+            account.pool.pause(any(&self.paused, account));
+            account.pool.hold(any(&self.maintenance, account));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(user: Option<&str>, database: Option<&str>) -> Scope {
+        Scope {
+            user: user.map(str::to_owned),
+            database: database.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_scope_covers_what_it_names_and_includes_narrower_ones() {
+        let all = Scope::default();
+        let database = scope(None, Some("d"));
+        let one = scope(Some("u"), Some("d"));
+        assert!(all.covers("u", "d") && database.covers("u", "d") && one.covers("u", "d"));
+        assert!(!database.covers("u", "other") && !one.covers("other", "d"));
+        assert!(all.includes(&database) && database.includes(&one) && one.includes(&one));
+        assert!(!one.includes(&database) && !database.includes(&all));
+    }
+}
