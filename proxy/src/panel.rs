@@ -48,7 +48,7 @@ impl Panel {
     /// Refuses changes when the process is about to end.
     fn stays(&self) -> Result<(), &'static str> {
         if self.lifecycle.phase() == Phase::Draining {
-            return Err("the process is on its way out and takes no configuration");
+            return Err("the proxy is shutting down and takes no configuration");
         }
         Ok(())
     }
