@@ -1,4 +1,4 @@
-//! Hundreds of configurations under load.
+//! A thousand configurations under load.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -9,11 +9,11 @@ use serde_json::json;
 
 use super::{admin, config, envelope, settings, topology, with_admin};
 
-const ROUNDS: u64 = 300;
+const ROUNDS: u64 = 1000;
 const CLIENTS: usize = 8;
 
 #[test]
-fn three_hundred_configurations_under_load_cost_nobody_a_query() {
+fn a_thousand_configurations_under_load_cost_nobody_a_query() {
     if !Postgres::installed() {
         return;
     }

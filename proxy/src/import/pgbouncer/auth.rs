@@ -4,6 +4,7 @@ use pgdog_config::{Problem, ProblemCode};
 
 use super::settings::Settings;
 use super::userlist::{Listed, Secret};
+use crate::import::Written;
 use crate::import::emit::{Table, Value};
 
 /// `auth_type`.
@@ -118,24 +119,32 @@ impl Auth {
                 }
             }
         }
-        for (key, text) in [
-            ("auth_ldap_options", "no counterpart: see auth_type"),
-            (
-                "auth_user",
-                "not imported yet: list the users in users.toml, or write this key of [general] yourself",
-            ),
-            (
-                "auth_query",
-                "not imported yet: list the users in users.toml, or write this key of [general] yourself",
-            ),
-            (
-                "auth_dbname",
-                "not imported yet: list the users in users.toml, or write this key of [general] yourself",
-            ),
-        ] {
-            if let Some(remark) = settings.get(key).and_then(|written| written.explain(text)) {
-                general.remark(remark);
-            }
+        let ldap = settings.get("auth_ldap_options");
+        if let Some(remark) = ldap.and_then(|w| w.explain("no counterpart: see auth_type")) {
+            general.remark(remark);
         }
+        look_up(|key| settings.get(key), listed, general);
+    }
+}
+
+/// `auth_user`, `auth_query` and `auth_dbname`, of all databases or of one: where users are found who are not listed.
+pub(super) fn look_up<'a>(
+    get: impl Fn(&str) -> Option<&'a Written>,
+    listed: &[Listed],
+    table: &mut Table,
+) {
+    for key in ["auth_user", "auth_query", "auth_dbname"] {
+        let meant = |written: &&Written| written.place.is_some() && !written.value.is_empty();
+        let Some(written) = get(key).filter(meant) else {
+            continue;
+        };
+        let known = |name: &str| listed.iter().any(|user| user.name == name);
+        if key == "auth_user" && !known(&written.value) {
+            table.remark(written.remark(
+                "the user who runs auth_query has to be in users.toml: add it there, then write this key",
+            ));
+            continue;
+        }
+        table.set(key, written.value.as_str().into());
     }
 }

@@ -2,6 +2,7 @@
 
 use pgdog_config::{Problem, ProblemCode};
 
+use super::auth::look_up;
 use super::ini::pairs;
 use super::settings::lifetime_of_database;
 use super::userlist::{Listed, Secret};
@@ -10,7 +11,6 @@ use crate::import::emit::{Table, Value};
 use crate::import::keys::Meaning::{Nothing, Same, Special};
 use crate::import::keys::{Applied, Key, Kind, apply};
 
-const LOOKED_UP: &str = "not imported yet: list the users in users.toml, or write general.auth_user and auth_query yourself";
 const SET_THERE: &str = "set it in PostgreSQL, as ALTER ROLE … IN DATABASE … SET …";
 
 pub(super) const KEYS: &[Key] = &[
@@ -19,9 +19,9 @@ pub(super) const KEYS: &[Key] = &[
     ("port", Same("port", Kind::Count)),
     ("user", Special),
     ("password", Special),
-    ("auth_user", Nothing(LOOKED_UP)),
-    ("auth_query", Nothing(LOOKED_UP)),
-    ("auth_dbname", Nothing(LOOKED_UP)),
+    ("auth_user", Special),
+    ("auth_query", Special),
+    ("auth_dbname", Special),
     ("pool_size", Same("pool_size", Kind::Count)),
     ("min_pool_size", Same("min_pool_size", Kind::Count)),
     ("reserve_pool", Same("reserve_pool_size", Kind::Count)),
@@ -104,6 +104,8 @@ fn database(written: &Written, around: &Around<'_>) -> Result<Vec<Table>, Vec<Pr
         };
         problems.extend(applied.err());
     }
+    let last = |key: &str| pairs.iter().rev().find(|pair| pair.key == key);
+    look_up(last, around.listed, &mut table);
     if let Some(user) = pair("user") {
         one_user(user, pair("password"), around, written, &mut table);
     }

@@ -119,7 +119,11 @@ fn the_packaged_file_with_every_key_in_force_is_understood() {
     );
     noted(&imported, "pgbouncer.ini:", "connect_query: no counterpart");
     noted(&imported, "pgbouncer.ini:", "*: no counterpart");
-    noted(&imported, "pgbouncer.ini:", "auth_query: not imported yet");
+    noted(
+        &imported,
+        "pgbouncer.ini:",
+        "auth_user: the user who runs auth_query has to be in users.toml",
+    );
 }
 
 #[test]
@@ -339,6 +343,24 @@ fn each_secret_goes_where_it_can_be_used() {
     assert_eq!(
         seen(&config),
         [plain(None), hashed(None), scram(None), none]
+    );
+
+    let (_, config) =
+        by("md5\nauth_user = plain\nauth_query = SELECT * FROM who($1)\nauth_dbname = a");
+    assert_eq!(
+        (
+            config.general.auth_user.as_deref(),
+            config.general.auth_query.as_str(),
+            config.general.auth_dbname.as_deref(),
+        ),
+        (Some("plain"), "SELECT * FROM who($1)", Some("a"))
+    );
+    let (unknown, config) = by("md5\nauth_user = nobody");
+    assert_eq!(config.general.auth_user, None);
+    noted(
+        &unknown,
+        "pgbouncer.ini:",
+        "auth_user: the user who runs auth_query",
     );
 
     let (_, config) = by("plain");

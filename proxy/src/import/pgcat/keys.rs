@@ -3,7 +3,7 @@
 use crate::import::keys::Meaning::{Near, Nothing, Same, Special};
 use crate::import::keys::{Key, Kind};
 
-const LOOKED_UP: &str = "not imported yet: list the users in users.toml, or write general.auth_user and auth_query yourself";
+const LOOKED_UP: &str = "there it finds the passwords of listed users, here auth_query lets in everybody whom it finds: write general.auth_user and auth_query where that is meant, else the passwords in users.toml";
 const BY_REGEX: &str =
     "write /* pgdog_sharding_key: … */ or /* pgdog_shard: … */ before the statement";
 
