@@ -533,6 +533,32 @@ fn a_statement_means_what_the_settings_of_its_client_make_of_it() {
 }
 
 #[test]
+fn a_table_changed_in_one_database_leaves_the_statements_of_others_alone() {
+    if !Postgres::installed() {
+        return;
+    }
+    let [changed, other] = [(); 2].map(|()| Postgres::shared().fresh_database());
+    let config = config(&changed, 1).database(other.name());
+    let proxy = Proxy::start(&config);
+    let mut clients = [&changed, &other].map(|database| {
+        database.run("create table t (a int)");
+        let mut client = proxy.client("pgdog", database.name());
+        // The same text: one statement of the proxy's.
+        let told = client.transcript(&parsed("a", "select * from t"));
+        assert!(has_line(&told, "C SELECT 0"), "{told:?}");
+        client
+    });
+    changed.run("alter table t add column b int");
+    let told = clients[0].transcript(&bound("a"));
+    assert!(has_line(&told, "E ERROR 0A000"), "{told:?}");
+    let told = clients[1].transcript(&bound("a"));
+    assert!(has_line(&told, "C SELECT 0"), "{told:?}");
+    changed.run("alter table t drop column b");
+    let told = clients[0].transcript(&bound("a"));
+    assert!(has_line(&told, "C SELECT 0"), "{told:?}");
+}
+
+#[test]
 fn a_client_that_says_goodbye_in_the_middle_of_a_query_does_not_keep_its_server() {
     if !Postgres::installed() {
         return;

@@ -1,6 +1,6 @@
 //! Prepared statements: one name for each text, on whatever server, for whatever client.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -46,8 +46,6 @@ pub struct Statement {
     pub types: Box<[u8]>,
     /// What executing it may change, as bits of `sql::Effects`.
     pub effects: u16,
-    /// A server said that its result type has changed: who still holds it must prepare anew, as with PostgreSQL.
-    pub stale: std::sync::atomic::AtomicBool,
 }
 
 impl Statement {
@@ -87,6 +85,8 @@ pub struct Store {
 #[derive(Debug, Default)]
 struct Inner {
     by_key: HashMap<Key, Arc<Statement>>,
+    /// Those of `by_key`: an error that comes again and again looks for its statement once.
+    current: HashSet<StatementId, BuildHasherDefault<FastHasher>>,
     last: u32,
     /// Size at which unused statements are looked for again.
     sweep_at: usize,
@@ -140,12 +140,19 @@ impl Store {
     }
 
     fn of_key(&self, key: Key, effects: impl FnOnce() -> u16) -> Arc<Statement> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = &mut *guard;
         if let Some(statement) = inner.by_key.get(&key) {
             return statement.clone();
         }
         if inner.by_key.len() >= inner.sweep_at {
-            inner.by_key.retain(|_, s| Arc::strong_count(s) > 1);
+            inner.by_key.retain(|_, s| {
+                let held = Arc::strong_count(s) > 1;
+                if !held {
+                    inner.current.remove(&s.id);
+                }
+                held
+            });
             inner.sweep_at = self.limit.max(inner.by_key.len() * 2);
         }
         inner.last = inner.last.checked_add(1).unwrap_or(1);
@@ -157,21 +164,19 @@ impl Store {
             types: key.types.clone(),
             name_at: key.name_at,
             effects: effects(),
-            stale: false.into(),
         });
+        inner.current.insert(id);
         inner.by_key.insert(key, statement.clone());
         statement
     }
 
-    /// Takes a statement out, so that the next Parse of its text gets a new name: servers refuse to run the old one.
+    /// Takes a statement out, so that the next Parse of its text gets a new name: a server refuses to run what it has under
+    /// this one, now that the result has another shape. Who holds it keeps it, since the shape may come back.
     pub fn retire(&self, id: StatementId) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.by_key.retain(|_, s| {
-            if s.id == id {
-                s.stale.store(true, std::sync::atomic::Ordering::Relaxed);
-            }
-            s.id != id
-        });
+        if inner.current.remove(&id) {
+            inner.by_key.retain(|_, s| s.id != id);
+        }
     }
 
     /// How many statements there are.
@@ -349,8 +354,11 @@ mod tests {
         let store = Store::new(10);
         let old = store.get(b"a", b"", None, || 0);
         store.retire(old.id);
-        assert_ne!(store.get(b"a", b"", None, || 0).id, old.id);
-        assert!(old.stale.load(std::sync::atomic::Ordering::Relaxed));
+        let new = store.get(b"a", b"", None, || 0);
+        assert_ne!(new.id, old.id);
+        // Whoever holds the old one fails again: that is nothing to the new one.
+        store.retire(old.id);
+        assert_eq!(store.get(b"a", b"", None, || 0).id, new.id);
     }
 
     #[test]

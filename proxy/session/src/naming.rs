@@ -1,7 +1,6 @@
 //! Queries and Parses that name prepared statements in SQL: what goes to the server instead, and what its answers tell.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use pgdog_backend::probe::Reasons;
 use pgdog_backend::statements::Statement;
@@ -10,7 +9,7 @@ use pgdog_config::{PoolerMode, PreparedLevel};
 use pgdog_sql::names::{Site, Use, sites};
 use pgdog_sql::{Effects, effects, effects_but_prepare};
 use pgdog_wire::frontend::{Parse, query_text};
-use pgdog_wire::{ErrorResponse, error, frame, frontend, sqlstate};
+use pgdog_wire::{error, frame, frontend};
 
 use crate::active::{Active, Event, Pending};
 use crate::client::Client;
@@ -61,9 +60,6 @@ impl Active {
         }
         if !rewritten.changed {
             return Ok(None);
-        }
-        if rewritten.runs.iter().any(is_stale) {
-            return Ok(Some(self.fail_here(must_not_change(), len, true)));
         }
         let found = if rewritten.passes_prepare {
             effects(&text)
@@ -419,10 +415,6 @@ fn made_by_sql(server: &mut Server, statement: &Statement) {
     server.prepared.by_sql = true;
 }
 
-fn is_stale(statement: &Arc<Statement>) -> bool {
-    statement.stale.load(Ordering::Relaxed)
-}
-
 /// What a text with these effects changes besides, when it is the EXECUTE of one of the client's statements.
 pub(crate) fn executed(client: &Client, text: &[u8], found: Effects) -> Effects {
     if !found.any(Effects::NAMES_STATEMENT) {
@@ -435,14 +427,4 @@ pub(crate) fn executed(client: &Client, text: &[u8], found: Effects) -> Effects 
         }
         _ => Effects::NONE,
     }
-}
-
-/// What PostgreSQL says of a statement whose result has another shape than when it was prepared. asyncpg and pgjdbc prepare
-/// again, and tell this error from others of its code by the routine.
-pub(crate) fn must_not_change() -> ErrorResponse {
-    ErrorResponse::error(
-        sqlstate::FEATURE_NOT_SUPPORTED,
-        "cached plan must not change result type",
-    )
-    .routine("RevalidateCachedQuery")
 }

@@ -11,7 +11,7 @@ use pgdog_wire::{frame, frontend};
 
 use crate::active::{Active, Event};
 use crate::client::Client;
-use crate::naming::{executed, must_not_change, stores_names};
+use crate::naming::{executed, stores_names};
 use crate::requests::{NAMES_MAX, READ_MAX, Step, no_transactions};
 use crate::sequences::Values;
 
@@ -394,9 +394,6 @@ impl Active {
         };
         if self.unsure(&statement) {
             return Ok(self.wait_for_answers());
-        }
-        if statement.stale.load(std::sync::atomic::Ordering::Relaxed) {
-            return Ok(self.fail_here(must_not_change(), len, false));
         }
         if statement.effects != 0 {
             let found = Effects::from_bits(statement.effects);
