@@ -18,6 +18,7 @@ use crate::error::{CheckoutError, ServerError};
 use crate::gate::Gate;
 use crate::handle::{ServerHandle, ServerState};
 use crate::login::Target;
+use crate::plans::Plans;
 use crate::server::Server;
 use crate::stats::PoolCounters;
 use crate::wait::Waiter;
@@ -49,6 +50,8 @@ pub struct Pool {
     pub pinned: AtomicU32,
     /// A client has asked for sequence values within a transaction: transactions begin without those of other clients.
     pub asks_sequences: AtomicBool,
+    /// What has become of statements here.
+    pub plans: Plans,
 }
 
 /// Counters, since the pool was made.
@@ -186,6 +189,7 @@ impl Pool {
             starved: AtomicBool::new(false),
             pinned: AtomicU32::new(0),
             asks_sequences: AtomicBool::new(false),
+            plans: Plans::default(),
             state: Mutex::new(State {
                 settings,
                 target,

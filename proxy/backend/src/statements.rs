@@ -1,7 +1,7 @@
 //! Prepared statements: one name for each text, on whatever server, for whatever client.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,9 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// What the names of our statements on servers begin with.
 pub const PREFIX: &str = "__pgdog_";
 
-/// Identifies a statement of the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct StatementId(NonZeroU32);
+/// Identifies a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StatementId {
+    number: NonZeroU32,
+    /// The number of the store's statement that it is, or stands for.
+    original: NonZeroU32,
+}
 
 impl StatementId {
     /// The id with this number.
@@ -21,13 +25,37 @@ impl StatementId {
     /// When `number` is zero.
     #[must_use]
     pub const fn new(number: u32) -> Self {
-        Self(NonZeroU32::new(number).expect("ids begin at one"))
+        let number = NonZeroU32::new(number).expect("ids begin at one");
+        Self {
+            number,
+            original: number,
+        }
     }
 
     /// The number in the statement's name.
     #[must_use]
     pub fn number(self) -> u32 {
-        self.0.get()
+        self.number.get()
+    }
+
+    /// The statement's name on servers.
+    fn name(self) -> Box<[u8]> {
+        format!("{PREFIX}{}", self.number).into_bytes().into()
+    }
+
+    /// The statement of the store that it stands for, when it was made instead of that; itself, else.
+    #[must_use]
+    pub fn original(self) -> Self {
+        Self {
+            number: self.original,
+            original: self.original,
+        }
+    }
+}
+
+impl Hash for StatementId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.number.hash(state);
     }
 }
 
@@ -85,11 +113,16 @@ pub struct Store {
 #[derive(Debug, Default)]
 struct Inner {
     by_key: HashMap<Key, Arc<Statement>>,
-    /// Those of `by_key`: an error that comes again and again looks for its statement once.
-    current: HashSet<StatementId, BuildHasherDefault<FastHasher>>,
     last: u32,
     /// Size at which unused statements are looked for again.
     sweep_at: usize,
+}
+
+impl Inner {
+    fn next_id(&mut self) -> StatementId {
+        self.last = self.last.checked_add(1).unwrap_or(1);
+        StatementId::new(self.last)
+    }
 }
 
 impl Store {
@@ -140,43 +173,42 @@ impl Store {
     }
 
     fn of_key(&self, key: Key, effects: impl FnOnce() -> u16) -> Arc<Statement> {
-        let mut guard = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let inner = &mut *guard;
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(statement) = inner.by_key.get(&key) {
             return statement.clone();
         }
         if inner.by_key.len() >= inner.sweep_at {
-            inner.by_key.retain(|_, s| {
-                let held = Arc::strong_count(s) > 1;
-                if !held {
-                    inner.current.remove(&s.id);
-                }
-                held
-            });
+            inner.by_key.retain(|_, s| Arc::strong_count(s) > 1);
             inner.sweep_at = self.limit.max(inner.by_key.len() * 2);
         }
-        inner.last = inner.last.checked_add(1).unwrap_or(1);
-        let id = StatementId::new(inner.last);
+        let id = inner.next_id();
         let statement = Arc::new(Statement {
             id,
-            name: format!("{PREFIX}{}", id.number()).into_bytes().into(),
+            name: id.name(),
             text: key.text.clone(),
             types: key.types.clone(),
             name_at: key.name_at,
             effects: effects(),
         });
-        inner.current.insert(id);
         inner.by_key.insert(key, statement.clone());
         statement
     }
 
-    /// Takes a statement out, so that the next Parse of its text gets a new name: a server refuses to run what it has under
-    /// this one, now that the result has another shape. Who holds it keeps it, since the shape may come back.
-    pub fn retire(&self, id: StatementId) {
+    /// A statement like this one of the store, under a name of its own. It is the caller's to keep.
+    pub fn renew(&self, statement: &Statement) -> Arc<Statement> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner.current.remove(&id) {
-            inner.by_key.retain(|_, s| s.id != id);
-        }
+        let id = StatementId {
+            original: statement.id.original,
+            ..inner.next_id()
+        };
+        Arc::new(Statement {
+            id,
+            name: id.name(),
+            text: statement.text.clone(),
+            types: statement.types.clone(),
+            name_at: statement.name_at,
+            effects: statement.effects,
+        })
     }
 
     /// How many statements there are.
@@ -347,18 +379,6 @@ mod tests {
             get(b"a", b"\0\x01\0\0\0\x17", None)
         );
         assert_ne!(get(b"a", b"\0\0", None), get(b"a", b"\0\0", Some("x")));
-    }
-
-    #[test]
-    fn a_retired_statement_gets_a_new_name() {
-        let store = Store::new(10);
-        let old = store.get(b"a", b"", None, || 0);
-        store.retire(old.id);
-        let new = store.get(b"a", b"", None, || 0);
-        assert_ne!(new.id, old.id);
-        // Whoever holds the old one fails again: that is nothing to the new one.
-        store.retire(old.id);
-        assert_eq!(store.get(b"a", b"", None, || 0).id, new.id);
     }
 
     #[test]

@@ -8,10 +8,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use pgdog_backend::statements::{Prepared, Statement};
-use pgdog_backend::{StatementId, Store};
+use pgdog_backend::{Plans, StatementId, Store};
 use pgdog_sql::effects;
 use pgdog_sql::names::{Site, Use, sites};
 
+use crate::client::Client;
 use crate::statements::Statements;
 
 /// A name that no statement keeps: DEALLOCATE of one that the server lacks makes it first, and ends it.
@@ -96,13 +97,51 @@ impl Rewritten {
     }
 }
 
+/// Where a client's new statements come from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub(crate) store: &'a Store,
+    /// What has become of the store's statements in the client's pool.
+    pub(crate) plans: &'a Plans,
+    /// As the settings of the client read them.
+    pub(crate) scope: Option<&'a str>,
+}
+
+impl<'a> Source<'a> {
+    pub(crate) fn of(client: &'a Client, scope: Option<&'a str>) -> Self {
+        Self {
+            store: &client.runtime.store,
+            plans: &client.pool().plans,
+            scope,
+        }
+    }
+
+    /// The statement that a Parse of this text makes.
+    pub(crate) fn parsed(self, text: &[u8], types: &[u8]) -> Arc<Statement> {
+        let effects = || effects(text).bits();
+        let statement = self.store.get(text, types, self.scope, effects);
+        self.plans.current(self.store, statement)
+    }
+
+    /// The statement that a PREPARE makes.
+    fn made(self, text: &[u8], site: &Site, body: usize) -> Arc<Statement> {
+        let before = &text[site.statement.start..site.written.start];
+        let after = &text[site.written.end..site.statement.end];
+        let whole = [before, after].concat();
+        let effects = || effects(&text[body..site.statement.end]).bits();
+        let statement = self
+            .store
+            .get_sql(&whole, before.len(), self.scope, effects);
+        self.plans.current(self.store, statement)
+    }
+}
+
 /// What the names stand for while a text is rewritten: the client's and the server's statements, and what the text before has
 /// made of them.
 pub(crate) struct Rewriter<'a> {
     pub(crate) names: Option<&'a Statements>,
     pub(crate) prepared: &'a mut Prepared,
-    pub(crate) store: &'a Store,
-    pub(crate) scope: Option<&'a str>,
+    pub(crate) source: Source<'a>,
     /// PREPARE makes statements of the store.
     pub(crate) keeps: bool,
     /// What the text has made of names and of the server's statements.
@@ -119,15 +158,13 @@ impl<'a> Rewriter<'a> {
     pub(crate) fn new(
         names: Option<&'a Statements>,
         prepared: &'a mut Prepared,
-        store: &'a Store,
-        scope: Option<&'a str>,
+        source: Source<'a>,
         keeps: bool,
     ) -> Self {
         Self {
             names,
             prepared,
-            store,
-            scope,
+            source,
             keeps,
             overlay: HashMap::new(),
             has: HashMap::new(),
@@ -170,7 +207,7 @@ impl<'a> Rewriter<'a> {
             self.out.done.push_back(Done::Nothing);
             return;
         }
-        let statement = made(self.store, self.scope, text, site, body);
+        let statement = self.source.made(text, site, body);
         if self.has(statement.id) {
             // Another client's, or another name's: made anew, it is what PostgreSQL would make of the text now.
             let drop = [b"DEALLOCATE ", &*statement.identifier(), b";"].concat();
@@ -326,7 +363,7 @@ pub(crate) fn rewrite_one(names: &Statements, text: &[u8]) -> Option<Naming> {
 }
 
 /// The text of a Parse that is one PREPARE with our name for what it makes; `None` when it is none.
-pub(crate) fn rewrite_prepare(store: &Store, scope: Option<&str>, text: &[u8]) -> Option<Naming> {
+pub(crate) fn rewrite_prepare(source: Source<'_>, text: &[u8]) -> Option<Naming> {
     let sites = sites(text).ok()?;
     let [site] = sites.as_slice() else {
         return None;
@@ -334,7 +371,7 @@ pub(crate) fn rewrite_prepare(store: &Store, scope: Option<&str>, text: &[u8]) -
     let Use::Prepare { body } = site.what else {
         return None;
     };
-    let statement = made(store, scope, text, site, body);
+    let statement = source.made(text, site, body);
     Some(naming(text, site, statement))
 }
 
@@ -354,22 +391,6 @@ fn naming(text: &[u8], site: &Site, statement: Arc<Statement>) -> Naming {
     }
 }
 
-/// The statement of the store that a PREPARE makes.
-fn made(
-    store: &Store,
-    scope: Option<&str>,
-    text: &[u8],
-    site: &Site,
-    body: usize,
-) -> Arc<Statement> {
-    let before = &text[site.statement.start..site.written.start];
-    let after = &text[site.written.end..site.statement.end];
-    let whole = [before, after].concat();
-    store.get_sql(&whole, before.len(), scope, || {
-        effects(&text[body..site.statement.end]).bits()
-    })
-}
-
 /// Characters of a text in UTF-8, by which servers count positions; bytes of any other.
 fn chars(text: &[u8]) -> usize {
     std::str::from_utf8(text).map_or(text.len(), |text| text.chars().count())
@@ -382,6 +403,7 @@ mod tests {
     /// A client with statements of SQL under these names, each with its text, and a server without any.
     struct Scene {
         store: Store,
+        plans: Plans,
         names: Statements,
         prepared: Prepared,
     }
@@ -390,6 +412,7 @@ mod tests {
         fn new(prepares: &[&str]) -> Self {
             let mut scene = Self {
                 store: Store::new(10),
+                plans: Plans::default(),
                 names: Statements::default(),
                 prepared: Prepared::default(),
             };
@@ -405,14 +428,13 @@ mod tests {
 
         fn rewrite(&mut self, text: &str) -> Rewritten {
             let sites = sites(text.as_bytes()).unwrap();
-            Rewriter::new(
-                Some(&self.names),
-                &mut self.prepared,
-                &self.store,
-                None,
-                true,
-            )
-            .rewrite(text.as_bytes(), &sites)
+            let source = Source {
+                store: &self.store,
+                plans: &self.plans,
+                scope: None,
+            };
+            Rewriter::new(Some(&self.names), &mut self.prepared, source, true)
+                .rewrite(text.as_bytes(), &sites)
         }
 
         fn text(&mut self, text: &str) -> String {

@@ -13,7 +13,7 @@ use pgdog_wire::{error, frame, frontend};
 
 use crate::active::{Active, Event, Pending};
 use crate::client::Client;
-use crate::named::{Done, Naming, Rewriter, Rewritten, rewrite_one, rewrite_prepare};
+use crate::named::{Done, Naming, Rewriter, Rewritten, Source, rewrite_one, rewrite_prepare};
 use crate::prepare::evict;
 use crate::requests::{Step, no_transactions};
 use crate::sequences::Values;
@@ -50,8 +50,7 @@ impl Active {
         let rewritten = Rewriter::new(
             names,
             &mut server.prepared,
-            &client.runtime.store,
-            scope.as_deref(),
+            Source::of(client, scope.as_deref()),
             keeps,
         )
         .rewrite(&text, &sites);
@@ -178,11 +177,11 @@ impl Active {
                 server.prepared.remove(statement.id);
             }
         }
-        if code == Some(b"0A000")
-            && error::field(body, b'R') == Some(b"RevalidateCachedQuery")
-            && let [statement] = rewritten.runs.as_slice()
-        {
-            client.runtime.store.retire(statement.id);
+        if code == Some(b"0A000") && error::field(body, b'R') == Some(b"RevalidateCachedQuery") {
+            // Of several, nobody knows which: each may be prepared anew.
+            for statement in &rewritten.runs {
+                client.pool().plans.outdated(statement.id);
+            }
         }
         let moved = moved(body, |at| rewritten.position(at));
         let names = client.statements.as_ref();
@@ -230,9 +229,9 @@ impl Active {
     ) -> Option<Step> {
         let passes = client.statements().passes_prepare;
         let keeps = client.live.settings.prepared == PreparedLevel::Full && !passes;
-        let (store, scope) = (&client.runtime.store, client.params.scope());
-        let scope = scope.as_deref();
-        let Some(naming) = keeps.then(|| rewrite_prepare(store, scope, text)).flatten() else {
+        let scope = client.params.scope();
+        let source = Source::of(client, scope.as_deref());
+        let Some(naming) = keeps.then(|| rewrite_prepare(source, text)).flatten() else {
             match sites(text) {
                 Ok(sites) => passes_names(client, &sites),
                 Err(_) => self.keep_here(client),

@@ -11,6 +11,7 @@ use pgdog_wire::{frame, frontend};
 
 use crate::active::{Active, Event};
 use crate::client::Client;
+use crate::named::Source;
 use crate::naming::{executed, stores_names};
 use crate::requests::{NAMES_MAX, READ_MAX, Step, no_transactions};
 use crate::sequences::Values;
@@ -178,13 +179,7 @@ impl Active {
             return Ok(Step::Next);
         }
         let scope = client.params.scope();
-        let statement =
-            client
-                .runtime
-                .store
-                .get(parse.query, parse.types, scope.as_deref(), || {
-                    effects(parse.query).bits()
-                });
+        let statement = Source::of(client, scope.as_deref()).parsed(parse.query, parse.types);
         if statement.effects != 0 {
             // Only what can be done before the batch begins: a question that comes too late fails with its Bind.
             self.sequences(client, Effects::from_bits(statement.effects))?;

@@ -291,7 +291,7 @@ impl Active {
             && error::field(body, b'C') == Some(b"0A000")
             && error::field(body, b'R') == Some(b"RevalidateCachedQuery")
         {
-            client.runtime.store.retire(id);
+            client.pool().plans.outdated(id);
         }
         if verdict == Verdict::Swallow {
             return Some(Vec::new());
