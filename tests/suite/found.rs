@@ -559,6 +559,44 @@ fn a_table_changed_in_one_database_leaves_the_statements_of_others_alone() {
 }
 
 #[test]
+fn an_execute_behind_a_failed_batch_finds_its_statement_on_a_server_that_lacks_it() {
+    if !Postgres::installed() {
+        return;
+    }
+    for again in [false, true] {
+        let database = Postgres::shared().fresh_database();
+        let proxy = Proxy::start(&config(&database, 2));
+        let [mut client, mut first, mut second] =
+            [(); 3].map(|()| proxy.client("pgdog", database.name()));
+        first.run("begin");
+        client.transcript(&[
+            Message::parse("a", "select 'kept'"),
+            Message::parse("", "execute a"),
+            Message::Sync,
+        ]);
+        // The one server is taken, the other becomes free.
+        second.run("begin");
+        first.run("commit");
+        // The error skips what gives the server the statement.
+        let mut pipeline = vec![
+            Message::parse("b", "a mistake"),
+            Message::bind("a", &[]),
+            Message::Sync,
+        ];
+        pipeline.extend(if again {
+            bound("").to_vec()
+        } else {
+            parsed("", "execute a")
+        });
+        client.send(&pipeline);
+        let told = lines(&client.until_ready());
+        assert!(has_line(&told, "E ERROR 42601"), "{told:?}");
+        let told = lines(&client.until_ready());
+        assert!(has_line(&told, "D (\"kept\")"), "{told:?}");
+    }
+}
+
+#[test]
 fn a_client_that_says_goodbye_in_the_middle_of_a_query_does_not_keep_its_server() {
     if !Postgres::installed() {
         return;

@@ -115,6 +115,9 @@ impl Active {
             let found = effects(p.query);
             found.with(executed(client, p.query, found))
         });
+        if self.unsure_of_names(found) {
+            return Ok(self.wait_for_answers());
+        }
         if found != Effects::NONE {
             // Only what can be done before the batch begins: a question that comes too late fails with its Bind.
             self.sequences(client, found)?;
@@ -263,6 +266,16 @@ impl Active {
             && awaits(Owed::awaits_end)
     }
 
+    /// Whether the server's answers must tell first which names there are, and what the server has: for a text that may speak
+    /// of any of them.
+    fn unsure_of_names(&self, found: Effects) -> bool {
+        found.any(Effects::NAMES_STATEMENT)
+            && self
+                .server
+                .as_ref()
+                .is_some_and(|s| !s.owed.copy_in && s.owed.awaits_end())
+    }
+
     /// The message is looked at again when the server has answered all that was sent, which it is asked to do now.
     pub(crate) fn wait_for_answers(&mut self) -> Step {
         frontend::bare(&mut self.sout.bytes, b'H');
@@ -367,6 +380,9 @@ impl Active {
                         .as_ref()
                         .map_or(0, |s| s.unnamed_effects());
                     let found = Effects::from_bits(found);
+                    if self.unsure_of_names(found) {
+                        return Ok(self.wait_for_answers());
+                    }
                     if found != Effects::NONE && self.sequences(client, found)? == Values::Mixed {
                         return Ok(self.refuse_sequences(client, len, false));
                     }
@@ -458,6 +474,11 @@ impl Active {
             }
             (b'D', None) => {
                 if unnamed {
+                    let names = client.statements.as_ref();
+                    let found = names.map_or(0, |s| s.unnamed_effects());
+                    if self.unsure_of_names(Effects::from_bits(found)) {
+                        return self.wait_for_answers();
+                    }
                     self.ensure_unnamed(client);
                 }
                 self.as_it_is(kind, len)
