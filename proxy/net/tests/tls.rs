@@ -281,7 +281,7 @@ async fn verify_ca_refuses_an_unknown_authority() {
             "the server's certificate is not signed by a CA in tls_server_ca_certificate ({})",
             file.display()
         );
-        assert!(told.ends_with(&words), "{told}");
+        assert!(told.contains(&words), "{told}");
     }
 }
 

@@ -380,7 +380,7 @@ fn bad_urls_are_told_all_at_once_and_without_their_passwords() {
             "database URL 1: expected postgres://user:password@host:port/database",
             "database URL 2: databases[0].pool_size: expected an integer, found a string",
             "database URL 3: a percent sign without two hexadecimal digits behind it",
-            "database URL 4: databases[1].sslmode: unknown key",
+            "database URL 4: sslmode: a parameter of libpq, and no key of a database; it is one for all databases here: set general.tls_verify; its \"prefer\", the default, uses TLS where the server has it, and nothing less than \"verify_ca\" insists on it",
             "database URL 5: no host in it",
             "database URL 6: neither a database nor a user in it",
         ]

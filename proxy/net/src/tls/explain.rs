@@ -42,6 +42,10 @@ pub(super) fn explain(cause: &io::Error, ca: Option<&Path>) -> Option<String> {
         CertificateError::UnknownIssuer => {
             format!("the server's certificate is not signed by a CA in {authorities}")
         }
+        CertificateError::BadSignature => format!(
+            "the server's certificate is not signed by a CA in {authorities}: one there has its issuer's name, but another \
+             key"
+        ),
         CertificateError::ExpiredContext { time, not_after } => format!(
             "the server's certificate expired on {}; now it is {}",
             date(*not_after),
