@@ -8,7 +8,7 @@ use clap::Parser;
 use pgdog::app::{self, Start};
 use pgdog::args::{Cli, Command, Files};
 use pgdog::{import, logging};
-use pgdog_config::{Config, Settings};
+use pgdog_config::{Config, Settings, Source};
 use pgdog_wire::saslprep;
 use pgdog_wire::scram::{Params, Verifier};
 
@@ -34,7 +34,12 @@ fn say(line: &str) {
 }
 
 fn configcheck(files: &Files) -> ExitCode {
-    let checked = Config::load(&files.into())
+    let source = Source::from(files);
+    if let Some(nothing) = source.nothing_found() {
+        say(&nothing);
+        return ExitCode::FAILURE;
+    }
+    let checked = Config::load(&source)
         .and_then(|config| Settings::build(&config))
         .map_err(|problems| problems.to_string())
         .and_then(|built| logging::check(&built.0.log).map(|()| built));

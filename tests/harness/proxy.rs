@@ -77,7 +77,12 @@ impl Proxy {
     fn spawn(&mut self, arguments: &[&str], environment: &[(&str, &str)]) {
         let log = fs::File::create(self.path("log")).expect("the scratch directory is writable");
         let log_too = log.try_clone().expect("a file handle can be cloned");
-        let child = Command::new(binaries::pgdog())
+        let mut command = Command::new(binaries::pgdog());
+        // Those of the tests are none of the proxy's.
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PGDOG_")) {
+            command.env_remove(name);
+        }
+        let child = command
             .arg("run")
             .arg("--config")
             .arg(self.path("pgdog.toml"))

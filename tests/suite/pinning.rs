@@ -413,3 +413,29 @@ fn pinned_connections_have_a_limit() {
             .is_some()
     }));
 }
+
+#[test]
+fn a_made_up_setting_leaves_its_name_behind_and_not_its_value() {
+    if !Postgres::installed() {
+        return;
+    }
+    let database = Postgres::shared().fresh_database();
+    let proxy = Proxy::start(&config(&database).pool_size(1));
+    let [mut first, mut second] = [(); 2].map(|()| proxy.client("pgdog", database.name()));
+    let asked = "select current_setting('made.up', true) is null";
+    assert_eq!(second.query_value(asked), "t");
+    first.run("set made.up = 'secret'");
+    assert_eq!(
+        first.query_value("select current_setting('made.up')"),
+        "secret"
+    );
+    // PostgreSQL knows no way to forget the name.
+    assert_eq!(
+        second.query_value("select current_setting('made.up', true) = ''"),
+        "t"
+    );
+    assert_eq!(
+        second.query_value("select nullif(current_setting('made.up', true), '') is null"),
+        "t"
+    );
+}

@@ -14,7 +14,7 @@ use crate::expect::OutOfSync;
 #[derive(Debug, Clone, Error)]
 pub enum ServerError {
     /// The server could not be reached.
-    #[error("connect to server {address}: {source}")]
+    #[error("connect to server {}: {}", self.place(address), self.reason())]
     Dial {
         /// Host and port.
         address: String,
@@ -22,7 +22,7 @@ pub enum ServerError {
         source: Arc<NetError>,
     },
     /// It did not finish the login in time.
-    #[error("server {address} did not answer the login within {} ms", timeout.as_millis())]
+    #[error("connect to server {address}: {}", self.reason())]
     LoginTimeout {
         /// Host and port.
         address: String,
@@ -30,7 +30,7 @@ pub enum ServerError {
         timeout: Duration,
     },
     /// `tls_verify` asks for TLS and the server has none.
-    #[error("server {address} does not support TLS, which tls_verify requires")]
+    #[error("connect to server {address}: {}", self.reason())]
     NoTls {
         /// Host and port.
         address: String,
@@ -68,11 +68,16 @@ impl From<std::io::Error> for ServerError {
 }
 
 impl ServerError {
-    /// Whether trying again cannot help before somebody changes something: wrong password, no such database.
+    /// Whether trying again cannot help before somebody changes something: wrong password, no such database, a
+    /// certificate that is not trusted. A name without an address is none of these: names come and go.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::NoTls { .. } | Self::Authentication(_) | Self::Scram(_) => true,
+            Self::Dial { source, .. } => matches!(
+                **source,
+                NetError::Certificate { .. } | NetError::HostName { .. }
+            ),
             Self::Refused(error) => {
                 error.code.starts_with("28")
                     || error.code == sqlstate::UNDEFINED_DATABASE
@@ -81,6 +86,65 @@ impl ServerError {
             _ => false,
         }
     }
+
+    /// The cause without the place.
+    fn reason(&self) -> String {
+        match self {
+            Self::Dial { source, .. } => match &**source {
+                NetError::Connect { cause, .. } => in_words(cause),
+                NetError::Resolve { host, cause } => {
+                    format!("the name {host} cannot be resolved: {}", in_words(cause))
+                }
+                NetError::ConnectTimeout { timeout, .. } => {
+                    format!("no answer within {} ms", timeout.as_millis())
+                }
+                NetError::Handshake { cause, .. } => {
+                    format!("the TLS handshake failed: {}", in_words(cause))
+                }
+                NetError::Certificate { reason, .. } => reason.clone(),
+                other => other.to_string(),
+            },
+            Self::LoginTimeout { timeout, .. } => {
+                format!(
+                    "it did not answer the login within {} ms",
+                    timeout.as_millis()
+                )
+            }
+            Self::NoTls { .. } => "it does not support TLS, which tls_verify requires".to_owned(),
+            Self::Refused(error) => format!("{} ({})", error.message, error.code),
+            other => other.to_string(),
+        }
+    }
+
+    /// Where the server is: as configured, and the address that was tried where a name has several.
+    fn place<'a>(&'a self, address: &'a str) -> &'a str {
+        match self {
+            Self::Dial { source, .. } => match &**source {
+                NetError::Connect { address, .. } => address,
+                _ => address,
+            },
+            _ => address,
+        }
+    }
+
+    /// What is told where no server can be had: the cause first.
+    fn cannot_connect(&self, address: &str) -> ErrorResponse {
+        let message = format!(
+            "cannot connect to server {}: {}",
+            self.place(address),
+            self.reason()
+        );
+        ErrorResponse::error(sqlstate::CANNOT_CONNECT, message)
+    }
+}
+
+/// What the system said, without its number.
+fn in_words(error: &std::io::Error) -> String {
+    let mut text = error.to_string();
+    if let Some(end) = text.find(" (os error ") {
+        text.truncate(end);
+    }
+    text
 }
 
 impl ClientError for ServerError {
@@ -91,15 +155,11 @@ impl ClientError for ServerError {
             },
             Self::Dial { address, .. }
             | Self::LoginTimeout { address, .. }
-            | Self::NoTls { address } => ErrorResponse::error(
+            | Self::NoTls { address } => self.cannot_connect(address),
+            Self::Authentication(_) | Self::Scram(_) => ErrorResponse::error(
                 sqlstate::CANNOT_CONNECT,
-                format!("could not connect to server {address}"),
-            )
-            .detail(self.to_string()),
-            Self::Authentication(_) | Self::Scram(_) => {
-                ErrorResponse::error(sqlstate::CANNOT_CONNECT, "could not log in to the server")
-                    .detail(self.to_string())
-            }
+                format!("could not log in to the server: {self}"),
+            ),
             Self::Closed | Self::Io(_) | Self::Timeout(_) => {
                 ErrorResponse::fatal(sqlstate::CONNECTION_FAILURE, self.to_string())
             }
@@ -120,6 +180,16 @@ pub enum CheckoutError {
         waited: Duration,
         /// Why no new one could be opened, if that was tried.
         last: Option<ServerError>,
+    },
+    /// There is no server connection, and none could be opened in time.
+    #[error("cannot connect to server {}: {}", cause.place(address), cause.reason())]
+    Unreachable {
+        /// Where the server is.
+        address: String,
+        /// `checkout_timeout`.
+        waited: Duration,
+        /// Why the last attempt failed.
+        cause: ServerError,
     },
     /// A server connection could not be opened, and waiting would not help.
     #[error(transparent)]
@@ -147,6 +217,14 @@ impl ClientError for CheckoutError {
                         .hint("Raise pool_size or checkout_timeout, or make transactions shorter."),
                 }
             }
+            Self::Unreachable {
+                address,
+                waited,
+                cause,
+            } => cause.cannot_connect(address).detail(format!(
+                "It was tried for {} ms (checkout_timeout).",
+                waited.as_millis()
+            )),
             Self::Server(error) => error.response(),
             Self::Closed => ErrorResponse::fatal(
                 sqlstate::ADMIN_SHUTDOWN,

@@ -118,7 +118,7 @@ impl Pool {
     /// old, connections that the pool should have in stock.
     pub fn tick(self: &Arc<Self>, worker: usize) {
         let now = self.clock.now();
-        let (late, spent, waited, last, short) = {
+        let (late, spent, error, short) = {
             let mut state = self.lock();
             let settings = state.settings.clone();
             let deadline = now.saturating_sub(settings.checkout_timeout.as_millis() as u64);
@@ -137,20 +137,12 @@ impl Pool {
                 && state.total < settings.min_size.min(settings.size)
                 && now >= state.retry_at
                 && state.connecting == 0;
-            (
-                late,
-                spent,
-                settings.checkout_timeout,
-                state.last_error.clone(),
-                short,
-            )
+            let error = (!late.is_empty()).then(|| state.too_late());
+            (late, spent, error, short)
         };
-        for waiter in late {
+        for (waiter, error) in late.into_iter().zip(error.iter().cycle()) {
             self.stats.wait_timeouts.fetch_add(1, Ordering::Relaxed);
-            waiter.fail(CheckoutError::Timeout {
-                waited,
-                last: last.clone(),
-            });
+            waiter.fail(error.clone());
         }
         spent.into_iter().for_each(|s| s.close());
         if short {
@@ -277,7 +269,8 @@ async fn failed(pool: &Arc<Pool>, permit: Permit, worker: usize, error: ServerEr
     };
     drop(permit);
     tracing::warn!(user = %pool.user, database = %pool.database, "failed to connect to server: {error}");
-    if error.is_permanent() {
+    // Where there are connections, those who wait get one of them.
+    if error.is_permanent() && !pool.lock().has_servers() {
         pool.fail_waiters(&CheckoutError::Server(error));
     }
     pgdog_net::timer::sleep(pause).await;

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::check::{Check, Schema};
+use crate::check::{Check, Schema, nearest};
 use crate::problem::{Problem, ProblemCode, Problems, Severity};
 use crate::tree::{self, Node, Place, Value};
 use crate::{Config, Origin, url};
@@ -30,6 +30,25 @@ impl Source {
         let beside = || self.config.with_file_name("users.toml");
         self.users.clone().unwrap_or_else(beside)
     }
+
+    /// Where nothing was found and what to do, when there are neither files nor URLs.
+    #[must_use]
+    pub fn nothing_found(&self) -> Option<String> {
+        let users = self.users_file();
+        if self.config.exists() || users.exists() || !self.database_urls.is_empty() {
+            return None;
+        }
+        let whole = |path: &Path| {
+            let whole = std::path::absolute(path);
+            whole.map_or_else(|_| path.display().to_string(), |p| p.display().to_string())
+        };
+        Some(format!(
+            "no configuration: neither {} nor {} exists, and no database is given as a URL; name the files with --config \
+             and --users (or PGDOG_CONFIG and PGDOG_USERS), or a database with --database-url",
+            whole(&self.config),
+            whole(&users)
+        ))
+    }
 }
 
 impl Default for Source {
@@ -49,10 +68,23 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("log_level", "RUST_LOG"),
 ];
 
+/// Variables that are read with the command line.
+const COMMAND_LINE: &[&str] = &[
+    "PGDOG_CONFIG",
+    "PGDOG_USERS",
+    "PGDOG_WAIT_FOR_CONFIG",
+    "PGDOG_CLUSTER_UID",
+    "PGDOG_POD_UID",
+];
+
+/// The sections that the environment fills, and what the names of their variables begin with.
+const SECTIONS: [(&str, &str); 2] = [("general", "PGDOG_"), ("admin", "PGDOG_ADMIN_")];
+
 impl Config {
     /// Reads the files, adds the URLs, and fills what `[general]` and `[admin]` leave open from the environment.
     pub fn load(source: &Source) -> Result<Self, Problems> {
-        Self::load_with(source, &|name| std::env::var(name).ok())
+        let loaded = Self::load_with(source, &|name| std::env::var(name).ok());
+        with_strays(loaded)
     }
 
     pub(crate) fn load_with(
@@ -107,7 +139,7 @@ impl Config {
         let schema = Schema::new();
         let mut root = Node::table(Place::default());
         add_environment(&mut root, &schema, &|name| std::env::var(name).ok());
-        finish(root, &schema, Vec::new())
+        with_strays(finish(root, &schema, Vec::new()))
     }
 
     /// Reads `postgres://` URLs. The user and the password of a URL serve clients and the server.
@@ -116,6 +148,72 @@ impl Config {
         let (root, problems) = url::parse(urls, &schema);
         finish(root, &schema, problems)
     }
+}
+
+/// Adds what is odd about the names in the environment.
+fn with_strays(mut loaded: Result<Config, Problems>) -> Result<Config, Problems> {
+    let names = std::env::vars_os().filter_map(|(name, value)| {
+        let value = value.to_string_lossy().into_owned();
+        Some((name.into_string().ok()?, value))
+    });
+    let strays = strays(names, &Schema::new());
+    match &mut loaded {
+        Ok(config) => config.warnings.extend(strays),
+        Err(problems) => problems.0.extend(strays),
+    }
+    loaded
+}
+
+/// Variables that look like ours and set nothing.
+pub(crate) fn strays(
+    environment: impl Iterator<Item = (String, String)>,
+    schema: &Schema,
+) -> Vec<Problem> {
+    let mut known: Vec<String> = COMMAND_LINE
+        .iter()
+        .chain(ENVIRONMENT.iter().map(|(_, name)| name))
+        .map(|name| (*name).to_owned())
+        .collect();
+    for (section, prefix) in SECTIONS {
+        let keys = schema.section(section)["properties"].as_object();
+        let keys = keys.into_iter().flatten();
+        known.extend(keys.map(|(key, _)| format!("{prefix}{}", key.to_ascii_uppercase())));
+    }
+    let mut strays: Vec<Problem> = environment
+        .filter(|(name, value)| {
+            name.starts_with("PGDOG_") && !known.contains(name) && !is_of_kubernetes(name, value)
+        })
+        .map(|(name, _)| {
+            // Without the prefix, which would make long names look alike.
+            let own = |name: &str| name["PGDOG_".len()..].to_owned();
+            let candidates: Vec<String> = known
+                .iter()
+                .filter(|name| name.starts_with("PGDOG_"))
+                .map(|name| own(name))
+                .collect();
+            let near = nearest(&own(&name), candidates.iter().map(String::as_str))
+                .map(|near| format!(", did you mean PGDOG_{near}?"));
+            let message = format!(
+                "sets nothing: no key has this name{}",
+                near.unwrap_or_default()
+            );
+            let place = Place::of(&format!("environment variable {name}"));
+            let mut problem = place.error("", ProblemCode::UnknownKey, message);
+            problem.severity = Severity::Warning;
+            problem
+        })
+        .collect();
+    strays.sort_by(|a, b| a.file.cmp(&b.file));
+    strays
+}
+
+/// Kubernetes sets such in every pod beside a Service whose name begins with pgdog: `PGDOG_SERVICE_HOST`,
+/// `PGDOG_PORT_6432_TCP_ADDR`, `PGDOG_ADMIN_PORT=tcp://10.0.0.1:6433`.
+fn is_of_kubernetes(name: &str, value: &str) -> bool {
+    name.contains("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || ["_TCP", "_UDP", "_SCTP"].iter().any(|p| name.contains(p)) && name.contains("_PORT_")
+        || name.ends_with("_PORT") && value.contains("://")
 }
 
 fn is_yaml(path: &Path) -> bool {
@@ -181,7 +279,7 @@ fn keep_users(node: &mut Node, problems: &mut Vec<Problem>) {
 }
 
 fn add_environment(root: &mut Node, schema: &Schema, environment: &dyn Fn(&str) -> Option<String>) {
-    for (section, prefix) in [("general", "PGDOG_"), ("admin", "PGDOG_ADMIN_")] {
+    for (section, prefix) in SECTIONS {
         add_section(root, schema, section, prefix, environment);
     }
 }

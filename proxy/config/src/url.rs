@@ -18,6 +18,9 @@ pub(crate) fn parse(urls: &[String], schema: &Schema) -> (Node, Vec<Problem>) {
                 continue;
             }
         };
+        for (key, value) in url.query.iter().filter(|(key, _)| is_libpq(key)) {
+            problems.push(place.error(key, ProblemCode::UnknownKey, instead(key, value)));
+        }
         databases.push(url.database(schema, &place));
         if let Some(name) = &url.user {
             let login = (name.clone(), url.name.clone());
@@ -112,7 +115,7 @@ impl Url {
         if let Some(port) = &self.port {
             insert("port", port);
         }
-        for (key, value) in &self.query {
+        for (key, value) in self.query.iter().filter(|(key, _)| !is_libpq(key)) {
             insert(key, value);
         }
         node
@@ -136,6 +139,68 @@ impl Url {
         }
         node
     }
+}
+
+/// Parameters of libpq that URLs often bring along, and what there is here in their place. `user`, `password` and
+/// `read_only` are no such: they are keys of a database.
+const LIBPQ: &[(&str, &str)] = &[
+    (
+        "sslmode",
+        "it is one for all databases here: set general.tls_verify",
+    ),
+    ("sslrootcert", "set general.tls_server_ca_certificate"),
+    ("sslcert", "set general.tls_server_certificate"),
+    ("sslkey", "set general.tls_server_private_key"),
+    (
+        "sslnegotiation",
+        "leave it out: TLS is asked for as every PostgreSQL understands",
+    ),
+    (
+        "channel_binding",
+        "leave it out: it is used where the server offers it",
+    ),
+    ("gssencmode", "leave it out: GSSAPI is not spoken"),
+    ("dbname", "write the database behind the slash"),
+    (
+        "connect_timeout",
+        "set general.connect_timeout, in milliseconds",
+    ),
+    ("application_name", "leave it out: clients send their own"),
+    ("client_encoding", "leave it out: clients send their own"),
+    (
+        "options",
+        "statement_timeout, lock_timeout and read_only are keys; clients send other settings themselves",
+    ),
+    (
+        "target_session_attrs",
+        "say role=primary or role=replica of each host",
+    ),
+    ("keepalives", "set tcp.keepalive"),
+    ("keepalives_idle", "set tcp.time, in milliseconds"),
+    ("keepalives_interval", "set tcp.interval, in milliseconds"),
+    ("keepalives_count", "set tcp.retries"),
+    ("tcp_user_timeout", "set tcp.user_timeout, in milliseconds"),
+];
+
+fn is_libpq(key: &str) -> bool {
+    LIBPQ.iter().any(|(known, _)| *known == key)
+}
+
+/// What to do in place of a parameter of libpq.
+fn instead(key: &str, value: &str) -> String {
+    let known = LIBPQ.iter().find(|(known, _)| *known == key);
+    let advice = known.map_or("leave it out", |(_, advice)| *advice);
+    let mode = match (key, value) {
+        ("sslmode", "disable") => " = \"disabled\" (or PGDOG_TLS_VERIFY=disabled)",
+        ("sslmode", "allow" | "prefer") => " = \"prefer\", which is the default",
+        ("sslmode", "require") => {
+            "; its \"prefer\", the default, uses TLS where the server has it, and nothing less than \"verify_ca\" insists on it"
+        }
+        ("sslmode", "verify-ca") => " = \"verify_ca\" (or PGDOG_TLS_VERIFY=verify_ca)",
+        ("sslmode", "verify-full") => " = \"verify_full\" (or PGDOG_TLS_VERIFY=verify_full)",
+        _ => "",
+    };
+    format!("a parameter of libpq, and no key of a database; {advice}{mode}")
 }
 
 fn split_port(address: &str) -> Result<(&str, Option<&str>), &'static str> {

@@ -86,6 +86,15 @@ pub enum NetError {
         cause: io::Error,
     },
 
+    /// The server's certificate is not accepted.
+    #[error("TLS handshake with {peer}: {reason}")]
+    Certificate {
+        /// The server.
+        peer: String,
+        /// What is wrong with the certificate, and what to do.
+        reason: String,
+    },
+
     /// The host name to verify is neither a DNS name nor an IP address.
     #[error("verify the certificate of {host:?}: not a DNS name or an IP address")]
     HostName {

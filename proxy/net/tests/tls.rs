@@ -63,6 +63,16 @@ impl Files {
         self.write(&format!("{name}.key"), &key.serialize_pem());
     }
 
+    /// A certificate for `localhost` that signs itself and was valid in the year 2020.
+    fn expired(&self) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 12, 31);
+        self.write("old.crt", &params.self_signed(&key).unwrap().pem());
+        self.write("old.key", &key.serialize_pem());
+    }
+
     /// What `openssl req -x509` makes: self-signed, and marked as an authority.
     fn self_signed(&self) {
         let key = KeyPair::generate().unwrap();
@@ -265,7 +275,13 @@ async fn verify_ca_refuses_an_unknown_authority() {
     for verify in [TlsVerify::VerifyCa, TlsVerify::VerifyFull] {
         let client = files.client(verify, Some("ca.crt"));
         let (client, _) = handshake(&other.server("server"), &client, "localhost").await;
-        error_of(client);
+        let told = error_of(client);
+        let file = files.path("ca.crt");
+        let words = format!(
+            "the server's certificate is not signed by a CA in tls_server_ca_certificate ({})",
+            file.display()
+        );
+        assert!(told.contains(&words), "{told}");
     }
 }
 
@@ -281,6 +297,39 @@ async fn a_self_signed_server_certificate_can_be_its_own_authority() {
             .await
             .0,
     );
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_certificate_is_told_in_words() {
+    let files = Files::new();
+    files.self_signed();
+    files.expired();
+    let reason = async |server: &str, ca: &str, host: &str| {
+        let client = files.client(TlsVerify::VerifyFull, Some(ca));
+        match handshake(&files.server(server), &client, host).await.0 {
+            Err(NetError::Certificate { reason, .. }) => reason,
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("{server} is accepted"),
+        }
+    };
+    let told = reason("self", "ca.crt", "localhost").await;
+    assert!(
+        told.contains("marked as a CA (CA:TRUE")
+            && told.contains("add it to tls_server_ca_certificate"),
+        "{told}"
+    );
+    let told = reason("old", "old.crt", "localhost").await;
+    assert!(
+        told.contains("expired on Dec 31 ") && told.contains(" 2020 "),
+        "{told}"
+    );
+    let told = reason("server", "ca.crt", "db.example").await;
+    assert!(
+        told.contains("is for localhost, and not for db.example") && told.contains("verify_ca"),
+        "{told}"
+    );
+    let told = reason("server", "client.crt", "localhost").await;
+    assert!(told.contains("is not signed by a CA in"), "{told}");
 }
 
 #[tokio::test]

@@ -80,6 +80,11 @@ pub(crate) fn boot(source: &Source, wait: bool) -> anyhow::Result<Boot> {
             )),
         }
     }
+    // A start without anything is one in the wrong folder, unless a push is to come.
+    let pushed_to = wait || base.admin.http_port.is_some();
+    if let Some(nothing) = source.nothing_found().filter(|_| !pushed_to) {
+        anyhow::bail!(nothing);
+    }
     let halves = match files {
         Ok(config) => Halves::of_files(config, now_ms()),
         Err(_) if wait && absent => nothing(base),

@@ -121,6 +121,90 @@ fn configcheck_finds_everything_that_is_wrong_at_once() {
 }
 
 #[test]
+fn an_empty_folder_is_no_configuration() {
+    let directory = Scratch::new("empty");
+    for command in [&["configcheck"][..], &["run"], &[]] {
+        let output = pgdog(&directory)
+            .args(command)
+            .output()
+            .expect("pgdog runs");
+        let told = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {told}");
+        let file = |name: &str| directory.path().join(name).display().to_string();
+        for expected in [
+            &file("pgdog.toml"),
+            &file("users.toml"),
+            "--config",
+            "--database-url",
+        ] {
+            assert!(told.contains(expected), "no {expected} in: {told}");
+        }
+    }
+    let output = pgdog(&directory)
+        .args(["configcheck", "--database-url", "postgres://u:p@h/d"])
+        .output()
+        .expect("pgdog runs");
+    assert!(
+        output.status.success() && text(&output).contains("valid"),
+        "{}",
+        text(&output)
+    );
+}
+
+#[test]
+fn a_misspelt_variable_is_told_by_configcheck_and_at_the_start() {
+    let directory = Scratch::new("variables");
+    let check = |name: &str| {
+        let output = pgdog(&directory)
+            .args(["configcheck", "--database-url", "postgres://u:p@h/d"])
+            .env(name, "1")
+            .output()
+            .expect("pgdog runs");
+        assert!(output.status.success(), "{}", text(&output));
+        text(&output)
+    };
+    let told = check("PGDOG_WORKRES");
+    assert!(
+        told.contains("PGDOG_WORKRES") && told.contains("did you mean PGDOG_WORKERS?"),
+        "{told}"
+    );
+    for name in ["PGDOG_WORKERS", "PGDOG_CLUSTER_UID", "PGDOG_POD_UID"] {
+        assert!(!check(name).contains("environment"), "{name}");
+    }
+    if !Postgres::installed() {
+        return;
+    }
+    let mut proxy = Proxy::start(&config(&Postgres::shared().fresh_database()));
+    proxy.start_again(&[], &[("PGDOG_WORKRES", "1")]);
+    let warned = |line: &str| line.contains("WARN") && line.contains("did you mean PGDOG_WORKERS?");
+    assert!(
+        wait::until(PATIENCE, || proxy.log().lines().any(warned)),
+        "{}",
+        proxy.log()
+    );
+}
+
+#[test]
+fn sslmode_in_a_url_is_refused_with_the_key_that_does_the_same() {
+    let directory = Scratch::new("sslmode");
+    let output = pgdog(&directory)
+        .args([
+            "configcheck",
+            "--database-url",
+            "postgres://u:secret123@h/d?sslmode=verify-full",
+        ])
+        .output()
+        .expect("pgdog runs");
+    let told = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(
+        told.contains("sslmode") && told.contains("general.tls_verify = \"verify_full\""),
+        "{told}"
+    );
+    assert!(!told.contains("secret123"), "{told}");
+}
+
+#[test]
 fn keys_without_effect_are_named_once_at_start() {
     if !Postgres::installed() {
         return;

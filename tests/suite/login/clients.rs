@@ -287,6 +287,24 @@ fn an_unknown_database_is_told_to_those_who_proved_who_they_are() {
         "{}",
         told.stderr
     );
+    // Neither is known: as a wrong password, not one word of the database.
+    for auth in ["scram", "md5", "plain"] {
+        let proxy = Proxy::start(&secret(auth).general("plain_without_tls", "true"));
+        let psql = Psql::new(proxy.port(), "nobody", "nowhere").password("secret");
+        let told = psql.run("select 1");
+        let words = "password authentication failed for user \"nobody\"";
+        assert!(
+            told.expect_error(auth).contains(words) && !told.stderr.contains("does not exist"),
+            "{auth}: {}",
+            told.stderr
+        );
+        for (user, database) in [("nobody", "nowhere"), ("pgdog", "nowhere")] {
+            let mut client = RawClient::open(proxy.port()).expect("the proxy accepts");
+            client.send(&[Message::startup(&[("user", user), ("database", database)])]);
+            let asked = client.take(1).first().map(|frame| frame.tag);
+            assert_eq!(asked, Some(b'R'), "{auth}: {user} is asked first");
+        }
+    }
 
     let proxy = Proxy::start(&secret("trust"));
     let (_, frames) =

@@ -380,7 +380,7 @@ fn bad_urls_are_told_all_at_once_and_without_their_passwords() {
             "database URL 1: expected postgres://user:password@host:port/database",
             "database URL 2: databases[0].pool_size: expected an integer, found a string",
             "database URL 3: a percent sign without two hexadecimal digits behind it",
-            "database URL 4: databases[1].sslmode: unknown key",
+            "database URL 4: sslmode: a parameter of libpq, and no key of a database; it is one for all databases here: set general.tls_verify; its \"prefer\", the default, uses TLS where the server has it, and nothing less than \"verify_ca\" insists on it",
             "database URL 5: no host in it",
             "database URL 6: neither a database nor a user in it",
         ]
@@ -425,4 +425,92 @@ server_password = "hunter2"
         !shown.contains("hunter2") && shown.contains("<redacted>"),
         "{shown}"
     );
+}
+
+#[test]
+fn a_parameter_of_libpq_in_a_url_is_told_with_what_there_is_here() {
+    let told = |query: &str| {
+        let url = format!("postgres://u:p@h/d?{query}");
+        let problems = Config::from_urls(&[url]).unwrap_err();
+        assert_eq!(problems.0.len(), 1, "{problems}");
+        problems.to_string()
+    };
+    for (query, hint) in [
+        ("sslmode=disable", "general.tls_verify = \"disabled\""),
+        ("sslmode=prefer", "general.tls_verify = \"prefer\""),
+        ("sslmode=require", "\"verify_ca\" insists"),
+        ("sslmode=verify-ca", "PGDOG_TLS_VERIFY=verify_ca"),
+        ("sslmode=verify-full", "PGDOG_TLS_VERIFY=verify_full"),
+        ("sslrootcert=/ca.crt", "general.tls_server_ca_certificate"),
+        ("connect_timeout=3", "general.connect_timeout"),
+        ("keepalives_idle=3", "tcp.time"),
+        ("dbname=x", "behind the slash"),
+    ] {
+        let key = query.split('=').next().unwrap();
+        let told = told(query);
+        assert!(
+            told.starts_with(&format!("database URL 1: {key}: a parameter of libpq")),
+            "{told}"
+        );
+        assert!(told.contains(hint), "{told}");
+    }
+    assert!(told("pool_sise=3").contains("did you mean \"pool_size\"?"));
+}
+
+#[test]
+fn what_a_parameter_of_libpq_points_at_is_a_key() {
+    let schema = crate::check::Schema::new();
+    for (section, key) in [
+        ("general", "tls_verify"),
+        ("general", "tls_server_ca_certificate"),
+        ("general", "tls_server_certificate"),
+        ("general", "tls_server_private_key"),
+        ("general", "connect_timeout"),
+        ("databases", "role"),
+        ("databases", "statement_timeout"),
+        ("databases", "lock_timeout"),
+        ("databases", "read_only"),
+        ("tcp", "keepalive"),
+        ("tcp", "time"),
+        ("tcp", "interval"),
+        ("tcp", "retries"),
+        ("tcp", "user_timeout"),
+    ] {
+        assert!(!schema.property(section, key).is_null(), "{section}.{key}");
+    }
+}
+
+#[test]
+fn a_variable_that_sets_nothing_is_told_with_the_nearest_key() {
+    let told = |name: &str, value: &str| {
+        let environment = [(name.to_owned(), value.to_owned())].into_iter();
+        let problems = crate::load::strays(environment, &crate::check::Schema::new());
+        assert!(problems.iter().all(|p| p.severity == Severity::Warning));
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told("PGDOG_DEFAULT_POOLSIZE", "3"),
+        [
+            "environment variable PGDOG_DEFAULT_POOLSIZE: sets nothing: no key has this name, did you mean PGDOG_DEFAULT_POOL_SIZE?"
+        ]
+    );
+    assert!(told("PGDOG_ADMIN_HTPP_PORT", "3")[0].ends_with("did you mean PGDOG_ADMIN_HTTP_PORT?"));
+    assert!(told("PGDOG_CONFG", "x")[0].ends_with("did you mean PGDOG_CONFIG?"));
+    assert!(told("PGDOG_SOMETHING_ELSE_ENTIRELY", "x")[0].ends_with("no key has this name"));
+    for (name, value) in [
+        ("PGDOG_DEFAULT_POOL_SIZE", "3"),
+        ("PGDOG_ADMIN_HTTP_PORT", "3"),
+        ("PGDOG_POD_UID", "x"),
+        ("PGDOG_CLIENT_LOG_TIMEOUT", "1"),
+        ("HOME", "/"),
+        // Of Kubernetes, for Services called pgdog and pgdog-ro.
+        ("PGDOG_SERVICE_HOST", "10.0.0.1"),
+        ("PGDOG_SERVICE_PORT_POSTGRES", "6432"),
+        ("PGDOG_PORT", "tcp://10.0.0.1:6432"),
+        ("PGDOG_PORT_6432_TCP_ADDR", "10.0.0.1"),
+        ("PGDOG_RO_SERVICE_PORT", "6432"),
+        ("PGDOG_RO_PORT", "tcp://10.0.0.1:6432"),
+    ] {
+        assert!(told(name, value).is_empty(), "{name}");
+    }
 }

@@ -167,12 +167,19 @@ pub fn tls_server_end_point(der: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Whether now lies between the certificate's dates.
-pub(super) fn is_in_date(der: &[u8], now_seconds: i64) -> bool {
-    parse_x509_certificate(der).is_ok_and(|(_, certificate)| {
-        let validity = certificate.validity();
-        (validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&now_seconds)
-    })
+/// The dates between which the certificate is valid, in seconds since 1970.
+pub(super) fn dates(der: &[u8]) -> Option<(i64, i64)> {
+    let (_, certificate) = parse_x509_certificate(der).ok()?;
+    let validity = certificate.validity();
+    Some((
+        validity.not_before.timestamp(),
+        validity.not_after.timestamp(),
+    ))
+}
+
+/// Whether the certificate is marked as one of an authority.
+pub(super) fn is_authority(der: &[u8]) -> bool {
+    parse_x509_certificate(der).is_ok_and(|(_, certificate)| certificate.is_ca())
 }
 
 #[cfg(test)]

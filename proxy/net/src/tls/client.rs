@@ -9,6 +9,7 @@ use rustls::client::{Resumption, UnbufferedClientConnection, WebPkiServerVerifie
 use rustls_pki_types::{IpAddr, ServerName};
 
 use super::engine::{Engine, Session};
+use super::explain::explain;
 use super::stream::{TlsStream, handshake};
 use super::verify::{Trust, Verifier};
 use super::{ALPN_POSTGRES, MAX_RECORD, files, provider};
@@ -52,6 +53,8 @@ pub struct ClientTlsOptions {
 #[derive(Debug, Clone)]
 pub struct ClientTls {
     verify: TlsVerify,
+    /// The file with the authorities to trust, for words about certificates.
+    ca: Option<Arc<Path>>,
     config: Arc<ClientConfig>,
 }
 
@@ -92,6 +95,7 @@ impl ClientTls {
         config.resumption = Resumption::disabled();
         Ok(Some(Self {
             verify: options.verify,
+            ca: options.ca.as_deref().map(Arc::from),
             config: Arc::new(config),
         }))
     }
@@ -111,7 +115,7 @@ impl ClientTls {
 /// Not cancel safe: a cancelled handshake closes the connection.
 ///
 /// # Errors
-/// [`NetError::Handshake`], [`NetError::HostName`].
+/// [`NetError::Handshake`], [`NetError::Certificate`], [`NetError::HostName`].
 pub async fn connect(stream: Stream, tls: &ClientTls, host: &str) -> Result<Stream, NetError> {
     let name = match ServerName::try_from(host.to_owned()) {
         Ok(name) => name,
@@ -123,9 +127,15 @@ pub async fn connect(stream: Stream, tls: &ClientTls, host: &str) -> Result<Stre
         // The name is not looked at, and an address is not sent to the server as SNI.
         Err(_) => ServerName::IpAddress(IpAddr::from(std::net::IpAddr::from([0, 0, 0, 0]))),
     };
-    let failed = |cause| NetError::Handshake {
-        peer: host.to_owned(),
-        cause,
+    let failed = |cause| match explain(&cause, tls.ca.as_deref()) {
+        Some(reason) => NetError::Certificate {
+            peer: host.to_owned(),
+            reason,
+        },
+        None => NetError::Handshake {
+            peer: host.to_owned(),
+            cause,
+        },
     };
     let Ok(socket) = stream.into_socket() else {
         return Err(failed(io::Error::new(

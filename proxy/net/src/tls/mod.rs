@@ -1,11 +1,12 @@
 //! TLS both ways, over rustls with its ring provider.
 //!
 //! The parts: `engine` turns ciphertext into plaintext and back without IO; `stream` puts it on a socket; `server` and
-//! `client` read certificates and run handshakes; `verify` decides whom to trust; `certificate` looks into X.509.
+//! `client` read certificates and run handshakes; `verify` decides whom to trust, `explain` tells why not; `certificate` looks into X.509.
 
 mod certificate;
 mod client;
 mod engine;
+mod explain;
 mod files;
 mod server;
 mod stream;

@@ -1,6 +1,7 @@
 //! Whom to trust as a server: three verifiers in one, after libpq's `sslmode`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -10,7 +11,8 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::certificate::{PeerIdentity, is_in_date};
+use super::certificate::{PeerIdentity, dates, is_authority};
+use super::explain::marked_as_authority;
 
 /// What of a server's certificate is checked. That the server owns the certificate's key is checked always.
 #[derive(Debug)]
@@ -68,6 +70,11 @@ impl ServerCertVerifier for Verifier {
                     return Err(error);
                 }
             }
+            Err(Error::InvalidCertificate(CertificateError::Other(_)))
+                if is_authority(end_entity) =>
+            {
+                return Err(marked_as_authority());
+            }
             other => other?,
         }
         Ok(ServerCertVerified::assertion())
@@ -103,8 +110,23 @@ fn pinned(
     now: UnixTime,
 ) -> Result<(), Error> {
     let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    if !is_in_date(certificate, seconds) {
-        return Err(CertificateError::Expired.into());
+    let (from, until) = dates(certificate).ok_or(CertificateError::BadEncoding)?;
+    let at = |seconds| {
+        UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+    };
+    if seconds < from {
+        return Err(CertificateError::NotValidYetContext {
+            time: now,
+            not_before: at(from),
+        }
+        .into());
+    }
+    if seconds > until {
+        return Err(CertificateError::ExpiredContext {
+            time: now,
+            not_after: at(until),
+        }
+        .into());
     }
     verify_server_name(&ParsedCertificate::try_from(certificate)?, name)
 }
