@@ -84,7 +84,7 @@ fn counters(metrics: &Http) -> Counters {
     let values: HashMap<_, _> = text
         .lines()
         .filter_map(|line| {
-            let (name, rest) = line.strip_prefix("pgdog_mirror_")?.split_once('{')?;
+            let (name, rest) = line.strip_prefix("mirror_")?.split_once('{')?;
             Some((name, rest.rsplit(' ').next()?.parse().ok()?))
         })
         .collect();
