@@ -12,7 +12,7 @@ use pgdog_config::api::{
     Refused, RefusedBecause, Reloaded, Status, findings,
 };
 use pgdog_config::{Config, PoolSettings, Problems, Severity, documents};
-use pgdog_session::Runtime;
+use pgdog_session::{MirrorView, Runtime};
 
 use crate::lifecycle::Lifecycle;
 use crate::reload::{Reloader, now_ms};
@@ -220,7 +220,7 @@ impl Control for Panel {
                 of.map(|(half, document)| (half.as_str(), pick(&document.status.version) as f64));
             by("half", &values)
         };
-        vec![
+        let mut metrics = vec![
             Metric {
                 name: "config_changes_total",
                 help: "Attempts to change the configuration.",
@@ -264,6 +264,64 @@ impl Control for Panel {
                 Kind::Gauge,
                 pools.waiting as f64,
             ),
-        ]
+        ];
+        metrics.extend(mirrors(&self.runtime));
+        metrics
     }
+}
+
+/// What became of the transactions that were to be mirrored; nothing where none are.
+fn mirrors(runtime: &Runtime) -> Vec<Metric> {
+    let views = runtime.mirrors.views(runtime);
+    if views.is_empty() {
+        return Vec::new();
+    }
+    let metric = |name, help, kind, value: fn(&MirrorView) -> u64| Metric {
+        name,
+        help,
+        kind,
+        samples: views
+            .iter()
+            .map(|view| {
+                let labels = vec![
+                    ("database", view.database.clone()),
+                    ("destination", view.destination.clone()),
+                    ("user", view.user.clone()),
+                ];
+                (labels, value(view) as f64)
+            })
+            .collect(),
+    };
+    vec![
+        metric(
+            "mirror_total_count",
+            "Transactions of clients of a mirrored database.",
+            Kind::Counter,
+            |view| view.total,
+        ),
+        metric(
+            "mirror_mirrored_count",
+            "Transactions that were repeated without an error.",
+            Kind::Counter,
+            |view| view.mirrored,
+        ),
+        metric(
+            "mirror_dropped_count",
+            "Transactions that were to be mirrored and were not.",
+            Kind::Counter,
+            |view| view.dropped,
+        ),
+        metric(
+            "mirror_error_count",
+            "Transactions whose repetition gave an error.",
+            Kind::Counter,
+            |view| view.errors,
+        ),
+        metric(
+            "mirror_queue_length",
+            "Transactions that wait to be repeated.",
+            Kind::Gauge,
+            |view| view.queued,
+        ),
+    ]
 }

@@ -283,10 +283,14 @@ fn time_out(runtime: &Runtime, limits: &pgdog_config::ClientTimeouts) {
     };
     for client in runtime.registry.all() {
         // A stream goes on for as long as both sides like, and a console may be idle for ever.
-        if client.kind != ClientKind::Normal {
+        if !matches!(client.kind, ClientKind::Normal | ClientKind::Mirror) {
             continue;
         }
         let (doing, since) = client.doing();
+        // A mirror is idle for as long as its client is, which has limits of its own.
+        if client.kind == ClientKind::Mirror && doing == Doing::Idle {
+            continue;
+        }
         let late = match doing {
             Doing::Idle if past(since, limits.idle) => Some(Signal::IDLE_TIMEOUT),
             Doing::IdleInTransaction if past(since, limits.idle_in_transaction) => {

@@ -17,6 +17,7 @@ mod lifecycle;
 mod live;
 mod login;
 mod malformed;
+mod mirroring;
 mod pinning;
 mod pools;
 mod replication;

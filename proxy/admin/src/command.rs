@@ -174,7 +174,6 @@ pub(crate) const MISSING: &[Missing] = &[
     missing("SHOW QUERY_CACHE", "there is no query cache yet"),
     missing("RESET QUERY_CACHE", "there is no query cache yet"),
     missing("SHOW TRANSACTIONS", "there is no two-phase commit yet"),
-    missing("SHOW MIRRORS", "there is no mirroring yet"),
     missing(
         "SHOW LISTENERS",
         "clients that listen keep their server; there are no channels of the proxy's own yet",

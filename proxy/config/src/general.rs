@@ -186,9 +186,9 @@ section! {
         lsn_check_interval: u64 = 5_000,
         /// Time such a look may take, ms. Default: 5000. Applies on reload.
         lsn_check_timeout: u64 = 5_000,
-        /// Requests that wait for a mirror. Default: 128. Applies on reload.
+        /// Transactions of one client that wait for a mirror. Default: 128. Applies on reload.
         mirror_queue: usize = 128,
-        /// Share of the traffic that is mirrored, 0.0 to 1.0. Default: 1.0. Applies on reload.
+        /// Share of the transactions that are mirrored, 0.0 to 1.0. Default: 1.0. Applies on reload.
         mirror_exposure: f64 = 1.0,
 
         // Parser

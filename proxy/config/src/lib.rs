@@ -41,14 +41,15 @@ pub use check::nearest;
 pub use keys::Key;
 pub use load::Source;
 pub use modes::{
-    AuthType, ClientAuth, ClientRecovery, LogFormat, PassthroughAuth, PoolerMode, PreparedLevel,
-    QuerySizeAction, Recovery, Role, TlsMode,
+    AuthType, ClientAuth, ClientRecovery, LogFormat, MirrorLevel, PassthroughAuth, PoolerMode,
+    PreparedLevel, QuerySizeAction, Recovery, Role, TlsMode,
 };
 pub use problem::{Problem, ProblemCode, Problems, Severity};
 pub use secret::Secret;
 pub use settings::{
     Address, Admin, AdminHttp, AuthQuery, ClientTimeouts, ClientTls, Credentials, Dedup, Hba, Host,
-    Listen, Log, LoginLimits, Peer, PlainHttp, PoolSettings, ServerTls, Settings, Tcp, User,
+    Listen, Log, LoginLimits, Mirror, Peer, PlainHttp, PoolSettings, ServerTls, Settings, Tcp,
+    User,
 };
 
 /// A section that is accepted, but that this version does not look into.

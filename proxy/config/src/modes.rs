@@ -398,16 +398,16 @@ pub enum RewriteMode {
     RewriteOmni,
 }
 
-/// Which statements are mirrored.
+/// Which transactions are mirrored: whole, for half of one is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MirrorLevel {
     /// All.
     #[default]
     All,
-    /// Those that change data.
+    /// Those with a statement that changes data.
     Dml,
-    /// Those that change the schema.
+    /// Those with a statement that changes the schema.
     Ddl,
 }
 

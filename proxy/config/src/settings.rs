@@ -4,6 +4,7 @@ mod auth_query;
 mod build;
 mod credentials;
 mod http;
+mod mirrors;
 mod pools;
 
 use std::fmt;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use crate::Config;
 use crate::modes::{
-    AuthType, ClientRecovery, LogFormat, PassthroughAuth, PoolerMode, PreparedLevel,
+    AuthType, ClientRecovery, LogFormat, MirrorLevel, PassthroughAuth, PoolerMode, PreparedLevel,
     QuerySizeAction, Recovery, Role, TlsMode,
 };
 use crate::problem::{Problem, Problems};
@@ -86,6 +87,8 @@ pub struct Settings {
     pub state_dir: Option<PathBuf>,
     /// Whether a changed file is a reload.
     pub watch: bool,
+    /// What is mirrored, and where to.
+    pub mirrors: Vec<Mirror>,
     /// One entry for each user and database.
     pub users: Vec<User>,
 }
@@ -155,6 +158,21 @@ pub struct AuthQuery {
     pub runs_in: String,
     /// The query; `$1` is the name of the user.
     pub query: String,
+}
+
+/// A database whose transactions are repeated in another one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mirror {
+    /// The database that clients ask for.
+    pub source: String,
+    /// The one that their transactions are repeated in, as the same users.
+    pub destination: String,
+    /// Transactions of one client that may wait, at least one.
+    pub queue_length: usize,
+    /// Share of the transactions, 0 to 1.
+    pub exposure: f64,
+    /// Which of them.
+    pub level: MirrorLevel,
 }
 
 /// TLS towards clients.

@@ -134,11 +134,11 @@ pub struct Mirroring {
     pub source_db: String,
     /// Database the copy goes to. Required. Applies on reload.
     pub destination_db: String,
-    /// Share of the traffic that is copied, 0.0 to 1.0. Default: `mirror_exposure` of `[general]`. Applies on reload.
+    /// Share of the transactions that are copied, 0.0 to 1.0. Default: `mirror_exposure` of `[general]`. Applies on reload.
     pub exposure: Option<f64>,
-    /// Requests that wait for the mirror. Default: `mirror_queue` of `[general]`. Applies on reload.
+    /// Transactions of one client that wait for the mirror. Default: `mirror_queue` of `[general]`. Applies on reload.
     pub queue_length: Option<usize>,
-    /// Which statements are copied. Default: all. Applies on reload.
+    /// Which transactions are copied, by the statements in them. Default: all. Applies on reload.
     #[serde(default)]
     pub level: MirrorLevel,
 }

@@ -35,8 +35,6 @@ pub(crate) const UNSUPPORTED: &[(&str, &[&str])] = &[
             "lsn_check_delay",
             "lsn_check_interval",
             "lsn_check_timeout",
-            "mirror_exposure",
-            "mirror_queue",
             "omnisharded_sticky",
             "prepared_statements_ttl",
             "prepared_statements_ttl_jitter",
@@ -108,7 +106,6 @@ pub(crate) const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("sharded_mappings", &["*"]),
     ("sharded_schemas", &["*"]),
     ("omnisharded_tables", &["*"]),
-    ("mirroring", &["*"]),
     ("multi_tenant", &["*"]),
     ("query_parsers", &["*"]),
     (

@@ -12,6 +12,7 @@ mod error;
 mod listen;
 pub mod machine;
 mod options;
+mod script;
 mod socket;
 mod stream;
 pub mod timer;
@@ -22,6 +23,7 @@ pub use drain::{Drain, DrainGuard, DrainTrigger};
 pub use error::NetError;
 pub use listen::{Accepted, Listener};
 pub use options::TcpOptions;
+pub use script::{Part, Script};
 pub use socket::Peer;
 pub use stream::{Detached, Stream};
 pub use tls::{

@@ -1,4 +1,4 @@
-//! One connection, plain or TLS, TCP or unix.
+//! One connection, plain or TLS, TCP or unix; or none, for what is said from a script.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::error::NetError;
+use crate::script::Script;
 use crate::socket::{IdleSocket, Peer, Socket};
 use crate::tls::{DetachedTls, PeerIdentity, TlsStream};
 
@@ -21,6 +22,8 @@ pub enum Stream {
     Unix(UnixStream),
     /// TLS over either, as client or as server.
     Tls(Box<TlsStream>),
+    /// No connection at all.
+    Script(Box<Script>),
 }
 
 /// A [`Stream`] on its way between two runtimes. Made by [`Stream::detach`] and by accepting.
@@ -46,9 +49,18 @@ impl Stream {
         let polled = match self {
             Self::Tcp(socket) => Pin::new(socket).poll_read(cx, &mut buf),
             Self::Unix(socket) => Pin::new(socket).poll_read(cx, &mut buf),
-            Self::Tls(tls) => return tls.poll_read_slice(cx, dst),
+            _ => return self.poll_read_other(cx, dst),
         };
         polled.map_ok(|()| buf.filled().len())
+    }
+
+    /// As [`Stream::poll_read_slice`], for what is no plain socket: those are told apart at two looks.
+    fn poll_read_other(&mut self, cx: &mut Context<'_>, dst: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tls(tls) => tls.poll_read_slice(cx, dst),
+            Self::Script(script) => script.poll_read(cx, dst).map(Ok),
+            Self::Tcp(_) | Self::Unix(_) => Poll::Pending,
+        }
     }
 
     /// Writes some of `src`.
@@ -74,15 +86,23 @@ impl Stream {
                 }
                 done => Poll::Ready(done),
             },
+            _ => self.poll_write_other(cx, src),
+        }
+    }
+
+    fn poll_write_other(&mut self, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
             Self::Tls(tls) => tls.poll_write_slice(cx, src),
+            // Nobody listens.
+            _ => Poll::Ready(Ok(src.len())),
         }
     }
 
     /// Hands everything written to the socket. Costs nothing on plain streams.
     pub fn poll_flush_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
             Self::Tls(tls) => tls.poll_flush(cx),
+            _ => Poll::Ready(Ok(())),
         }
     }
 
@@ -91,7 +111,15 @@ impl Stream {
         match self {
             Self::Tcp(socket) => socket.poll_read_ready(cx),
             Self::Unix(socket) => socket.poll_read_ready(cx),
+            _ => self.poll_ready_other(cx),
+        }
+    }
+
+    fn poll_ready_other(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
             Self::Tls(tls) => tls.poll_read_ready(cx),
+            Self::Script(script) => script.poll_ready(cx).map(Ok),
+            Self::Tcp(_) | Self::Unix(_) => Poll::Pending,
         }
     }
 
@@ -103,7 +131,7 @@ impl Stream {
         match self {
             Self::Tcp(socket) => socket.try_io(Interest::READABLE, known).is_ok(),
             Self::Unix(socket) => socket.try_io(Interest::READABLE, known).is_ok(),
-            Self::Tls(_) => true,
+            _ => true,
         }
     }
 
@@ -128,7 +156,7 @@ impl Stream {
     pub fn peer(&self) -> io::Result<Peer> {
         match self {
             Self::Tcp(socket) => socket.peer_addr().map(Peer::Tcp),
-            Self::Unix(_) => Ok(Peer::Unix),
+            Self::Unix(_) | Self::Script(_) => Ok(Peer::Unix),
             Self::Tls(tls) => tls.peer(),
         }
     }
@@ -140,7 +168,7 @@ impl Stream {
     pub fn peer_user(&self) -> io::Result<Option<u32>> {
         match self {
             Self::Unix(socket) => socket.peer_cred().map(|peer| Some(peer.uid())),
-            Self::Tcp(_) | Self::Tls(_) => Ok(None),
+            _ => Ok(None),
         }
     }
 
@@ -148,8 +176,8 @@ impl Stream {
     #[must_use]
     pub fn tls(&self) -> Option<&TlsStream> {
         match self {
-            Self::Tcp(_) | Self::Unix(_) => None,
             Self::Tls(tls) => Some(tls),
+            _ => None,
         }
     }
 
@@ -180,18 +208,19 @@ impl Stream {
             Self::Tcp(socket) => Socket::Tcp(socket).detach().map(Parts::Plain),
             Self::Unix(socket) => Socket::Unix(socket).detach().map(Parts::Plain),
             Self::Tls(tls) => tls.detach().map(|tls| Parts::Tls(Box::new(tls))),
+            Self::Script(_) => Err(io::ErrorKind::Unsupported.into()),
         };
         parts
             .map(Detached)
             .map_err(|cause| NetError::Migrate { cause })
     }
 
-    /// The plain socket below; gives TLS streams back.
-    pub(crate) fn into_socket(self) -> Result<Socket, Box<TlsStream>> {
+    /// The plain socket below; gives others back.
+    pub(crate) fn into_socket(self) -> Result<Socket, Self> {
         match self {
             Self::Tcp(socket) => Ok(Socket::Tcp(socket)),
             Self::Unix(socket) => Ok(Socket::Unix(socket)),
-            Self::Tls(tls) => Err(tls),
+            other => Err(other),
         }
     }
 }
@@ -235,8 +264,8 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
             Self::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
-            Self::Tls(tls) => {
-                let polled = tls.poll_read_slice(cx, buf.initialize_unfilled());
+            other => {
+                let polled = other.poll_read_other(cx, buf.initialize_unfilled());
                 polled.map_ok(|count| buf.advance(count))
             }
         }
@@ -261,6 +290,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(tls) => tls.poll_shutdown(cx),
+            Self::Script(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -273,6 +303,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
             Self::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
             Self::Tls(tls) => tls.poll_write_vectored(cx, bufs),
+            Self::Script(_) => Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum())),
         }
     }
 

@@ -22,6 +22,7 @@ use tokio_util::io::poll_read_buf;
 
 use crate::client::Client;
 use crate::handle::{Doing, Signal};
+use crate::mirror;
 use crate::named::{Rewritten, Shift};
 use crate::tally::Tally;
 
@@ -512,7 +513,12 @@ impl Active {
         client: &mut Client,
         cx: &mut Context<'_>,
     ) -> Result<bool, Event> {
-        if client.refresh().is_none() {
+        let refreshed = client.refresh();
+        if refreshed == Some(true) && client.tap.is_some() {
+            // Once more from the start: from this message on it may be mirrored.
+            return Ok(false);
+        }
+        if refreshed.is_none() {
             let error = ErrorResponse::fatal(
                 pgdog_wire::sqlstate::ADMIN_SHUTDOWN,
                 format!(
@@ -589,6 +595,9 @@ impl Active {
             self.failed = false;
             self.custom.clear();
             self.note(client, Doing::Idle);
+            if client.tap.is_some() {
+                mirror::end(client);
+            }
             let keep = client.reasons.any() || self.mode == PoolerMode::Session;
             if !keep && let Some(server) = self.server.take() {
                 client.pool().release(server);
@@ -634,6 +643,16 @@ impl Active {
         }
         self.cancelling = None;
         false
+    }
+
+    /// Whether nothing will happen unless the client says more.
+    pub(crate) fn waits_for_client(&self) -> bool {
+        let answered = |server: &Server| server.owed.is_empty() || server.owed.copy_in;
+        self.waiting.is_none()
+            && self.sout.is_empty()
+            && !self.unflushed_server
+            && self.cancelling.is_none()
+            && self.server.as_deref().is_none_or(answered)
     }
 
     /// Notes what the client does, for timeouts and views.

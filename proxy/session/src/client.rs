@@ -12,6 +12,7 @@ use pgdog_wire::{ErrorResponse, sqlstate};
 
 use crate::active::{Active, Event, listens};
 use crate::handle::{Doing, Signal};
+use crate::mirror::{self, Tap};
 use crate::registry::Registered;
 use crate::runtime::{Account, Live, Runtime};
 use crate::statements::Statements;
@@ -46,6 +47,8 @@ pub struct Client {
     pub(crate) listening: bool,
     /// What it said in one breath with its login.
     pub(crate) early: Option<Box<Buffer>>,
+    /// Copies what it says, where its database is mirrored.
+    pub(crate) tap: Option<Box<Tap>>,
 }
 
 /// How a client's session ended.
@@ -192,18 +195,19 @@ impl Client {
         None
     }
 
-    /// The account as it is configured now; `None` when it was taken out.
-    pub(crate) fn refresh(&mut self) -> Option<()> {
+    /// The account as it is configured now; `None` when it was taken out. Whether there is another configuration.
+    pub(crate) fn refresh(&mut self) -> Option<bool> {
         let generation = self.runtime.generation();
         if generation == self.generation {
-            return Some(());
+            return Some(false);
         }
         let live = self.runtime.live();
         let user = &self.account.user;
         self.account = self.runtime.account(&live, &user.name, &user.database)?;
         self.live = live;
         self.generation = generation;
-        Some(())
+        mirror::renew(self);
+        Some(true)
     }
 }
 

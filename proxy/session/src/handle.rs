@@ -68,6 +68,8 @@ pub enum ClientKind {
     Normal,
     /// A replication connection, with a server of its own.
     Replication,
+    /// Nobody: it repeats what a client of another database does.
+    Mirror,
     /// The admin console.
     Admin,
 }

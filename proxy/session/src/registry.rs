@@ -1,4 +1,5 @@
-//! All clients of the process: found by their cancel keys, counted against limits, told to go.
+//! All clients of the process: found by their cancel keys, counted against limits, told to go. Mirrors of clients are here
+//! too, but count nowhere, and no drain waits for them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -48,8 +49,11 @@ pub struct Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         let identity = &self.handle.identity;
-        self.registry.total.fetch_sub(1, Ordering::AcqRel);
         self.registry.clients().remove(&self.handle.pid);
+        if self.handle.kind == ClientKind::Mirror {
+            return;
+        }
+        self.registry.total.fetch_sub(1, Ordering::AcqRel);
         if self.handle.kind == ClientKind::Admin {
             self.registry.consoles.fetch_sub(1, Ordering::AcqRel);
             return;
@@ -108,7 +112,7 @@ impl Registry {
         if newcomer.kind == ClientKind::Admin {
             self.consoles.fetch_add(1, Ordering::AcqRel);
             self.total.fetch_add(1, Ordering::AcqRel);
-        } else {
+        } else if newcomer.kind != ClientKind::Mirror {
             let mut counts = self.counts();
             let full = |count: Option<&u32>, limit: Option<u32>| {
                 limit.is_some_and(|limit| count.copied().unwrap_or(0) >= limit)

@@ -13,6 +13,7 @@ use pgdog_wire::{ErrorResponse, Header, frame, frontend, sqlstate};
 use crate::active::{Active, Event, Leaving, Passing, Pending};
 use crate::client::Client;
 use crate::handle::Doing;
+use crate::mirror;
 use crate::sequences::Values;
 
 /// A Query or Parse up to this size is looked at whole; a larger one passes by unread, and counts as one that may do anything.
@@ -46,13 +47,21 @@ impl Active {
         let mut moved = false;
         while !self.cin.is_empty() && !self.barrier && self.waiting.is_none() {
             if self.from_client.left > 0 {
+                if let Some(tap) = &mut client.tap {
+                    let count = self.from_client.left.min(self.cin.len());
+                    tap.more(&self.cin.data()[..count]);
+                }
                 self.pass_on();
                 moved = true;
                 continue;
             }
             let header = Header::peek(self.cin.data()).map_err(|e| violation(e.to_string()))?;
             let Some(header) = header else { break };
-            match self.request(client, header, cx)? {
+            let step = match client.tap {
+                None => self.request(client, header, cx),
+                Some(_) => self.mirrored(client, header, cx),
+            };
+            match step? {
                 Step::Next => moved = true,
                 Step::More => {
                     let missing = header.len.saturating_sub(self.cin.len());
@@ -68,6 +77,27 @@ impl Active {
         // Answers that need nothing of the server are due now, if all before them were given.
         self.due(client, 0, 0, 0);
         Ok(moved)
+    }
+
+    /// As [`Active::request`], for a client whose messages are copied for mirrors.
+    #[inline(never)]
+    fn mirrored(
+        &mut self,
+        client: &mut Client,
+        header: Header,
+        cx: &mut Context<'_>,
+    ) -> Result<Step, Event> {
+        let before = self.cin.len();
+        let there = &self.cin.data()[..header.len.min(before)];
+        let anew = self.server.is_none() && !self.skipping;
+        let pause = (self.doing == Doing::IdleInTransaction)
+            .then(|| self.tally.lasts(client.runtime.clock.precise()));
+        mirror::offer(client, header, there, anew, pause);
+        let step = self.request(client, header, cx);
+        if let Some(tap) = &mut client.tap {
+            tap.settle(self.cin.len() < before);
+        }
+        step
     }
 
     /// Passes on, or drops, what is there of the message that is passing by.

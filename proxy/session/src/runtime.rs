@@ -16,6 +16,7 @@ use crate::guard::{Guard, Limits};
 use crate::guests::{Entrance, Guests};
 use crate::handle::Identity;
 use crate::metrics::Metrics;
+use crate::mirror::Mirrors;
 use crate::registry::Registry;
 
 /// What somebody has to know to be let in.
@@ -187,6 +188,8 @@ pub struct Runtime {
     pub metrics: Metrics,
     /// What an administrator has switched off.
     pub gates: Gates,
+    /// What is mirrored, and what becomes of it.
+    pub mirrors: Mirrors,
     /// Makes salts of unknown users stable, and cancel keys unguessable.
     pub secret: [u8; 32],
     welcomes: Mutex<HashMap<(usize, Arc<Params>), Welcome>>,
@@ -216,6 +219,7 @@ impl Runtime {
             registry: Arc::default(),
             metrics: Metrics::default(),
             gates: Gates::default(),
+            mirrors: Mirrors::default(),
             secret: rand::random(),
             welcomes: Mutex::default(),
             next_client: AtomicU64::new(0),

@@ -265,7 +265,10 @@ impl Active {
     }
 
     /// Answers the message that waits for a server with an error, as a server would: once, and ReadyForQuery at its place.
-    fn fail_unserved(&mut self, client: &Client, error: &ErrorResponse) {
+    fn fail_unserved(&mut self, client: &mut Client, error: &ErrorResponse) {
+        if let Some(tap) = &mut client.tap {
+            tap.leave_out();
+        }
         error.write(&mut self.cout.bytes);
         self.tally.errors += 1;
         client.runtime.metrics.error(error.code.as_bytes());

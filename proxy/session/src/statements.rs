@@ -8,6 +8,8 @@ use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use pgdog_backend::statements::{FastHasher, PREFIX, Statement};
+use pgdog_wire::frame::HEADER;
+use pgdog_wire::frontend::Parse;
 
 /// Largest unnamed Parse that is remembered beyond its transaction, in bytes.
 const UNNAMED_MAX: usize = 16 * 1024;
@@ -30,8 +32,8 @@ pub(crate) struct Statements {
 }
 
 /// The unnamed statement, or none.
-#[derive(Debug, Default)]
-struct Unnamed {
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Unnamed {
     /// Its Parse, whole, in case it is used again on another server; empty when that was too large to keep.
     message: Vec<u8>,
     /// Which of all unnamed Parses it is; 0 when there is none.
@@ -40,6 +42,21 @@ struct Unnamed {
     effects: u16,
     /// Itself, when it is one of the store's.
     stored: Option<Arc<Statement>>,
+}
+
+impl Unnamed {
+    /// Its text, where that is known.
+    pub(crate) fn text(&self) -> Option<&[u8]> {
+        match &self.stored {
+            Some(stored) => Some(&stored.text),
+            None => Parse::read(self.message.get(HEADER..)?).map(|parse| parse.query),
+        }
+    }
+
+    /// Bytes that a copy takes.
+    pub(crate) fn size(&self) -> usize {
+        self.message.len()
+    }
 }
 
 /// An unnamed statement that is a PREPARE in SQL.
@@ -248,6 +265,20 @@ impl Statements {
     /// The last unnamed Parse.
     pub(crate) fn unnamed(&self) -> Option<&[u8]> {
         (!self.unnamed.message.is_empty()).then_some(&self.unnamed.message)
+    }
+
+    /// The unnamed statement, for another session of the same settings.
+    pub(crate) fn copy_unnamed(&self) -> Unnamed {
+        self.unnamed.clone()
+    }
+
+    /// Takes over another session's unnamed statement, which becomes the one of this token here.
+    pub(crate) fn take_over_unnamed(&mut self, other: &Unnamed, token: u64) {
+        let there = other.token != 0 || other.stored.is_some();
+        self.unnamed = Unnamed {
+            token: if there { token } else { 0 },
+            ..other.clone()
+        };
     }
 
     /// The client's name for what we call `ours`, now or when it was sent.

@@ -1,6 +1,8 @@
 //! What a client and its server have done since it was last counted: plain numbers on the way of each query, handed on to
 //! the counters that others read when the client begins to wait for somebody.
 
+use std::time::Duration;
+
 use pgdog_backend::ServerHandle;
 use pgdog_backend::stats::WorkerStats;
 use pgdog_wire::backend::{Changed, TransactionStatus};
@@ -43,6 +45,11 @@ impl Tally {
     #[inline]
     pub(crate) fn prepares(&self) -> bool {
         self.parses + self.closes > 0
+    }
+
+    /// How long the client has been doing what it does at `now` (ns).
+    pub(crate) fn lasts(&self, now: u64) -> Duration {
+        Duration::from_nanos(now.saturating_sub(self.since))
     }
 
     /// A query, or a batch, is answered.

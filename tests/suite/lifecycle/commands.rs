@@ -214,10 +214,6 @@ fn keys_without_effect_are_named_once_at_start() {
         .general("read_write_strategy", "\"aggressive\"")
         .general("broadcast_port", "9090")
         .append("[[sharded_tables]]\ndatabase = \"x\"\nname = \"t\"\ncolumn = \"id\"\ndata_type = \"bigint\"");
-    let config = config.append(&format!(
-        "[[mirroring]]\nsource_db = \"{0}\"\ndestination_db = \"{0}\"",
-        database.name()
-    ));
     let proxy = Proxy::start(&config);
     proxy.client("pgdog", database.name()).run("select 1");
     let log = proxy.log();
@@ -225,7 +221,6 @@ fn keys_without_effect_are_named_once_at_start() {
         "general.read_write_strategy",
         "general.broadcast_port",
         "sharded_tables",
-        "mirroring",
     ] {
         let named = log
             .lines()

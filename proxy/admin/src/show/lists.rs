@@ -27,7 +27,9 @@ fn rows(admin: &Admin) -> Vec<Vec<Value>> {
     let idle: u32 = figures.iter().map(|f| f.idle).sum();
     let used: u32 = figures.iter().map(|f| f.active).sum();
     let clients = admin.runtime.registry.all();
-    let served = clients.iter().filter(|c| c.kind != ClientKind::Admin);
+    let served = clients
+        .iter()
+        .filter(|c| !matches!(c.kind, ClientKind::Admin | ClientKind::Mirror));
     vec![
         // With this console's own.
         row!["databases", databases.len() + 1],

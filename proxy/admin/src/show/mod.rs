@@ -7,6 +7,7 @@ pub(crate) mod databases;
 pub(crate) mod help;
 pub(crate) mod lists;
 pub(crate) mod mem;
+pub(crate) mod mirrors;
 pub(crate) mod peers;
 pub(crate) mod place;
 pub(crate) mod pools;
@@ -34,6 +35,7 @@ pub(crate) const ALL: &[&Show] = &[
     &prepared::SHOW,
     &lists::SHOW,
     &mem::SHOW,
+    &mirrors::SHOW,
     &peers::SHOW,
     &sockets::SHOW,
     &sockets::ACTIVE,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Admin, ClientTimeouts, ClientTls, Dedup, Hba, Listen, Log, LoginLimits, Peer, Settings, Tcp,
-    auth_query, http, pools,
+    auth_query, http, mirrors, pools,
 };
 use crate::Config;
 use crate::modes::{AuthType, ClientAuth, Role, TlsMode};
@@ -122,6 +122,7 @@ pub(super) fn build(config: &Config) -> Result<(Settings, Vec<Problem>), Problem
         plain_http: http::plain(&mut report),
         state_dir: path(config.admin.state_dir.as_ref()),
         watch: general.watch_config,
+        mirrors: mirrors::all(&mut report, &users),
         users,
     };
     unsupported::warn(config, &mut report.problems);

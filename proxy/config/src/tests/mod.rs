@@ -5,6 +5,7 @@ mod documents;
 mod keys;
 mod loading;
 mod meaning;
+mod mirroring;
 
 use crate::{Config, Problem, Problems, Settings, Severity};
 

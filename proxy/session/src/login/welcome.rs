@@ -13,6 +13,7 @@ use pgdog_wire::{ClientError, ErrorResponse, sqlstate};
 use super::{Fail, Session};
 use crate::client::Client;
 use crate::handle::{ClientKind, Newcomer};
+use crate::mirror::Tap;
 use crate::registry::{LimitHit, Limits, Registered};
 use crate::runtime::Account;
 
@@ -97,7 +98,9 @@ impl Session {
         self.runtime.metrics.count(|m| &m.logins);
         let mut reasons = Reasons::NONE;
         reasons.put(Reasons::ASKED, pin);
+        let tap = Tap::of(&self.runtime, &self.live, &account);
         Ok(Client {
+            tap,
             stream: self.stream.take().ok_or(Fail::Io)?,
             live: self.live.clone(),
             id: self.runtime.next_client(),
