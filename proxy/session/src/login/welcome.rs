@@ -99,6 +99,7 @@ impl Session {
         reasons.put(Reasons::ASKED, pin);
         Ok(Client {
             stream: self.stream.take().ok_or(Fail::Io)?,
+            watched: self.live.watches(),
             live: self.live.clone(),
             id: self.runtime.next_client(),
             generation: self.generation,
