@@ -296,7 +296,7 @@ fn count(client: &Client, server: &Server, done: &Done) {
     }
 }
 
-/// Writes a slow query into the log. `duration_ms` and `client` make no other line of it where repetitions are counted.
+/// Writes a slow query into the log. `duration_ms` and `client_addr` make no other line of it where repetitions are counted.
 fn log(client: &Client, server: &Server, done: &Done) {
     let application_name = match client.params.get("application_name") {
         Some(Value::Plain(name)) => &**name,
@@ -314,7 +314,7 @@ fn log(client: &Client, server: &Server, done: &Done) {
         user = client.account.user.name,
         database = client.account.user.database,
         application_name,
-        client = %client.registered.handle.peer,
+        client_addr = %client.registered.handle.peer,
         server = %server.address,
         rows = done.rows,
         code = done.error.as_ref().map(|code| tracing::field::display(String::from_utf8_lossy(code))),

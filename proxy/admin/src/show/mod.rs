@@ -11,6 +11,7 @@ pub(crate) mod peers;
 pub(crate) mod place;
 pub(crate) mod pools;
 pub(crate) mod prepared;
+pub(crate) mod query_stats;
 pub(crate) mod servers;
 pub(crate) mod sockets;
 pub(crate) mod state;
@@ -32,6 +33,7 @@ pub(crate) const ALL: &[&Show] = &[
     &stats::TOTALS,
     &config::SHOW,
     &prepared::SHOW,
+    &query_stats::SHOW,
     &lists::SHOW,
     &mem::SHOW,
     &peers::SHOW,
