@@ -62,6 +62,24 @@ fn runs_are_added_up_over_workers_and_the_longest_comes_first() {
 }
 
 #[test]
+fn failures_are_told_apart_by_sqlstate_as_far_as_there_are_few() {
+    let stats = QueryStats::new(2, 10);
+    for number in 0..20_u8 {
+        for worker in 0..2 {
+            let failed = Run {
+                error: Some(*format!("42P{number:02}").as_bytes().first_chunk().unwrap()),
+                ..run(1)
+            };
+            stats.record(worker, key(1), || told("bad"), failed);
+        }
+    }
+    let row = &stats.rows()[0];
+    assert_eq!((row.errors, row.codes[0]), (40, (*b"42P00", 2)));
+    assert_eq!(row.codes.len(), 9);
+    assert_eq!(row.codes.last(), Some(&(*b"other", 24)));
+}
+
+#[test]
 fn another_user_is_another_row() {
     let stats = QueryStats::new(1, 10);
     for account in 0..3 {
@@ -102,7 +120,10 @@ fn a_full_table_forgets_what_is_asked_least_and_longest_ago() {
     assert_eq!(texts(&rows).iter().filter(|&&t| t == "often").count(), 20);
     let newest = rows.iter().map(|row| row.last_seen).max();
     assert_eq!(newest, Some(399));
-    assert_eq!(stats.forgotten().queries, 400 - rows.len() as u64);
+    let (forgotten, kept) = (stats.forgotten(), rows.iter().map(|row| row.calls));
+    assert_eq!(forgotten.queries, 400 - rows.len() as u64);
+    assert_eq!(forgotten.calls + kept.sum::<u64>(), 20 * 10 + 380);
+    assert_eq!(forgotten.rows, forgotten.calls);
 }
 
 #[test]
