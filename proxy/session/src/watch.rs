@@ -1,7 +1,7 @@
 //! Watching what a client asks and how long it takes, where the configuration wants statistics or a log of slow queries.
 //!
 //! [`Active::look`] sees each message before it is dealt with, [`Active::handed_over`] when it was. `relay.rs` shows each
-//! answer, and `Active::turn` tells the time. Of a text nothing is kept but what it is without its constants.
+//! answer, and `Active::turn` tells the time. What is shown of a text is what it is without its constants.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use pgdog_backend::statements::{Shape, Statement};
 use pgdog_backend::{Expect, Server, Value, Verdict};
+use pgdog_config::PoolerMode;
 use pgdog_wire::frontend::{BindNames, Parse, Target, query_text};
 use pgdog_wire::{Header, frame};
 
@@ -119,9 +120,12 @@ impl Active {
                 if known || matches!(asked, Some(Expect::Parse(_))) {
                     watch.flight.ask(Kind::Parse, shape.clone());
                 }
-                if name.is_empty() {
-                    watch.unnamed = Some(shape);
-                } else if !known {
+                let unnamed = name.is_empty();
+                if unnamed {
+                    watch.unnamed = Some(shape.clone());
+                }
+                // In session mode nobody else keeps the unnamed one.
+                if !known && (!unnamed || self.mode == PoolerMode::Session) {
                     remember(client, name, shape);
                 }
             }
@@ -169,10 +173,11 @@ impl Active {
                 let stored = names.get(name).map(stored);
                 return stored.or_else(|| names.shapes.get(name).cloned());
             }
-            names.unnamed_stored().map(stored).or_else(|| {
+            let kept = names.unnamed_stored().map(stored).or_else(|| {
                 let parse = Parse::read(names.unnamed()?.get(frame::HEADER..)?)?;
                 Some(self.shape(client, parse.query))
-            })
+            });
+            kept.or_else(|| names.shapes.get(name).cloned())
         };
         let recent = self.watch.as_ref().and_then(|watch| watch.unnamed.clone());
         recent
