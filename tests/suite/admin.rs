@@ -16,7 +16,7 @@ use pgdog_tests::{Database, Frame, Message, Postgres, Proxy, ProxyConfig, RawCli
 const PASSWORD: &str = "open sesame";
 
 /// A proxy whose console asks for a plain password, which a client without arithmetic can give; its users are trusted.
-fn config(database: &Database<'_>) -> ProxyConfig {
+pub(super) fn config(database: &Database<'_>) -> ProxyConfig {
     ProxyConfig::transaction(Postgres::shared())
         .general("auth_type", "\"plain\"")
         .general("plain_without_tls", "true")
@@ -28,14 +28,14 @@ fn config(database: &Database<'_>) -> ProxyConfig {
 }
 
 /// The entry of a user who needs no password.
-fn trusted(user: &str, database: &str) -> String {
+pub(super) fn trusted(user: &str, database: &str) -> String {
     format!(
         "[[users]]\nname = \"{user}\"\ndatabase = \"{database}\"\nauth_type = \"trust\"\nserver_user = \"pgdog\"\n"
     )
 }
 
 /// A client of the console.
-fn console(proxy: &Proxy) -> RawClient {
+pub(super) fn console(proxy: &Proxy) -> RawClient {
     let (client, frames) = login(proxy, "admin", PASSWORD);
     let last = frames.last().map(Frame::line);
     assert_eq!(last.as_deref(), Some("Z I"), "the console lets its user in");
@@ -59,7 +59,7 @@ fn login(proxy: &Proxy, user: &str, password: &str) -> (RawClient, Vec<Frame>) {
 }
 
 /// The rows of a view, by the names of its columns.
-fn view(console: &mut RawClient, sql: &str) -> Vec<HashMap<String, String>> {
+pub(super) fn view(console: &mut RawClient, sql: &str) -> Vec<HashMap<String, String>> {
     let frames = console.query(sql);
     let failed = frames.iter().find(|frame| frame.tag == b'E');
     assert!(failed.is_none(), "{sql}: {:?}", failed.map(Frame::line));

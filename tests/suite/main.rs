@@ -12,6 +12,7 @@ mod found;
 mod harness;
 mod hba;
 mod import;
+mod insight;
 mod layers;
 mod lifecycle;
 mod live;

@@ -112,6 +112,7 @@ pub const COMMANDS: &[&dyn Command] = &[
     &show::stats::TOTALS,
     &show::config::SHOW,
     &show::prepared::SHOW,
+    &show::query_stats::SHOW,
     &show::lists::SHOW,
     &show::mem::SHOW,
     &show::peers::SHOW,
@@ -135,6 +136,7 @@ pub const COMMANDS: &[&dyn Command] = &[
     &act::reload::Reload,
     &act::set::Set,
     &act::reset::ResetPrepared,
+    &act::reset::ResetQueryStats,
     &act::shutdown::Shutdown,
 ];
 

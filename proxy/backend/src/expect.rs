@@ -516,6 +516,12 @@ impl Owed {
     pub fn front(&self) -> Option<&Expect> {
         self.queue.front()
     }
+
+    /// The message that was sent last, when it is not answered yet.
+    #[must_use]
+    pub fn back(&self) -> Option<&Expect> {
+        self.queue.back()
+    }
 }
 
 #[cfg(test)]

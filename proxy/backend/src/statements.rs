@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What the names of our statements on servers begin with.
 pub const PREFIX: &str = "__pgdog_";
@@ -59,6 +59,15 @@ impl Hash for StatementId {
     }
 }
 
+/// What texts have in common that differ in their constants only.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// The number that stands for it.
+    pub fingerprint: u64,
+    /// The text without its constants, for people.
+    pub text: Arc<str>,
+}
+
 /// A statement as clients gave it.
 #[derive(Debug)]
 pub struct Statement {
@@ -74,6 +83,8 @@ pub struct Statement {
     pub types: Box<[u8]>,
     /// What executing it may change, as bits of `sql::Effects`.
     pub effects: u16,
+    /// What its text is without constants, once somebody has asked.
+    pub shape: OnceLock<Arc<Shape>>,
 }
 
 impl Statement {
@@ -189,6 +200,7 @@ impl Store {
             types: key.types.clone(),
             name_at: key.name_at,
             effects: effects(),
+            shape: OnceLock::new(),
         });
         inner.by_key.insert(key, statement.clone());
         statement
@@ -208,6 +220,7 @@ impl Store {
             types: statement.types.clone(),
             name_at: statement.name_at,
             effects: statement.effects,
+            shape: statement.shape.clone(),
         })
     }
 

@@ -31,7 +31,6 @@ pub(crate) const UNSUPPORTED: &[(&str, &[&str])] = &[
             "load_balancing_strategy",
             "load_schema",
             "log_min_duration_parse",
-            "log_min_duration_query",
             "lsn_check_delay",
             "lsn_check_interval",
             "lsn_check_timeout",
@@ -126,7 +125,17 @@ pub(crate) const UNSUPPORTED: &[(&str, &[&str])] = &[
     ),
     ("vault", &["*"]),
     ("control", &["*"]),
-    ("query_stats", &["*"]),
+    (
+        "query_stats",
+        &[
+            "max_errors",
+            "max_error_age",
+            "query_plans_threshold",
+            "query_plans_sample_rate",
+            "query_plans_cache",
+            "query_plans_max_age",
+        ],
+    ),
     ("qos", &["*"]),
     ("autodiscovery", &["*"]),
 ];

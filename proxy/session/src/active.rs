@@ -25,6 +25,7 @@ use crate::handle::{Doing, Signal};
 use crate::mirror;
 use crate::named::{Rewritten, Shift};
 use crate::tally::Tally;
+use crate::watch::Watch;
 
 /// A side is not read while this much waits to be written to the other.
 pub(crate) const HIGH: usize = 64 * 1024;
@@ -151,6 +152,8 @@ pub(crate) struct Active {
     pub(crate) mode: PoolerMode,
     pub(crate) doing: Doing,
     pub(crate) tally: Tally,
+    /// What it asks, where somebody wants to know.
+    pub(crate) watch: Option<Box<Watch>>,
     /// The client is to leave when it is outside of a transaction.
     pub(crate) draining: bool,
     /// TLS holds bytes for the client that its socket did not take.
@@ -199,6 +202,7 @@ impl Active {
             mode: PoolerMode::Transaction,
             doing: Doing::Idle,
             tally: Tally::default(),
+            watch: None,
             draining: false,
             unflushed: false,
             unflushed_server: false,
@@ -214,6 +218,9 @@ impl Active {
         active.server = client.pinned.take();
         active.counted = client.counted;
         active.mode = client.pool().mode();
+        if active.server.is_some() {
+            active.watches(client);
+        }
         active
     }
 
@@ -528,6 +535,7 @@ impl Active {
             );
             return Err(Event::Refuse(Box::new(error)));
         }
+        self.watches(client);
         self.mode = client.pool().mode();
         match client.pool().take(client.worker, cx) {
             Some(server) => {
@@ -676,6 +684,9 @@ impl Active {
             handle.in_transaction(Some(now));
         }
         self.tally.turn(self.doing, doing, exact, handle, counters);
+        if self.watch.is_some() {
+            self.watched_turn(client, doing == Doing::Idle, exact);
+        }
         let server = self.server.as_ref();
         if let Some(server) = server {
             let state = match doing {

@@ -39,6 +39,8 @@ pub struct Client {
     pub(crate) reasons: Reasons,
     /// Counts its unnamed statements.
     pub(crate) token: u32,
+    /// What it asks is to be watched, as its configuration has it.
+    pub(crate) watched: bool,
     /// It is counted among those with a pinned server.
     pub(crate) counted: bool,
     pub(crate) generation: u64,
@@ -204,6 +206,7 @@ impl Client {
         let live = self.runtime.live();
         let user = &self.account.user;
         self.account = self.runtime.account(&live, &user.name, &user.database)?;
+        self.watched = live.watches();
         self.live = live;
         self.generation = generation;
         mirror::renew(self);

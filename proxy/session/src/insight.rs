@@ -4,135 +4,36 @@
 //! into all of them. Tables are bounded: a full one forgets what is used least, as `pg_stat_statements` does. A query that
 //! every worker sees has an entry in each table, so the memory is that of `max_entries` times the workers:
 //! about 1 kB for an entry with a text of ordinary length, [`MAX_TEXT`] more at most.
+//!
+//! `flight` tells which answer ends which request and when; `shapes` knows texts without their constants; `watch.rs` ties
+//! both to a client.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use pgdog_backend::statements::Shape;
+
+pub(crate) mod flight;
 mod histogram;
+mod row;
+mod shapes;
 
 pub use histogram::Histogram;
-
-/// Longest text that is kept, bytes.
-pub const MAX_TEXT: usize = 2048;
+pub use row::{Described, Forgotten, QueryKey, QueryRow, Run};
+pub use shapes::MAX_TEXT;
+pub(crate) use shapes::Odd;
+use shapes::{OddShapes, Shapes};
 
 /// How much of its usage an entry keeps whenever others are forgotten.
 const DECAY: f64 = 0.99;
-
-/// The statistics of one query of one user in one database: which one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct QueryKey {
-    /// The number that stands for all texts which differ in their constants only.
-    pub fingerprint: u64,
-    /// A number for the user and the database. Whoever counts chooses it, and gives one number to one pair.
-    pub account: u64,
-}
-
-/// What is told of a query when it is counted for the first time.
-#[derive(Debug, Clone)]
-pub struct Described {
-    /// Its text without constants.
-    pub text: String,
-    /// The client's user.
-    pub user: Arc<str>,
-    /// The database the client asked for.
-    pub database: Arc<str>,
-}
-
-/// One run of a query.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Run {
-    /// Time from the request to the end of its answer, µs.
-    pub elapsed_us: u64,
-    /// Rows that were returned or changed.
-    pub rows: u64,
-    /// Whether it failed.
-    pub error: bool,
-    /// When it ended, ms on whatever clock the caller keeps.
-    pub at: u64,
-}
-
-/// The statistics of a query, added up over all workers.
-#[derive(Debug, Clone, PartialEq)]
-pub struct QueryRow {
-    /// Which query of whom.
-    pub key: QueryKey,
-    /// Its text without constants.
-    pub text: Arc<str>,
-    /// The client's user.
-    pub user: Arc<str>,
-    /// The database the client asked for.
-    pub database: Arc<str>,
-    /// Runs, failed ones among them.
-    pub calls: u64,
-    /// Failed runs.
-    pub errors: u64,
-    /// Rows that were returned or changed.
-    pub rows: u64,
-    /// Time of all runs, µs.
-    pub total_us: u64,
-    /// Shortest run, µs.
-    pub min_us: u64,
-    /// Longest run, µs.
-    pub max_us: u64,
-    /// When the last run ended, ms.
-    pub last_seen: u64,
-    /// How the times are spread.
-    pub times: Histogram,
-}
-
-impl QueryRow {
-    /// The time that this share of the runs (0.5, 0.99) did not exceed, µs; at most 12.5 % off.
-    #[must_use]
-    pub fn quantile(&self, share: f64) -> u64 {
-        self.times.quantile(share).clamp(self.min_us, self.max_us)
-    }
-
-    fn first(key: QueryKey, told: Described, run: Run) -> Self {
-        Self {
-            key,
-            text: cut(told.text).into(),
-            user: told.user,
-            database: told.database,
-            calls: 0,
-            errors: 0,
-            rows: 0,
-            total_us: 0,
-            min_us: run.elapsed_us,
-            max_us: run.elapsed_us,
-            last_seen: run.at,
-            times: Histogram::default(),
-        }
-    }
-
-    fn add(&mut self, run: Run) {
-        self.calls += 1;
-        self.errors += u64::from(run.error);
-        self.rows = self.rows.saturating_add(run.rows);
-        self.total_us = self.total_us.saturating_add(run.elapsed_us);
-        self.min_us = self.min_us.min(run.elapsed_us);
-        self.max_us = self.max_us.max(run.elapsed_us);
-        self.last_seen = self.last_seen.max(run.at);
-        self.times.add(run.elapsed_us);
-    }
-
-    fn merge(&mut self, other: &Self) {
-        self.calls += other.calls;
-        self.errors += other.errors;
-        self.rows = self.rows.saturating_add(other.rows);
-        self.total_us = self.total_us.saturating_add(other.total_us);
-        self.min_us = self.min_us.min(other.min_us);
-        self.max_us = self.max_us.max(other.max_us);
-        self.last_seen = self.last_seen.max(other.last_seen);
-        self.times.merge(&other.times);
-    }
-}
 
 /// The statistics of all queries.
 #[derive(Debug)]
 pub struct QueryStats {
     tables: Box<[Table]>,
+    odd: OddShapes,
 }
 
 /// The table of one worker, on cache lines of its own.
@@ -143,8 +44,9 @@ struct Table(Mutex<Entries>);
 #[derive(Debug)]
 struct Entries {
     max: usize,
-    forgotten: u64,
+    forgotten: Forgotten,
     rows: HashMap<QueryKey, Entry, BuildHasherDefault<KeyHasher>>,
+    shapes: Shapes,
 }
 
 #[derive(Debug)]
@@ -161,18 +63,34 @@ impl QueryStats {
         let table = || {
             Table(Mutex::new(Entries {
                 max: max_entries,
-                forgotten: 0,
+                forgotten: Forgotten::default(),
                 rows: HashMap::default(),
+                shapes: Shapes::default(),
             }))
         };
         Self {
             tables: (0..workers.max(1)).map(|_| table()).collect(),
+            odd: OddShapes::default(),
         }
+    }
+
+    /// What a text is without its constants, as this worker knows it.
+    pub(crate) fn shape(&self, worker: usize, text: &[u8]) -> Arc<Shape> {
+        self.table(worker).lock().shapes.of(text)
+    }
+
+    /// What stands for a text that is not known.
+    pub(crate) fn odd(&self, which: Odd) -> Arc<Shape> {
+        self.odd.of(which)
+    }
+
+    fn table(&self, worker: usize) -> &Table {
+        &self.tables[worker % self.tables.len()]
     }
 
     /// Counts a run. `told` is asked only when the query is new to this worker.
     pub fn record(&self, worker: usize, key: QueryKey, told: impl FnOnce() -> Described, run: Run) {
-        let mut entries = self.tables[worker % self.tables.len()].lock();
+        let mut entries = self.table(worker).lock();
         if let Some(entry) = entries.rows.get_mut(&key) {
             entry.usage += 1.0;
             entry.row.add(run);
@@ -191,7 +109,7 @@ impl QueryStats {
 
     /// What is known, added up over the workers: the queries that took most time first.
     #[must_use]
-    pub fn snapshot(&self) -> Vec<QueryRow> {
+    pub fn rows(&self) -> Vec<QueryRow> {
         let mut merged: HashMap<QueryKey, QueryRow> = HashMap::new();
         let mut max = 0;
         for table in &self.tables {
@@ -213,10 +131,14 @@ impl QueryStats {
         rows
     }
 
-    /// Entries that were forgotten for others since the last reset.
+    /// What was forgotten for other queries since the last reset.
     #[must_use]
-    pub fn forgotten(&self) -> u64 {
-        self.tables.iter().map(|table| table.lock().forgotten).sum()
+    pub fn forgotten(&self) -> Forgotten {
+        let mut all = Forgotten::default();
+        for table in &self.tables {
+            all.add(&table.lock().forgotten);
+        }
+        all
     }
 
     /// Begins anew.
@@ -224,12 +146,15 @@ impl QueryStats {
         for table in &self.tables {
             let mut entries = table.lock();
             entries.rows = HashMap::default();
-            entries.forgotten = 0;
+            entries.forgotten = Forgotten::default();
         }
     }
 
-    /// Changes how many queries each worker keeps.
+    /// Changes how many queries each worker keeps; with none, what was counted is gone.
     pub fn set_max_entries(&self, max: usize) {
+        if max == 0 {
+            self.reset();
+        }
         for table in &self.tables {
             let mut entries = table.lock();
             entries.max = max;
@@ -272,9 +197,10 @@ impl Entries {
             least.truncate(count);
         }
         for (_, _, key) in &least {
-            self.rows.remove(key);
+            if let Some(entry) = self.rows.remove(key) {
+                self.forgotten.take(&entry.row);
+            }
         }
-        self.forgotten += least.len() as u64;
     }
 }
 
@@ -296,16 +222,6 @@ impl Hasher for KeyHasher {
             self.write_u64(byte.into());
         }
     }
-}
-
-/// No more of a text than is kept.
-fn cut(mut text: String) -> String {
-    if text.len() > MAX_TEXT {
-        const DOTS: &str = " …";
-        text.truncate(text.floor_char_boundary(MAX_TEXT - DOTS.len()));
-        text.push_str(DOTS);
-    }
-    text
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ mod sequences;
 mod settle;
 mod statements;
 mod tally;
+mod watch;
 
 pub use client::{Client, Ended};
 pub use gates::{Gates, Scope};

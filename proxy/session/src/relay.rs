@@ -62,6 +62,9 @@ impl Active {
             if header.kind == b'Z' && verdict == Verdict::Forward {
                 self.tally.answered(server.owed.status);
             }
+            if let Some(watch) = &mut self.watch {
+                watch.answered(client, server, (header.kind, body), &verdict);
+            }
             let special = matches!(header.kind, b'E' | b'S' | b'C' | b'N')
                 || verdict != Verdict::Forward
                 || self.holding != Holding::No;

@@ -172,9 +172,15 @@ impl Active {
             }
         }
         self.note(client, Doing::Active);
+        if self.watch.is_some() && !self.look(client, header, whole) {
+            return Ok(Step::More);
+        }
         let step = self.serve(client, header, whole)?;
         if matches!(step, Step::Next) {
             self.tally.asked(kind);
+            if self.watch.is_some() {
+                self.handed_over(client);
+            }
         }
         Ok(step)
     }

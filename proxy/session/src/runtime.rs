@@ -1,6 +1,7 @@
 //! What all clients of the process share: the configuration in force, the pools, statements, the registry.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
@@ -15,6 +16,7 @@ use crate::gates::Gates;
 use crate::guard::{Guard, Limits};
 use crate::guests::{Entrance, Guests};
 use crate::handle::Identity;
+use crate::insight::QueryStats;
 use crate::metrics::Metrics;
 use crate::mirror::Mirrors;
 use crate::registry::Registry;
@@ -96,6 +98,8 @@ pub struct Account {
     pub pool: Arc<Pool>,
     /// What its clients have to know.
     pub secrets: Arc<Secrets>,
+    /// A number that stands for its name and database.
+    pub number: u64,
 }
 
 impl Account {
@@ -106,12 +110,15 @@ impl Account {
             user: user.name.clone(),
             database: user.database.clone(),
         };
+        let mut hasher = DefaultHasher::new();
+        identity.hash(&mut hasher);
         let secrets = Secrets::new(user.name.clone(), user.credentials.clone());
         Self {
             user,
             identity: Arc::new(identity),
             pool,
             secrets: Arc::new(secrets),
+            number: hasher.finish(),
         }
     }
 
@@ -157,6 +164,11 @@ impl Live {
     pub fn account(&self, user: &str, database: &str) -> Option<&Arc<Account>> {
         self.accounts.get(user)?.get(database)
     }
+
+    /// Whether what clients ask is to be watched.
+    pub(crate) fn watches(&self) -> bool {
+        self.settings.query_stats.is_some() || self.settings.log.min_duration_query.is_some()
+    }
 }
 
 /// What a server tells a client with given settings at login: ParameterStatus messages, ready to be sent.
@@ -190,6 +202,8 @@ pub struct Runtime {
     pub gates: Gates,
     /// What is mirrored, and what becomes of it.
     pub mirrors: Mirrors,
+    /// What clients ask and how long it takes.
+    pub insight: QueryStats,
     /// Makes salts of unknown users stable, and cancel keys unguessable.
     pub secret: [u8; 32],
     welcomes: Mutex<HashMap<(usize, Arc<Params>), Welcome>>,
@@ -210,6 +224,10 @@ impl Runtime {
     pub fn new(live: Arc<Live>, clock: Arc<Clock>) -> Self {
         Self {
             guard: Guard::new(limits(&live.settings.login_limits)),
+            insight: QueryStats::new(
+                live.settings.workers,
+                live.settings.query_stats.unwrap_or(0),
+            ),
             live: RwLock::new(live),
             guests: Guests::default(),
             generation: AtomicU64::new(1),
@@ -267,6 +285,8 @@ impl Runtime {
     /// Puts another configuration in force.
     pub fn replace(&self, live: Arc<Live>) {
         self.guard.set_limits(limits(&live.settings.login_limits));
+        self.insight
+            .set_max_entries(live.settings.query_stats.unwrap_or(0));
         let gone = self.gates.apply_and(live, |live| {
             let mut now = self.live.write().unwrap_or_else(PoisonError::into_inner);
             *now = live;

@@ -504,6 +504,9 @@ impl Active {
         let error = cause.map_or(ServerError::Closed, ServerError::from);
         tracing::warn!(user = %client.account.user.name, database = %client.account.user.database, "{error}");
         let told = self.told;
+        if self.watch.is_some() {
+            self.watched_end(client, error.response().code.as_str());
+        }
         self.drop_server(client);
         if told {
             let words = std::mem::take(&mut self.cout.bytes);
@@ -525,6 +528,9 @@ impl Active {
     ) -> Result<(), Ended> {
         let torn = self.from_server.left > 0;
         client.runtime.metrics.error(error.code.as_bytes());
+        if self.watch.is_some() {
+            self.watched_end(client, &error.code);
+        }
         self.abandon(client);
         let mut words = std::mem::take(&mut self.cout.bytes).split_off(self.cout.start);
         self.cout.start = 0;

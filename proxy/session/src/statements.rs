@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
-use pgdog_backend::statements::{FastHasher, PREFIX, Statement};
+use pgdog_backend::statements::{FastHasher, PREFIX, Shape, Statement};
 use pgdog_wire::frame::HEADER;
 use pgdog_wire::frontend::Parse;
 
@@ -29,6 +29,8 @@ pub(crate) struct Statements {
     pub(crate) making: Option<Making>,
     /// The server has statements of SQL under the client's own names, and keeps them for it.
     pub(crate) passes_prepare: bool,
+    /// What names stand for that pass to the server unchanged, as far as somebody watches.
+    pub(crate) shapes: HashMap<Box<[u8]>, Arc<Shape>, BuildHasherDefault<FastHasher>>,
 }
 
 /// The unnamed statement, or none.

@@ -68,6 +68,11 @@ impl Tally {
         }
     }
 
+    /// When the client began to do what it does, ns.
+    pub(crate) fn since(&self) -> u64 {
+        self.since
+    }
+
     /// The client stops doing one thing and does another from `now` (ns) on.
     #[inline]
     pub(crate) fn turn(

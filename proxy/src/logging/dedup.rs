@@ -20,6 +20,9 @@ const MOST: usize = 1024;
 /// How often, at least and at most, lines are looked at whose time is over.
 const STEPS: [Duration; 2] = [Duration::from_secs(1), Duration::from_millis(10)];
 
+/// Fields that are other ones each time that the same happens. They stand in a line, but do not tell it from others.
+const VARYING: [&str; 2] = ["duration_ms", "client_addr"];
+
 /// What was written lately.
 #[derive(Debug, Default)]
 pub(super) struct Dedup {
@@ -194,7 +197,7 @@ impl<S: Subscriber> Layer<S> for DedupLayer {
     }
 }
 
-/// A line as it is written, but for its time and level.
+/// A line as it is written, but for its time, its level and what varies.
 #[derive(Default)]
 struct Text {
     message: String,
@@ -210,6 +213,9 @@ impl Text {
 
 impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if VARYING.contains(&field.name()) {
+            return;
+        }
         // Writing to a string fails only when the value's own formatting does.
         let _ = if field.name() == "message" {
             write!(self.message, "{value:?}")
@@ -306,6 +312,24 @@ mod tests {
                 "WARN failed to connect to a user=\"bob\": repeated 3",
             ]
             .map(|line| line.replace("\"bob\"", "bob"))
+        );
+    }
+
+    #[test]
+    fn how_long_something_took_and_for_whom_does_not_make_it_another_line() {
+        let lines = logged(limit(1, LONG), |dedup, _| {
+            for (duration_ms, query) in [(1.5, "a"), (2.5, "a"), (3.5, "b")] {
+                tracing::info!(duration_ms, client_addr = duration_ms, query, "slow");
+            }
+            dedup.flush();
+        });
+        assert_eq!(
+            lines,
+            [
+                "INFO slow duration_ms=1.5 client_addr=1.5 query=\"a\"",
+                "INFO slow duration_ms=3.5 client_addr=3.5 query=\"b\"",
+                "INFO slow query=\"a\": repeated 1",
+            ]
         );
     }
 

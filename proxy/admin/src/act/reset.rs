@@ -1,4 +1,4 @@
-//! `RESET PREPARED`.
+//! `RESET PREPARED`, `RESET QUERY_STATS`.
 
 use crate::admin::Admin;
 use crate::answer::Answer;
@@ -26,6 +26,32 @@ impl Command for ResetPrepared {
             args.none(self)?;
             let gone = admin.runtime.store.sweep();
             Ok(Answer::notice(format!("{gone} statements are forgotten")))
+        })
+    }
+}
+
+/// `RESET QUERY_STATS`.
+#[derive(Debug)]
+pub(crate) struct ResetQueryStats;
+
+impl Command for ResetQueryStats {
+    fn name(&self) -> &'static str {
+        "RESET QUERY_STATS"
+    }
+
+    fn usage(&self) -> &'static str {
+        "RESET QUERY_STATS"
+    }
+
+    fn help(&self) -> &'static str {
+        "Begins the statistics of queries anew."
+    }
+
+    fn run<'a>(&'a self, admin: &'a Admin, args: Args<'a>) -> Running<'a> {
+        Box::pin(async move {
+            args.none(self)?;
+            admin.runtime.insight.reset();
+            Ok(Answer::default())
         })
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod peers;
 pub(crate) mod place;
 pub(crate) mod pools;
 pub(crate) mod prepared;
+pub(crate) mod query_stats;
 pub(crate) mod servers;
 pub(crate) mod sockets;
 pub(crate) mod state;
@@ -33,6 +34,7 @@ pub(crate) const ALL: &[&Show] = &[
     &stats::TOTALS,
     &config::SHOW,
     &prepared::SHOW,
+    &query_stats::SHOW,
     &lists::SHOW,
     &mem::SHOW,
     &mirrors::SHOW,

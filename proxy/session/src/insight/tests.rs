@@ -15,7 +15,7 @@ fn key(fingerprint: u64) -> QueryKey {
 
 fn told(text: &str) -> Described {
     Described {
-        text: text.to_owned(),
+        text: text.into(),
         user: "alice".into(),
         database: "shop".into(),
     }
@@ -25,7 +25,7 @@ fn run(elapsed_us: u64) -> Run {
     Run {
         elapsed_us,
         rows: 1,
-        error: false,
+        error: None,
         at: elapsed_us,
     }
 }
@@ -44,12 +44,12 @@ fn runs_are_added_up_over_workers_and_the_longest_comes_first() {
         stats.record(worker, key(2), || told("quick"), run(10));
     }
     let failed = Run {
-        error: true,
+        error: Some(*b"57014"),
         rows: 0,
         ..run(1)
     };
     stats.record(1, key(2), || told("quick"), failed);
-    let rows = stats.snapshot();
+    let rows = stats.rows();
     assert_eq!(texts(&rows), ["slow", "quick"]);
     let (slow, quick) = (&rows[0], &rows[1]);
     assert_eq!((slow.calls, slow.errors, slow.rows), (6, 0, 6));
@@ -62,13 +62,31 @@ fn runs_are_added_up_over_workers_and_the_longest_comes_first() {
 }
 
 #[test]
+fn failures_are_told_apart_by_sqlstate_as_far_as_there_are_few() {
+    let stats = QueryStats::new(2, 10);
+    for number in 0..20_u8 {
+        for worker in 0..2 {
+            let failed = Run {
+                error: Some(*format!("42P{number:02}").as_bytes().first_chunk().unwrap()),
+                ..run(1)
+            };
+            stats.record(worker, key(1), || told("bad"), failed);
+        }
+    }
+    let row = &stats.rows()[0];
+    assert_eq!((row.errors, row.codes[0]), (40, (*b"42P00", 2)));
+    assert_eq!(row.codes.len(), 9);
+    assert_eq!(row.codes.last(), Some(&(*b"other", 24)));
+}
+
+#[test]
 fn another_user_is_another_row() {
     let stats = QueryStats::new(1, 10);
     for account in 0..3 {
         let key = QueryKey { account, ..key(1) };
         stats.record(0, key, || told("select $1"), run(1));
     }
-    assert_eq!(stats.snapshot().len(), 3);
+    assert_eq!(stats.rows().len(), 3);
 }
 
 #[test]
@@ -83,7 +101,7 @@ fn a_text_is_asked_for_once() {
         stats.record(0, key(1), told, run(1));
     }
     assert_eq!(asked.into_inner(), 1);
-    assert_eq!(stats.snapshot()[0].calls, 5);
+    assert_eq!(stats.rows()[0].calls, 5);
 }
 
 #[test]
@@ -97,12 +115,15 @@ fn a_full_table_forgets_what_is_asked_least_and_longest_ago() {
     for number in 20..400 {
         stats.record(0, key(number), || told("once"), run(number));
     }
-    let rows = stats.snapshot();
+    let rows = stats.rows();
     assert!(rows.len() <= 100, "{}", rows.len());
     assert_eq!(texts(&rows).iter().filter(|&&t| t == "often").count(), 20);
     let newest = rows.iter().map(|row| row.last_seen).max();
     assert_eq!(newest, Some(399));
-    assert_eq!(stats.forgotten(), 400 - rows.len() as u64);
+    let (forgotten, kept) = (stats.forgotten(), rows.iter().map(|row| row.calls));
+    assert_eq!(forgotten.queries, 400 - rows.len() as u64);
+    assert_eq!(forgotten.calls + kept.sum::<u64>(), 20 * 10 + 380);
+    assert_eq!(forgotten.rows, forgotten.calls);
 }
 
 #[test]
@@ -114,7 +135,7 @@ fn what_was_asked_often_once_does_not_stay_for_ever() {
     for number in 1..5_000 {
         stats.record(0, key(number % 50 + 1), || told("new"), run(number));
     }
-    assert!(!texts(&stats.snapshot()).contains(&"old"));
+    assert!(!texts(&stats.rows()).contains(&"old"));
 }
 
 #[test]
@@ -122,7 +143,12 @@ fn memory_is_bounded_whatever_is_asked() {
     let stats = QueryStats::new(2, 50);
     let long = "ü".repeat(100_000);
     for number in 0..2_000 {
-        stats.record(number as usize, key(number), || told(&long), run(1));
+        stats.record(
+            number as usize,
+            key(number),
+            || told(&stats.shape(0, long.as_bytes()).text),
+            run(1),
+        );
     }
     for table in &stats.tables {
         let entries = table.lock();
@@ -131,7 +157,7 @@ fn memory_is_bounded_whatever_is_asked() {
         assert!(bytes <= 50 * MAX_TEXT, "{bytes}");
         assert!(entries.rows.values().all(|e| e.row.text.ends_with(" …")));
     }
-    assert!(stats.snapshot().len() <= 50);
+    assert!(stats.rows().len() <= 50);
 }
 
 #[test]
@@ -139,12 +165,12 @@ fn a_reset_begins_anew_and_no_entries_means_none() {
     let stats = QueryStats::new(2, 10);
     stats.record(0, key(1), || told("select $1"), run(1));
     stats.reset();
-    assert!(stats.snapshot().is_empty());
+    assert!(stats.rows().is_empty());
     stats.record(1, key(1), || told("select $1"), run(1));
-    assert_eq!(stats.snapshot()[0].calls, 1);
+    assert_eq!(stats.rows()[0].calls, 1);
     stats.set_max_entries(0);
     stats.record(1, key(1), || told("select $1"), run(1));
-    assert!(stats.snapshot().is_empty());
+    assert!(stats.rows().is_empty());
 }
 
 #[test]
@@ -156,7 +182,7 @@ fn a_smaller_table_keeps_what_is_used_most() {
         }
     }
     stats.set_max_entries(3);
-    assert_eq!(texts(&stats.snapshot()), ["9", "8", "7"]);
+    assert_eq!(texts(&stats.rows()), ["9", "8", "7"]);
 }
 
 #[test]
@@ -174,13 +200,13 @@ fn nothing_is_lost_while_others_count_and_read() {
         }
         scope.spawn(|| {
             for _ in 0..200 {
-                for row in stats.snapshot() {
+                for row in stats.rows() {
                     assert_eq!(row.total_us, row.calls * 5, "a row is read whole");
                 }
             }
         });
     });
-    let rows = stats.snapshot();
+    let rows = stats.rows();
     assert_eq!(rows.len(), 4);
     assert!(rows.iter().all(|row| row.calls == 3 * ROUNDS / 4));
 }

@@ -102,6 +102,7 @@ impl Session {
         Ok(Client {
             tap,
             stream: self.stream.take().ok_or(Fail::Io)?,
+            watched: self.live.watches(),
             live: self.live.clone(),
             id: self.runtime.next_client(),
             generation: self.generation,

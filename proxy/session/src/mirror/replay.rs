@@ -164,6 +164,7 @@ impl Replay {
             .ok()?;
         Some(Box::new(Client {
             stream: Stream::Script(Box::default()),
+            watched: live.watches(),
             live,
             id: runtime.next_client(),
             generation,
