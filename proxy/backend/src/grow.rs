@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::budget::{Budget, Places};
 use crate::error::{CheckoutError, ServerError};
 use crate::gate::Gate;
-use crate::pool::{Permit, Pool};
+use crate::pool::{Permit, Pool, State};
 use crate::server::Server;
 
 /// Pause after the first failed attempt to connect; it doubles with each further one.
@@ -164,6 +164,47 @@ impl Pool {
             Permit::new(self, budgets, worker)
         };
         tokio::spawn(open(self.clone(), permit, worker));
+    }
+}
+
+impl State {
+    /// Whether there is any connection, idle or on loan.
+    fn has_servers(&self) -> bool {
+        self.staying() > self.connecting
+    }
+
+    /// What the last attempt to connect found out, where there is no connection and the next attempt is not due yet:
+    /// a crowd of clients makes one attempt, and not one each.
+    pub(crate) fn known_in_vain(&self, now: u64) -> Option<ServerError> {
+        let in_vain = now < self.retry_at && self.staying() == 0;
+        self.last_error
+            .as_ref()
+            .filter(|error| in_vain && error.is_permanent())
+            .cloned()
+    }
+
+    /// What those hear who have waited for as long as they may.
+    fn too_late(&self) -> CheckoutError {
+        let waited = self.settings.checkout_timeout;
+        let address = self.target.address.to_string();
+        match self.last_error.clone() {
+            last if self.has_servers() => CheckoutError::Timeout { waited, last },
+            Some(cause) => CheckoutError::Unreachable {
+                address,
+                waited,
+                cause,
+            },
+            // The first attempt is still under way.
+            None if self.connecting > 0 => CheckoutError::Unreachable {
+                cause: ServerError::LoginTimeout {
+                    address: address.clone(),
+                    timeout: waited,
+                },
+                address,
+                waited,
+            },
+            None => CheckoutError::Timeout { waited, last: None },
+        }
     }
 }
 

@@ -488,45 +488,6 @@ impl State {
         self.total.saturating_sub(self.closing)
     }
 
-    /// Whether there is any connection, idle or on loan.
-    pub(crate) fn has_servers(&self) -> bool {
-        self.staying() > self.connecting
-    }
-
-    /// What the last attempt to connect found out, where there is no connection and the next attempt is not due yet:
-    /// a crowd of clients makes one attempt, and not one each.
-    fn known_in_vain(&self, now: u64) -> Option<ServerError> {
-        let in_vain = now < self.retry_at && self.staying() == 0;
-        self.last_error
-            .as_ref()
-            .filter(|error| in_vain && error.is_permanent())
-            .cloned()
-    }
-
-    /// What those hear who have waited for as long as they may.
-    pub(crate) fn too_late(&self) -> CheckoutError {
-        let waited = self.settings.checkout_timeout;
-        let address = self.target.address.to_string();
-        match self.last_error.clone() {
-            last if self.has_servers() => CheckoutError::Timeout { waited, last },
-            Some(cause) => CheckoutError::Unreachable {
-                address,
-                waited,
-                cause,
-            },
-            // The first attempt is still under way.
-            None if self.connecting > 0 => CheckoutError::Unreachable {
-                cause: ServerError::LoginTimeout {
-                    address: address.clone(),
-                    timeout: waited,
-                },
-                address,
-                waited,
-            },
-            None => CheckoutError::Timeout { waited, last: None },
-        }
-    }
-
     /// A waiter and an idle connection for it, as long as there are both.
     pub(crate) fn next_served(&mut self) -> Option<(Arc<Waiter>, Box<Server>)> {
         let worker = self.idle.iter().position(|s| !s.is_empty())?;
