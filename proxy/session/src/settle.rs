@@ -17,6 +17,7 @@ use tokio::io::AsyncWriteExt as _;
 use crate::active::{Active, Event, Holding, Passing, Pending};
 use crate::client::{Client, Ended, shutting_down, write_all};
 use crate::handle::{Doing, Signal};
+use crate::mirror;
 use crate::recover;
 use crate::relay::ASKS;
 use crate::resets::differ_visibly;
@@ -127,7 +128,12 @@ impl Active {
             Event::Prepare(server) => self.prepare(client, server).await,
             Event::Params => self.sync_params(client).await,
             Event::CheckoutFailed(error) => self.checkout_failed(client, &error).await,
-            Event::Settle => self.settle(client).await,
+            Event::Settle => {
+                self.settle(client).await?;
+                // Before the client says more, which may come before this is seen to be a rest.
+                mirror::end(client);
+                Ok(())
+            }
             Event::CleanSequences { asks } => self.clean_sequences(client, asks).await,
             Event::Rebase => self.rebase(client).await,
             Event::Restore => self.restore(client).await,

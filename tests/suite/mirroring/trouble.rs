@@ -95,7 +95,7 @@ fn a_mirror_that_comes_back_is_served_again() {
     let mut client = proxy.client("pgdog", pair.source.name());
     client.run("insert into t (v) values ('before')");
     wait_for_done(&metrics, 1);
-    other.stop(StopMode::Immediate);
+    other.stop(StopMode::Fast);
     client.run("insert into t (v) values ('lost')");
     wait_for(&metrics, |c| c.errors == 1);
     other.start_again();
