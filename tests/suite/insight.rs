@@ -179,11 +179,12 @@ fn each_query_of_a_pipeline_counts_and_their_times_do_not_overlap() {
         counted(&mut console, "select $1 / ($2 - $3) as b", 1),
         counted(&mut console, "select pg_sleep($1) as d", 1),
     ];
-    assert!(number(&rows[0], "min_time") >= 50_000, "{rows:?}");
-    assert!(number(&rows[4], "min_time") >= 20_000, "{rows:?}");
+    // The server may be in the middle of the next one by the time that the proxy sees the end of the one before.
+    assert!(number(&rows[0], "max_time") >= 50_000, "{rows:?}");
     let errors = rows.each_ref().map(|row| number(row, "errors"));
     assert_eq!(errors, [0, 0, 0, 1, 0]);
     let sum: u64 = rows.iter().map(|row| number(row, "total_time")).sum();
+    assert!(sum >= 119_000, "all sleeps are in it: {rows:?}");
     // The last turn of each batch comes after its answer. An overlap would be twice as long as this.
     assert!(sum <= most + 20_000, "{sum} µs in {most} µs: {rows:?}");
     let all = admin::view(&mut console, VIEW);
