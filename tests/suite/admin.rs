@@ -3,6 +3,7 @@
 mod acts;
 mod drivers;
 mod ends;
+mod http;
 mod pauses;
 mod protocol;
 mod views;

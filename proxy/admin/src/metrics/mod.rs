@@ -1,4 +1,4 @@
-//! Figures for Prometheus, one subject a file. Names are ours and follow Prometheus' conventions; [`upstream`] has those
+//! Figures for Prometheus, one subject a file. Names are ours and follow Prometheus' conventions; `upstream` has those
 //! that dashboards of PgDog ask for besides, taken from the columns of the views.
 
 mod certificates;
