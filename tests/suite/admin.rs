@@ -1,6 +1,7 @@
 //! The admin console: what it shows, what it does, and how it speaks to clients.
 
 mod acts;
+mod described;
 mod drivers;
 mod ends;
 mod http;

@@ -59,6 +59,8 @@ fn histogram(text: &mut String, name: &str, labels: &str, durations: &Durations)
 }
 
 fn line(text: &mut String, name: &str, suffix: &str, labels: &str, value: f64) {
+    // The sum of nothing is -0.
+    let value = value + 0.0;
     let _ = match labels {
         "" => writeln!(text, "{name}{suffix} {value}"),
         labels => writeln!(text, "{name}{suffix}{{{labels}}} {value}"),
@@ -100,12 +102,12 @@ mod tests {
             kind: Kind::Gauge,
             samples: vec![Sample::new(&labels, state, 1.5)],
         };
-        let up = Metric::single("starts_total", "Starts.", Kind::Counter, 2.0);
+        let up = Metric::single("starts_total", "Starts.", Kind::Counter, -0.0);
         let none = Metric::by("none_total", "None.", Kind::Counter, "of", []);
         assert_eq!(
             render(&[pools, none, up], "pgdog_"),
             "# HELP pgdog_pools Pools.\n# TYPE pgdog_pools gauge\npgdog_pools{user=\"a\\\"b\\\\c\\nd\",state=\"idle\"} 1.5\n\
-             # HELP pgdog_starts_total Starts.\n# TYPE pgdog_starts_total counter\npgdog_starts_total 2\n"
+             # HELP pgdog_starts_total Starts.\n# TYPE pgdog_starts_total counter\npgdog_starts_total 0\n"
         );
     }
 
