@@ -150,11 +150,14 @@ fn parameters(asks: &Asks) -> Vec<Json> {
     }
 }
 
-/// The name of the schema of a view's row: `PoolsRow`.
+/// The name of the schema of a view's row: `QueryStatsRow`.
 fn row_name(show: &Show) -> String {
     let name = show.name.trim_start_matches("SHOW ").to_lowercase();
-    let (first, rest) = name.split_at(1);
-    format!("{}{rest}Row", first.to_uppercase())
+    let words = name.split('_').map(|word| {
+        let (first, rest) = word.split_at(1);
+        first.to_uppercase() + rest
+    });
+    words.chain(["Row".to_owned()]).collect()
 }
 
 /// A row of a view, made of its columns.

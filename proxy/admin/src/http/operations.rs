@@ -114,6 +114,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     view_of("/v1/users", &show::users::SHOW),
     view_of("/v1/stats", &show::stats::SHOW),
     view_of("/v1/prepared", &show::prepared::SHOW),
+    view_of("/v1/query_stats", &show::query_stats::SHOW),
     view_of("/v1/lists", &show::lists::SHOW),
     view_of("/v1/mem", &show::mem::SHOW),
     view_of("/v1/peers", &show::peers::SHOW),
