@@ -103,7 +103,7 @@ async fn serve(start: Start, boot: Boot, log: logging::Control) -> anyhow::Resul
         admin_tls: reloader.admin_tls(),
     };
     let control: Arc<dyn Control> = panel;
-    http::start(endpoints, &control)?;
+    http::start(endpoints, &control, &admin)?;
     drop(live);
     tokio::spawn(admin.keep_averages());
     tokio::spawn(worker::beat(runtime.clone(), workers.clone()));

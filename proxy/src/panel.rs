@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgdog_admin::control::{Ordered, Outcome};
-use pgdog_admin::http::{Control, Kind, Metric};
+use pgdog_admin::http::Control;
+use pgdog_admin::metrics::{Kind, Metric};
 use pgdog_admin::{Order, Process, Shutdown};
 use pgdog_backend::Target;
 use pgdog_config::api::{
@@ -12,7 +13,7 @@ use pgdog_config::api::{
     Refused, RefusedBecause, Reloaded, Status, findings,
 };
 use pgdog_config::{Config, PoolSettings, Problems, Severity, documents};
-use pgdog_session::{MirrorView, Runtime};
+use pgdog_session::Runtime;
 
 use crate::lifecycle::Lifecycle;
 use crate::reload::{Reloader, now_ms};
@@ -200,128 +201,49 @@ impl Control for Panel {
     fn metrics(&self) -> Vec<Metric> {
         let halves = self.reloader.halves();
         let (applied, refused) = self.reloader.counts();
-        let pools = self.pools();
-        let by = |label: &'static str, values: &[(&str, f64)]| {
-            let sample = |(of, value): &(&str, f64)| (vec![(label, (*of).to_owned())], *value);
-            values.iter().map(sample).collect::<Vec<_>>()
-        };
-        let gauge = |name, help, samples| Metric {
-            name,
-            help,
-            kind: Kind::Gauge,
-            samples,
-        };
-        let version = |pick: fn(&pgdog_config::api::Version) -> u64| {
+        let version = |name, help, pick: fn(&pgdog_config::api::Version) -> u64| {
             let of = [
                 (Half::Settings, &halves.settings),
                 (Half::Topology, &halves.topology),
             ];
             let values =
                 of.map(|(half, document)| (half.as_str(), pick(&document.status.version) as f64));
-            by("half", &values)
+            Metric::by(name, help, Kind::Gauge, "half", values)
         };
-        let mut metrics = vec![
-            Metric {
-                name: "config_changes_total",
-                help: "Attempts to change the configuration.",
-                kind: Kind::Counter,
-                samples: by(
-                    "outcome",
-                    &[("applied", applied as f64), ("refused", refused as f64)],
-                ),
-            },
-            gauge(
+        let mut all = vec![
+            Metric::by(
+                "config_changes_total",
+                "Attempts to change the configuration.",
+                Kind::Counter,
+                "outcome",
+                [("applied", applied as f64), ("refused", refused as f64)],
+            ),
+            version(
                 "config_epoch",
                 "Epoch of the configuration in force.",
-                version(|v| v.epoch),
+                |v| v.epoch,
             ),
-            gauge(
+            version(
                 "config_revision",
                 "Revision of the configuration in force.",
-                version(|v| v.revision),
-            ),
-            Metric::single(
-                "clients",
-                "Clients that are connected.",
-                Kind::Gauge,
-                self.runtime.registry.len().into(),
-            ),
-            gauge(
-                "servers",
-                "Server connections over all pools.",
-                by(
-                    "state",
-                    &[
-                        ("idle", pools.idle as f64),
-                        ("active", pools.active as f64),
-                        ("connecting", pools.connecting as f64),
-                    ],
-                ),
-            ),
-            Metric::single(
-                "clients_waiting",
-                "Clients that wait for a server connection.",
-                Kind::Gauge,
-                pools.waiting as f64,
+                |v| v.revision,
             ),
         ];
-        metrics.extend(mirrors(&self.runtime));
-        metrics
+        if let Some(last) = self.reloader.attempts().first() {
+            let gauge = |name, help, value| Metric::single(name, help, Kind::Gauge, value);
+            all.extend([
+                gauge(
+                    "config_last_change_applied",
+                    "1 when the last attempt to change the configuration was not refused.",
+                    f64::from(last.applied),
+                ),
+                gauge(
+                    "config_last_change_timestamp_seconds",
+                    "When that was, seconds since 1970.",
+                    last.at_ms as f64 / 1e3,
+                ),
+            ]);
+        }
+        all
     }
-}
-
-/// What became of the transactions that were to be mirrored; nothing where none are.
-fn mirrors(runtime: &Runtime) -> Vec<Metric> {
-    let views = runtime.mirrors.views(runtime);
-    if views.is_empty() {
-        return Vec::new();
-    }
-    let metric = |name, help, kind, value: fn(&MirrorView) -> u64| Metric {
-        name,
-        help,
-        kind,
-        samples: views
-            .iter()
-            .map(|view| {
-                let labels = vec![
-                    ("database", view.database.clone()),
-                    ("destination", view.destination.clone()),
-                    ("user", view.user.clone()),
-                ];
-                (labels, value(view) as f64)
-            })
-            .collect(),
-    };
-    vec![
-        metric(
-            "mirror_total_count",
-            "Transactions of clients of a mirrored database.",
-            Kind::Counter,
-            |view| view.total,
-        ),
-        metric(
-            "mirror_mirrored_count",
-            "Transactions that were repeated without an error.",
-            Kind::Counter,
-            |view| view.mirrored,
-        ),
-        metric(
-            "mirror_dropped_count",
-            "Transactions that were to be mirrored and were not.",
-            Kind::Counter,
-            |view| view.dropped,
-        ),
-        metric(
-            "mirror_error_count",
-            "Transactions whose repetition gave an error.",
-            Kind::Counter,
-            |view| view.errors,
-        ),
-        metric(
-            "mirror_queue_length",
-            "Transactions that wait to be repeated.",
-            Kind::Gauge,
-            |view| view.queued,
-        ),
-    ]
 }

@@ -214,7 +214,9 @@ async fn cancel(runtime: &Runtime, mut key: CancelKey) {
     }
     let of = Runtime::peer_of(key.pid);
     if of == own || forwarded {
-        runtime.registry.cancel(&key);
+        if runtime.registry.cancel(&key) {
+            runtime.metrics.cancels.fetch_add(1, Ordering::Relaxed);
+        }
         return;
     }
     let Some(peer) = live.settings.peers.iter().find(|p| p.id == of) else {

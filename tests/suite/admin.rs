@@ -1,8 +1,10 @@
 //! The admin console: what it shows, what it does, and how it speaks to clients.
 
 mod acts;
+mod described;
 mod drivers;
 mod ends;
+mod http;
 mod pauses;
 mod protocol;
 mod views;

@@ -8,6 +8,7 @@ mod conversations;
 mod dice;
 mod differential;
 mod drivers;
+mod exposition;
 mod found;
 mod harness;
 mod hba;

@@ -86,6 +86,11 @@ impl Admin {
         timestamp(self.began + Duration::from_millis(coarse))
     }
 
+    /// When the process began.
+    pub(crate) const fn began(&self) -> SystemTime {
+        self.began
+    }
+
     /// Milliseconds since a coarse time.
     pub(crate) fn since(&self, coarse: u64) -> u64 {
         self.runtime.clock.now().saturating_sub(coarse)

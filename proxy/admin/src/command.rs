@@ -60,6 +60,16 @@ pub(crate) struct Show {
     pub(crate) rows: fn(&Admin) -> Vec<Vec<Value>>,
 }
 
+impl Show {
+    /// Its rows now.
+    pub(crate) fn table(&self, admin: &Admin) -> Table {
+        Table {
+            columns: self.columns,
+            rows: (self.rows)(admin),
+        }
+    }
+}
+
 impl Command for Show {
     fn name(&self) -> &'static str {
         self.name
@@ -206,10 +216,7 @@ pub fn view(name: &str, admin: &Admin) -> Option<Table> {
             .strip_prefix("SHOW ")
             .is_some_and(|n| n.eq_ignore_ascii_case(name))
     })?;
-    Some(Table {
-        columns: show.columns,
-        rows: (show.rows)(admin),
-    })
+    Some(show.table(admin))
 }
 
 impl<'a> Args<'a> {

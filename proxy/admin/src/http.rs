@@ -3,9 +3,10 @@
 //! Both run on a thread of their own, so that a large configuration or a slow reader never holds up a query. What they show
 //! and do comes from the proxy by [`Control`].
 
+mod console;
 mod guard;
-mod metrics;
 mod openapi;
+mod operations;
 mod plain;
 mod routes;
 mod serve;
@@ -15,6 +16,7 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
+use axum::extract::FromRef;
 use pgdog_config::api::{
     ConfigInForce, DrainBegun, Half, Phase, Push, Pushed, Refused, Reloaded, Status,
 };
@@ -22,7 +24,9 @@ use pgdog_config::{AdminHttp, PlainHttp};
 use pgdog_net::{Listener, NetError, ServerTls, TcpOptions};
 use tokio::sync::watch;
 
-pub use metrics::{Kind, Metric};
+use crate::admin::Admin;
+use crate::metrics::Metric;
+
 pub use openapi::document as openapi;
 
 /// What the proxy does for its HTTP endpoints.
@@ -60,8 +64,36 @@ pub trait Control: fmt::Debug + Send + Sync + 'static {
     /// Why the process is no good any more and had better be started anew; `None` when it is fine.
     fn wedged(&self) -> Option<String>;
 
-    /// Figures for Prometheus.
+    /// Figures for Prometheus that only the process has.
     fn metrics(&self) -> Vec<Metric>;
+}
+
+/// What the handlers of requests share.
+#[derive(Debug, Clone)]
+struct Shared {
+    control: Arc<dyn Control>,
+    admin: Arc<Admin>,
+}
+
+impl Shared {
+    fn new(control: &Arc<dyn Control>, admin: &Arc<Admin>) -> Self {
+        Self {
+            control: control.clone(),
+            admin: admin.clone(),
+        }
+    }
+}
+
+impl FromRef<Shared> for Arc<dyn Control> {
+    fn from_ref(shared: &Shared) -> Self {
+        shared.control.clone()
+    }
+}
+
+impl FromRef<Shared> for Arc<Admin> {
+    fn from_ref(shared: &Shared) -> Self {
+        shared.admin.clone()
+    }
 }
 
 /// What is served where.
@@ -86,7 +118,11 @@ impl Endpoints {
 /// # Errors
 ///
 /// When it cannot listen, naming the key and the address.
-pub fn start(endpoints: Endpoints, control: &Arc<dyn Control>) -> Result<(), StartError> {
+pub fn start(
+    endpoints: Endpoints,
+    control: &Arc<dyn Control>,
+    admin: &Arc<Admin>,
+) -> Result<(), StartError> {
     if !endpoints.any() {
         return Ok(());
     }
@@ -99,7 +135,7 @@ pub fn start(endpoints: Endpoints, control: &Arc<dyn Control>) -> Result<(), Sta
     // Here, so that an address that is taken is told before anything is served.
     let listening = {
         let _guard = runtime.enter();
-        servers(endpoints, control)
+        servers(endpoints, &Shared::new(control, admin))
     };
     let servers = match listening {
         Ok(servers) => servers,
@@ -123,10 +159,7 @@ pub fn start(endpoints: Endpoints, control: &Arc<dyn Control>) -> Result<(), Sta
     Ok(())
 }
 
-fn servers(
-    endpoints: Endpoints,
-    control: &Arc<dyn Control>,
-) -> Result<Vec<serve::Server>, StartError> {
+fn servers(endpoints: Endpoints, shared: &Shared) -> Result<Vec<serve::Server>, StartError> {
     let mut servers = Vec::new();
     let PlainHttp {
         host,
@@ -134,6 +167,11 @@ fn servers(
         metrics,
         namespace,
     } = endpoints.plain;
+    let figures = plain::Shared {
+        of: shared.clone(),
+        namespace: namespace.into(),
+        admin_tls: endpoints.admin_tls.clone(),
+    };
     let mut plain = |key: &'static str, port: u16, router| {
         let listener = listen(key, &host, port)?;
         tracing::info!("{key}: plain HTTP on {}", listener.description());
@@ -141,12 +179,12 @@ fn servers(
         Ok(())
     };
     if let Some(port) = health {
-        let router = plain::router(control.clone(), &namespace, plain::Otherwise::Health);
+        let router = plain::router(figures.clone(), plain::Otherwise::Health);
         plain("general.healthcheck_port", port, router)?;
     }
     // One port may serve both.
     if let Some(port) = metrics.filter(|port| *port == 0 || Some(*port) != health) {
-        let router = plain::router(control.clone(), &namespace, plain::Otherwise::Metrics);
+        let router = plain::router(figures, plain::Otherwise::Metrics);
         plain("general.openmetrics_port", port, router)?;
     }
     if let Some(admin) = endpoints.admin {
@@ -154,7 +192,7 @@ fn servers(
         let tls = admin.tls.as_ref().map(|_| endpoints.admin_tls);
         let scheme = if tls.is_some() { "HTTPS" } else { "HTTP" };
         tracing::info!("admin.http_port: {scheme} on {}", listener.description());
-        let router = routes::router(control.clone(), guard::Guard::new(&admin));
+        let router = routes::router(shared.clone(), guard::Guard::new(&admin));
         servers.push(serve::Server::admin(listener, router, tls));
     }
     Ok(servers)

@@ -13,6 +13,7 @@ pub mod console;
 pub mod control;
 pub mod http;
 mod lexer;
+pub mod metrics;
 mod period;
 mod show;
 mod statement;

@@ -32,4 +32,4 @@ pub use params::{Interner, Params, Value};
 pub use plans::Plans;
 pub use pool::{Pool, PoolFigures, Waiting};
 pub use server::{Rows, Server};
-pub use statements::{Statement, StatementId, Store};
+pub use statements::{Statement, StatementId, Store, StoreCounts};

@@ -127,9 +127,30 @@ struct Inner {
     last: u32,
     /// Size at which unused statements are looked for again.
     sweep_at: usize,
+    counts: StoreCounts,
+}
+
+/// What the store was asked for, since the process began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreCounts {
+    /// Statements that were there.
+    pub hits: u64,
+    /// Statements that were made.
+    pub misses: u64,
+    /// Statements that were forgotten, because no client had them.
+    pub evictions: u64,
 }
 
 impl Inner {
+    /// Forgets those that are not to be kept, and says how many those were.
+    fn keep(&mut self, keep: impl Fn(&Arc<Statement>) -> bool) -> usize {
+        let before = self.by_key.len();
+        self.by_key.retain(|_, s| keep(s));
+        let gone = before - self.by_key.len();
+        self.counts.evictions += gone as u64;
+        gone
+    }
+
     fn next_id(&mut self) -> StatementId {
         self.last = self.last.checked_add(1).unwrap_or(1);
         StatementId::new(self.last)
@@ -186,10 +207,13 @@ impl Store {
     fn of_key(&self, key: Key, effects: impl FnOnce() -> u16) -> Arc<Statement> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(statement) = inner.by_key.get(&key) {
-            return statement.clone();
+            let statement = statement.clone();
+            inner.counts.hits += 1;
+            return statement;
         }
+        inner.counts.misses += 1;
         if inner.by_key.len() >= inner.sweep_at {
-            inner.by_key.retain(|_, s| Arc::strong_count(s) > 1);
+            inner.keep(|s| Arc::strong_count(s) > 1);
             inner.sweep_at = self.limit.max(inner.by_key.len() * 2);
         }
         let id = inner.next_id();
@@ -244,9 +268,16 @@ impl Store {
     /// Forgets the statements that no client has, and says how many those were.
     pub fn sweep(&self) -> usize {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = inner.by_key.len();
-        inner.by_key.retain(|_, s| Arc::strong_count(s) > 1);
-        before - inner.by_key.len()
+        inner.keep(|s| Arc::strong_count(s) > 1)
+    }
+
+    /// What it was asked for.
+    #[must_use]
+    pub fn counts(&self) -> StoreCounts {
+        self.inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .counts
     }
 
     /// Whether there is none.

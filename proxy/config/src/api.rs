@@ -141,12 +141,16 @@ pub enum RefusedBecause {
     Unauthorized,
     /// 403: who it comes from may not ask this.
     Forbidden,
-    /// 404: there is no such path.
+    /// 404: there is no such path, database or user.
     NotFound,
     /// 405: the path takes other methods.
     MethodNotAllowed,
     /// 409: a later version is in force, or the same one with another content.
     Stale,
+    /// 409: it is so already: paused, or not paused.
+    WrongState,
+    /// 409: clients have not come to their ends in time.
+    Busy,
     /// 412: it is for another cluster or pod.
     WrongTarget,
     /// 413: it is too large.
@@ -173,7 +177,7 @@ impl RefusedBecause {
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::Stale => 409,
+            Self::Stale | Self::WrongState | Self::Busy => 409,
             Self::WrongTarget => 412,
             Self::TooLarge => 413,
             Self::NotJson => 415,
@@ -371,6 +375,13 @@ pub struct PoolSums {
     pub waiting: u64,
     /// Clients that keep a server connection outside of a transaction.
     pub pinned: u64,
+}
+
+/// The answer to an order that is done.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Done {
+    /// What is to be said besides.
+    pub notices: Vec<String>,
 }
 
 /// The answer to `GET /v1/status`.

@@ -27,6 +27,6 @@ pub use script::{Part, Script};
 pub use socket::Peer;
 pub use stream::{Detached, Stream};
 pub use tls::{
-    Alpn, ClientTls, ClientTlsOptions, PeerIdentity, ServerTls, ServerTlsOptions, TlsStream,
-    TlsVerify, accept, connect, tls_server_end_point,
+    Alpn, ClientTls, ClientTlsOptions, Expiry, PeerIdentity, ServerTls, ServerTlsOptions,
+    TlsStream, TlsVerify, accept, connect, tls_server_end_point,
 };

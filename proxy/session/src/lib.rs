@@ -35,6 +35,7 @@ pub use gates::{Gates, Scope};
 pub use guests::Entrance;
 pub use handle::{ClientHandle, ClientKind, Doing, Identity, Signal};
 pub use login::{Console, Login, login};
+pub use metrics::Metrics;
 pub use mirror::{MirrorView, Mirrors};
 pub use registry::Registry;
 pub use replication::Replication;

@@ -92,6 +92,7 @@ pub async fn login(stream: Stream, peer: Peer, runtime: &Arc<Runtime>, worker: u
         place: None,
         delay: Delay::default(),
         why: None,
+        began: None,
     };
     let result = match session.enter() {
         Ok(()) => pgdog_net::timer::timeout(limit, session.run()).await,
@@ -141,6 +142,8 @@ struct Session {
     delay: Delay,
     /// Why it does not get in, for the log.
     why: Option<String>,
+    /// When its first bytes came, ns.
+    began: Option<u64>,
 }
 
 impl Session {
@@ -179,7 +182,13 @@ impl Session {
     /// Has at least `count` bytes of the client's in `input`. Takes all that is there: a packet costs one system call, not
     /// one for its length and one for the rest.
     async fn fill(&mut self, count: usize) -> Result<&[u8], Fail> {
-        let Self { stream, input, .. } = self;
+        let Self {
+            stream,
+            input,
+            began,
+            runtime,
+            ..
+        } = self;
         let stream = stream.as_mut().ok_or(Fail::Io)?;
         while input.len() < count {
             input.reserve(count - input.len());
@@ -187,6 +196,7 @@ impl Session {
             if read.await? == 0 {
                 return Err(Fail::Io);
             }
+            began.get_or_insert_with(|| runtime.clock.precise());
         }
         Ok(input.data())
     }

@@ -55,7 +55,7 @@ impl Command for Pause {
                 admin,
                 scope: Some(scope.clone()),
             };
-            tracing::info!("paused by the admin console");
+            tracing::info!("paused by an administrator");
             until(|| {
                 let accounts = within(admin, &scope);
                 accounts.iter().all(|a| a.pool.connections() == 0)
@@ -85,7 +85,7 @@ impl Command for Resume {
             let scope = scope(admin, self, args)?;
             let runtime = &admin.runtime;
             if runtime.gates.resume(&scope, || runtime.accounts()) {
-                tracing::info!("resumed by the admin console");
+                tracing::info!("resumed by an administrator");
                 return Ok(Answer::default());
             }
             let error = Refusal::new(sqlstate::NOT_IN_STATE, "it is not paused");

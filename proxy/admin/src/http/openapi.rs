@@ -1,12 +1,17 @@
 //! `/openapi.json`: made of the table of operations, the types of the API and the schema of the configuration.
 
-use pgdog_config::api::{Half, Push, Refused, RefusedBecause};
+use pgdog_config::api::{
+    ConfigInForce, Done, DrainBegun, Half, Push, Pushed, Refused, RefusedBecause, Reloaded, Status,
+};
 use pgdog_config::documents;
-use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value as Json, json};
 
-use super::routes::{OPERATIONS, Operation};
+use super::console::{WAIT, WAIT_MAX};
+use super::operations::{Asks, OPERATIONS, Operation};
+use crate::command::Show;
+use crate::table::Kind;
 
 /// Where schemas stand in the document.
 const SCHEMAS: &str = "#/components/schemas/";
@@ -38,12 +43,17 @@ pub fn document() -> Json {
         add_half(half, &push, &mut schemas);
     }
     schemas.remove("Push");
+    for operation in OPERATIONS {
+        if let Asks::View(show) = operation.asks {
+            schemas.insert(row_name(show), row(show));
+        }
+    }
     json!({
         "openapi": "3.1.0",
         "info": {
             "title": "PgDog admin API",
             "version": "1",
-            "description": "Configuration and life of one proxy.",
+            "description": "Configuration, views and life of one proxy.",
         },
         "paths": paths,
         "components": {
@@ -60,36 +70,116 @@ pub fn document() -> Json {
 
 fn describe(operation: &Operation, generator: &mut SchemaGenerator) -> Json {
     let mut responses = Map::new();
-    let answer = (operation.answer)(generator);
-    responses.insert(
-        operation.status.to_string(),
-        content("Done", &answer.to_value()),
-    );
+    let answer = answer(&operation.asks, generator);
+    responses.insert(operation.status.to_string(), content("Done", &answer));
     let refused = json!({ "$ref": format!("{SCHEMAS}Refused") });
     for because in operation.refusals.iter().chain(ALWAYS) {
         let name = serde_json::to_value(because).unwrap_or_default();
-        let text = format!("Nothing was changed: {}", name.as_str().unwrap_or_default());
-        responses.insert(because.status().to_string(), content(&text, &refused));
+        let name = name.as_str().unwrap_or_default();
+        let status = because.status().to_string();
+        let text = match responses.get(&status).map(|told| &told["description"]) {
+            Some(Json::String(text)) => format!("{text}, {name}"),
+            _ => format!("Nothing was changed: {name}"),
+        };
+        responses.insert(status, content(&text, &refused));
     }
     let id = operation.path.trim_start_matches("/v1/").replace('/', "_");
     let mut described = json!({
         "operationId": format!("{}_{id}", operation.method),
-        "summary": operation.summary,
+        "summary": operation.summary(),
         "responses": responses,
     });
-    if let Some(half) = operation.body {
-        described["parameters"] = json!([{
-            "name": "dryRun",
-            "in": "query",
-            "description": "Only say what would become of it.",
-            "schema": { "type": "boolean", "default": false },
-        }]);
+    let parameters = parameters(&operation.asks);
+    if !parameters.is_empty() {
+        described["parameters"] = parameters.into();
+    }
+    if let Asks::Push(half) = operation.asks {
         described["requestBody"] = json!({
             "required": true,
             "content": { "application/json": { "schema": { "$ref": format!("{SCHEMAS}{}", push_name(half)) } } },
         });
     }
     described
+}
+
+/// What the answer looks like when it works.
+fn answer(asks: &Asks, generator: &mut SchemaGenerator) -> Json {
+    fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Json {
+        generator.subschema_for::<T>().to_value()
+    }
+    match asks {
+        Asks::Push(_) => of::<Pushed>(generator),
+        Asks::Config => of::<ConfigInForce>(generator),
+        Asks::Status => of::<Status>(generator),
+        Asks::Reload => of::<Reloaded>(generator),
+        Asks::Drain => of::<DrainBegun>(generator),
+        Asks::Act(_) => of::<Done>(generator),
+        Asks::View(show) => {
+            let row = format!("{SCHEMAS}{}", row_name(show));
+            json!({ "type": "array", "items": { "$ref": row } })
+        }
+    }
+}
+
+/// What may stand behind the question mark.
+fn parameters(asks: &Asks) -> Vec<Json> {
+    let parameter = |name: &str, description: &str, schema: Json| json!({ "name": name, "in": "query", "description": description, "schema": schema });
+    let name = || json!({ "type": "string", "minLength": 1 });
+    match asks {
+        Asks::Push(_) => vec![parameter(
+            "dryRun",
+            "Only say what would become of it.",
+            json!({ "type": "boolean", "default": false }),
+        )],
+        Asks::Act(act) => {
+            let mut all = vec![
+                parameter("database", "Only the pools of this database.", name()),
+                parameter("user", "Only this user's pool of the database.", name()),
+            ];
+            if act.waits {
+                let limit = json!({ "type": "integer", "format": "int64", "minimum": 0, "maximum": WAIT_MAX, "default": WAIT });
+                all.push(parameter(
+                    "timeoutMs",
+                    "How long it may take; it is taken back when that is over.",
+                    limit,
+                ));
+            }
+            all
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The name of the schema of a view's row: `QueryStatsRow`.
+fn row_name(show: &Show) -> String {
+    let name = show.name.trim_start_matches("SHOW ").to_lowercase();
+    let words = name.split('_').map(|word| {
+        let (first, rest) = word.split_at(1);
+        first.to_uppercase() + rest
+    });
+    words.chain(["Row".to_owned()]).collect()
+}
+
+/// A row of a view, made of its columns.
+fn row(show: &Show) -> Json {
+    let field = |column: &crate::table::Column| {
+        let kind = match column.kind {
+            Kind::Text => "string",
+            Kind::Int | Kind::Count => "integer",
+            Kind::Float => "number",
+            Kind::Bool => "boolean",
+        };
+        let schema = json!({ "type": [kind, "null"], "description": column.help });
+        (column.name.to_owned(), schema)
+    };
+    let names: Vec<_> = show.columns.iter().map(|c| c.name).collect();
+    json!({
+        "type": "object",
+        "description": show.help,
+        "properties": show.columns.iter().map(field).collect::<Map<_, _>>(),
+        "required": names,
+        "additionalProperties": false,
+    })
 }
 
 fn own() -> Json {
@@ -189,13 +279,18 @@ mod tests {
     fn names_of_the_api_and_of_the_configuration_do_not_meet() {
         let mut generator = SchemaGenerator::default();
         for operation in OPERATIONS {
-            (operation.answer)(&mut generator);
+            answer(&operation.asks, &mut generator);
         }
         let api: Vec<String> = generator
             .take_definitions(false)
             .into_iter()
             .map(|(name, _)| name)
             .collect();
+        let views = OPERATIONS.iter().filter_map(|o| match o.asks {
+            Asks::View(show) => Some(row_name(show)),
+            _ => None,
+        });
+        let api: Vec<_> = api.into_iter().chain(views).collect();
         let mut config = Map::new();
         for half in [Half::Settings, Half::Topology] {
             add_half(half, &json!({ "properties": {} }), &mut config);

@@ -9,8 +9,10 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use pgdog_config::api::Phase;
+use pgdog_net::ServerTls;
+use tokio::sync::watch;
 
-use super::{Control, metrics};
+use crate::metrics;
 
 /// What a path that is none of the known ones gives: PgDog answers every path of these ports.
 #[derive(Debug, Clone, Copy)]
@@ -19,13 +21,17 @@ pub(super) enum Otherwise {
     Metrics,
 }
 
+/// What these endpoints show.
 #[derive(Debug, Clone)]
-struct Shared {
-    control: Arc<dyn Control>,
-    namespace: Arc<str>,
+pub(super) struct Shared {
+    pub(super) of: super::Shared,
+    /// What the names of metrics begin with.
+    pub(super) namespace: Arc<str>,
+    /// TLS of the admin API, for its certificates' dates.
+    pub(super) admin_tls: watch::Receiver<Option<ServerTls>>,
 }
 
-pub(super) fn router(control: Arc<dyn Control>, namespace: &str, otherwise: Otherwise) -> Router {
+pub(super) fn router(shared: Shared, otherwise: Otherwise) -> Router {
     let router = Router::new()
         .route("/livez", get(live))
         .route("/startupz", get(started))
@@ -35,15 +41,12 @@ pub(super) fn router(control: Arc<dyn Control>, namespace: &str, otherwise: Othe
         Otherwise::Health => router.fallback(get(ready)),
         Otherwise::Metrics => router.fallback(get(figures)),
     };
-    router.with_state(Shared {
-        control,
-        namespace: namespace.into(),
-    })
+    router.with_state(shared)
 }
 
 /// 200 as long as the process does its work.
 async fn live(State(shared): State<Shared>) -> (StatusCode, String) {
-    match shared.control.wedged() {
+    match shared.of.control.wedged() {
         None => (StatusCode::OK, "up\n".to_owned()),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
@@ -51,7 +54,7 @@ async fn live(State(shared): State<Shared>) -> (StatusCode, String) {
 
 /// 200 from the moment that clients can connect.
 async fn started(State(shared): State<Shared>) -> (StatusCode, &'static str) {
-    match shared.control.phase() {
+    match shared.of.control.phase() {
         Phase::Running | Phase::Draining => (StatusCode::OK, "up\n"),
         Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
         Phase::Waiting => (
@@ -64,7 +67,7 @@ async fn started(State(shared): State<Shared>) -> (StatusCode, &'static str) {
 /// 200 while new clients are welcome. Says nothing about databases: a pod that leaves its Service because of them would
 /// turn errors that clients understand into refused connections.
 async fn ready(State(shared): State<Shared>) -> (StatusCode, &'static str) {
-    match shared.control.phase() {
+    match shared.of.control.phase() {
         Phase::Running => (StatusCode::OK, "up\n"),
         Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
         Phase::Waiting => (
@@ -76,6 +79,8 @@ async fn ready(State(shared): State<Shared>) -> (StatusCode, &'static str) {
 }
 
 async fn figures(State(shared): State<Shared>) -> Response {
-    let text = metrics::render(&shared.control.metrics(), &shared.namespace);
+    let super::Shared { control, admin } = &shared.of;
+    let tls = shared.admin_tls.borrow().clone();
+    let text = metrics::text(admin, control.metrics(), tls.as_ref(), &shared.namespace);
     ([(CONTENT_TYPE, metrics::CONTENT)], text).into_response()
 }

@@ -1,128 +1,52 @@
-//! The paths of the admin API. One table makes both the router and the OpenAPI document.
+//! The router of the admin API, made of the table of operations, and what answers.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post, put};
-use pgdog_config::api::{
-    ConfigInForce, DrainBegun, Half, Push, Pushed, Refused, RefusedBecause, Reloaded, Status,
-};
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use pgdog_config::api::{Half, Push, Refused, RefusedBecause};
 use serde::{Deserialize, Serialize};
 
+use super::console::{self, ActQuery};
 use super::guard::{Guard, Who};
-use super::{Control, openapi};
+use super::operations::{Asks, OPERATIONS, Operation};
+use super::{Control, Shared, openapi};
+use crate::admin::Admin;
 
 /// Largest body of a request.
 pub(super) const BODY: usize = 4 << 20;
 
-type Shared = Arc<dyn Control>;
-
-/// One path and method.
-pub(super) struct Operation {
-    pub(super) method: &'static str,
-    pub(super) path: &'static str,
-    pub(super) summary: &'static str,
-    /// The half that its body holds, where it has one; it can be a dry run then.
-    pub(super) body: Option<Half>,
-    /// The status when it works.
-    pub(super) status: u16,
-    pub(super) answer: fn(&mut SchemaGenerator) -> Schema,
-    /// Why it may be refused, besides what any request may be refused for.
-    pub(super) refusals: &'static [RefusedBecause],
-    route: fn() -> MethodRouter<Shared>,
+fn route(operation: &'static Operation) -> MethodRouter<Shared> {
+    match &operation.asks {
+        Asks::Push(Half::Settings) => put(push_settings),
+        Asks::Push(Half::Topology) => put(push_topology),
+        Asks::Config => get(config),
+        Asks::Status => get(status),
+        Asks::Reload => post(reload),
+        Asks::Drain => post(drain),
+        Asks::View(show) => {
+            get(async move |State(admin): State<Arc<Admin>>| console::view(show, &admin))
+        }
+        Asks::Act(act) => post(
+            async move |State(admin): State<Arc<Admin>>,
+                        query: Result<Query<ActQuery>, QueryRejection>| {
+                console::act(act, admin, query).await
+            },
+        ),
+    }
 }
 
-const PUSH_REFUSALS: &[RefusedBecause] = &[
-    RefusedBecause::Malformed,
-    RefusedBecause::Stale,
-    RefusedBecause::WrongTarget,
-    RefusedBecause::TooLarge,
-    RefusedBecause::NotJson,
-    RefusedBecause::Rejected,
-    RefusedBecause::Draining,
-    RefusedBecause::NotPersisted,
-];
-
-/// Everything that can be asked.
-pub(super) const OPERATIONS: &[Operation] = &[
-    Operation {
-        method: "put",
-        path: "/v1/config/settings",
-        summary: "Puts settings in force: everything but hosts",
-        body: Some(Half::Settings),
-        status: 200,
-        answer: schema::<Pushed>,
-        refusals: PUSH_REFUSALS,
-        route: || put(push_settings),
-    },
-    Operation {
-        method: "put",
-        path: "/v1/config/topology",
-        summary: "Puts a topology in force: hosts, roles and shards",
-        body: Some(Half::Topology),
-        status: 200,
-        answer: schema::<Pushed>,
-        refusals: PUSH_REFUSALS,
-        route: || put(push_topology),
-    },
-    Operation {
-        method: "get",
-        path: "/v1/config",
-        summary: "The configuration in force, without secrets",
-        body: None,
-        status: 200,
-        answer: schema::<ConfigInForce>,
-        refusals: &[],
-        route: || get(config),
-    },
-    Operation {
-        method: "get",
-        path: "/v1/status",
-        summary: "What is in force, where it came from, and how it goes",
-        body: None,
-        status: 200,
-        answer: schema::<Status>,
-        refusals: &[],
-        route: || get(status),
-    },
-    Operation {
-        method: "post",
-        path: "/v1/reload",
-        summary: "Reads the configuration files again",
-        body: None,
-        status: 200,
-        answer: schema::<Reloaded>,
-        refusals: &[RefusedBecause::Rejected],
-        route: || post(reload),
-    },
-    Operation {
-        method: "post",
-        path: "/v1/drain",
-        summary: "Lets clients finish and ends the process, as SIGTERM does",
-        body: None,
-        status: 202,
-        answer: schema::<DrainBegun>,
-        refusals: &[],
-        route: || post(drain),
-    },
-];
-
-fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
-    generator.subschema_for::<T>()
-}
-
-pub(super) fn router(control: Shared, guard: Guard) -> Router {
+pub(super) fn router(shared: Shared, guard: Guard) -> Router {
     let mut router = Router::new().route("/openapi.json", get(document));
     for operation in OPERATIONS {
-        router = router.route(operation.path, (operation.route)());
+        router = router.route(operation.path, route(operation));
     }
     router
         .fallback(async || {
@@ -139,7 +63,7 @@ pub(super) fn router(control: Shared, guard: Guard) -> Router {
         })
         .layer(DefaultBodyLimit::max(BODY))
         .layer(from_fn_with_state(Arc::new(guard), admit))
-        .with_state(control)
+        .with_state(shared)
 }
 
 async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
@@ -171,8 +95,8 @@ struct PushQuery {
 }
 
 async fn push_settings(
-    state: State<Shared>,
-    query: Result<Query<PushQuery>, axum::extract::rejection::QueryRejection>,
+    state: State<Arc<dyn Control>>,
+    query: Result<Query<PushQuery>, QueryRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
@@ -180,8 +104,8 @@ async fn push_settings(
 }
 
 async fn push_topology(
-    state: State<Shared>,
-    query: Result<Query<PushQuery>, axum::extract::rejection::QueryRejection>,
+    state: State<Arc<dyn Control>>,
+    query: Result<Query<PushQuery>, QueryRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
@@ -190,8 +114,8 @@ async fn push_topology(
 
 async fn push(
     half: Half,
-    State(control): State<Shared>,
-    query: Result<PushQuery, axum::extract::rejection::QueryRejection>,
+    State(control): State<Arc<dyn Control>>,
+    query: Result<PushQuery, QueryRejection>,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
@@ -246,19 +170,19 @@ fn without_values(error: &serde_json::Error) -> String {
     }
 }
 
-async fn config(State(control): State<Shared>) -> Response {
+async fn config(State(control): State<Arc<dyn Control>>) -> Response {
     answer(StatusCode::OK, control.config())
 }
 
-async fn status(State(control): State<Shared>) -> Response {
+async fn status(State(control): State<Arc<dyn Control>>) -> Response {
     answer(StatusCode::OK, Ok(control.status()))
 }
 
-async fn reload(State(control): State<Shared>) -> Response {
+async fn reload(State(control): State<Arc<dyn Control>>) -> Response {
     blocking(StatusCode::OK, move || control.reload()).await
 }
 
-async fn drain(State(control): State<Shared>) -> Response {
+async fn drain(State(control): State<Arc<dyn Control>>) -> Response {
     answer(StatusCode::ACCEPTED, Ok(control.drain()))
 }
 
@@ -279,7 +203,7 @@ async fn blocking<T: Serialize + Send + 'static>(
     }
 }
 
-fn answer<T: Serialize>(status: StatusCode, result: Result<T, Refused>) -> Response {
+pub(super) fn answer<T: Serialize>(status: StatusCode, result: Result<T, Refused>) -> Response {
     match result {
         Ok(value) => json(status, &value),
         Err(error) => refused(&error),
@@ -298,7 +222,7 @@ fn refused(error: &Refused) -> Response {
     response
 }
 
-fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
+pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
     match serde_json::to_vec(value) {
         Ok(text) => (status, [(CONTENT_TYPE, "application/json")], text).into_response(),
         Err(error) => {

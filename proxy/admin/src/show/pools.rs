@@ -1,9 +1,11 @@
 //! `SHOW POOLS`.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use pgdog_backend::ServerState;
-use pgdog_session::{Account, ClientHandle, Doing};
+use pgdog_session::{Account, ClientHandle, Doing, Identity};
 
 use super::place;
 use crate::admin::Admin;
@@ -86,15 +88,17 @@ const COLUMNS: &[Column] = &[
 ];
 
 fn rows(admin: &Admin) -> Vec<Vec<Value>> {
+    // Counted once, not once for each pool.
+    let mut active: HashMap<Arc<Identity>, usize> = HashMap::new();
     let clients = admin.runtime.registry.all();
+    for client in clients.iter().filter(|c| !waits(c)) {
+        *active.entry(client.identity.clone()).or_default() += 1;
+    }
+    let active = |account: &Account| active.get(&account.identity).copied().unwrap_or(0);
     let accounts = admin.accounts();
     accounts
         .iter()
-        .map(|account| {
-            let mine = clients.iter().filter(|c| c.identity == account.identity);
-            let active = mine.filter(|c| !waits(c)).count();
-            row(admin, account, active)
-        })
+        .map(|account| row(admin, account, active(account)))
         .collect()
 }
 

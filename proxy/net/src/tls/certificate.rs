@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 use x509_parser::der_parser::{Oid, oid};
 use x509_parser::extensions::GeneralName;
@@ -165,6 +166,21 @@ pub fn tls_server_end_point(der: &[u8]) -> Option<Vec<u8>> {
     } else {
         None
     }
+}
+
+/// When certificates that were loaded run out, seconds since 1970; where there are several, the first of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Expiry {
+    /// Our own certificate and those between it and its authority.
+    pub own: Option<i64>,
+    /// The authorities of the other side, where they were named and are not the system's.
+    pub authorities: Option<i64>,
+}
+
+/// When the first of some certificates runs out.
+pub(super) fn first_expiry(certificates: &[CertificateDer<'_>]) -> Option<i64> {
+    let ends = certificates.iter().filter_map(|der| dates(der));
+    ends.map(|(_, end)| end).min()
 }
 
 /// The dates between which the certificate is valid, in seconds since 1970.

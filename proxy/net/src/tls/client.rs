@@ -8,6 +8,7 @@ use rustls::ClientConfig;
 use rustls::client::{Resumption, UnbufferedClientConnection, WebPkiServerVerifier};
 use rustls_pki_types::{IpAddr, ServerName};
 
+use super::certificate::{Expiry, first_expiry};
 use super::engine::{Engine, Session};
 use super::explain::explain;
 use super::stream::{TlsStream, handshake};
@@ -56,6 +57,7 @@ pub struct ClientTls {
     /// The file with the authorities to trust, for words about certificates.
     ca: Option<Arc<Path>>,
     config: Arc<ClientConfig>,
+    expiry: Expiry,
 }
 
 impl ClientTls {
@@ -70,6 +72,10 @@ impl ClientTls {
             TlsVerify::VerifyCa => chain(options.ca.as_deref(), false)?,
             TlsVerify::VerifyFull => chain(options.ca.as_deref(), true)?,
         };
+        let mut expiry = Expiry::default();
+        if let Trust::Chain { roots, .. } = &trust {
+            expiry.authorities = first_expiry(roots);
+        }
         let provider = provider();
         let verifier = Verifier {
             trust,
@@ -82,12 +88,13 @@ impl ClientTls {
             .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match &options.identity {
             None => builder.with_no_client_auth(),
-            Some((certificate, key)) => builder
-                .with_client_auth_cert(
-                    files::certificates(certificate, "certificate")?,
-                    files::private_key(key)?,
-                )
-                .map_err(|error| setup_error(key, &error))?,
+            Some((certificate, key)) => {
+                let chain = files::certificates(certificate, "certificate")?;
+                expiry.own = first_expiry(&chain);
+                builder
+                    .with_client_auth_cert(chain, files::private_key(key)?)
+                    .map_err(|error| setup_error(key, &error))?
+            }
         };
         config.max_fragment_size = Some(MAX_RECORD);
         config.alpn_protocols = vec![ALPN_POSTGRES.to_vec()];
@@ -97,7 +104,14 @@ impl ClientTls {
             verify: options.verify,
             ca: options.ca.as_deref().map(Arc::from),
             config: Arc::new(config),
+            expiry,
         }))
+    }
+
+    /// When the certificates run out.
+    #[must_use]
+    pub const fn expiry(&self) -> Expiry {
+        self.expiry
     }
 
     /// What is checked.

@@ -12,7 +12,7 @@ mod server;
 mod stream;
 mod verify;
 
-pub use certificate::{PeerIdentity, tls_server_end_point};
+pub use certificate::{Expiry, PeerIdentity, tls_server_end_point};
 pub use client::{ClientTls, ClientTlsOptions, TlsVerify, connect};
 pub use server::{Alpn, ServerTls, ServerTlsOptions, accept};
 pub use stream::TlsStream;

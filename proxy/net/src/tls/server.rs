@@ -9,7 +9,7 @@ use rustls::server::{
     NoClientAuth, NoServerSessionStorage, UnbufferedServerConnection, WebPkiClientVerifier,
 };
 
-use super::certificate::tls_server_end_point;
+use super::certificate::{Expiry, first_expiry, tls_server_end_point};
 use super::engine::{Engine, Session};
 use super::stream::{TlsStream, handshake};
 use super::{ALPN_POSTGRES, MAX_RECORD, files, provider};
@@ -60,6 +60,7 @@ impl ServerTlsOptions {
 pub struct ServerTls {
     config: Arc<ServerConfig>,
     end_point: Option<Arc<[u8]>>,
+    expiry: Expiry,
 }
 
 impl ServerTls {
@@ -74,6 +75,10 @@ impl ServerTls {
             .first()
             .and_then(|leaf| tls_server_end_point(leaf))
             .map(Arc::from);
+        let mut expiry = Expiry {
+            own: first_expiry(&chain),
+            authorities: None,
+        };
         let failed = |path: &Path, reason: String| NetError::TlsSetup {
             path: path.to_path_buf(),
             reason,
@@ -81,7 +86,9 @@ impl ServerTls {
         let clients = match &options.client_ca {
             None => Arc::new(NoClientAuth),
             Some(path) => {
-                let roots = files::root_store(path, &files::certificates(path, "CA certificate")?)?;
+                let authorities = files::certificates(path, "CA certificate")?;
+                expiry.authorities = first_expiry(&authorities);
+                let roots = files::root_store(path, &authorities)?;
                 let builder =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
                 let builder = if options.client_certificate_required {
@@ -111,7 +118,14 @@ impl ServerTls {
         Ok(Self {
             config: Arc::new(config),
             end_point,
+            expiry,
         })
+    }
+
+    /// When the certificates run out.
+    #[must_use]
+    pub const fn expiry(&self) -> Expiry {
+        self.expiry
     }
 
     /// The `tls-server-end-point` value of our certificate, to check a client's channel binding; `None` when the

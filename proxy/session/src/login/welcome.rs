@@ -96,6 +96,11 @@ impl Session {
         backend::ready(out, TransactionStatus::Idle);
         self.flush().await?;
         self.runtime.metrics.count(|m| &m.logins);
+        if let Some(began) = self.began {
+            let took = self.runtime.clock.precise().saturating_sub(began);
+            let counters = &account.pool.counters;
+            counters.of(self.worker).login_time.record(took);
+        }
         let mut reasons = Reasons::NONE;
         reasons.put(Reasons::ASKED, pin);
         let tap = Tap::of(&self.runtime, &self.live, &account);
