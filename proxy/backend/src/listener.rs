@@ -20,12 +20,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pgdog_wire::frame;
+use pgdog_wire::buffer::Buffer;
+use pgdog_wire::{ErrorResponse, frame};
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::mailbox::{Mail, Mailbox, Notification};
 use crate::error::ServerError;
 use crate::pool::Pool;
+use crate::server::Server;
 
 /// How long a client waits until it is taken in, or is told that it cannot be.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,7 +51,7 @@ pub struct ListenerCounters {
     pub delivered: AtomicU64,
     /// Notifications that did not fit into them.
     pub dropped: AtomicU64,
-    /// Times that the connection was lost.
+    /// Times that the connection was lost or could not be had.
     pub disconnects: AtomicU64,
 }
 
@@ -209,13 +211,15 @@ impl Listener {
     #[must_use]
     pub fn channels(&self) -> Vec<ChannelFigures> {
         let book = self.book();
-        let figures = |(name, channel): (&Box<str>, &Channel)| ChannelFigures {
-            channel: name.to_string(),
-            clients: channel.mailboxes.len(),
-            received: channel.received,
-            dropped: channel.dropped,
-        };
-        let mut channels: Vec<_> = book.channels.iter().map(figures).collect();
+        let mut channels = Vec::with_capacity(book.channels.len());
+        for (name, channel) in &book.channels {
+            channels.push(ChannelFigures {
+                channel: name.to_string(),
+                clients: channel.mailboxes.len(),
+                received: channel.received,
+                dropped: channel.dropped,
+            });
+        }
         channels.sort_by(|a, b| a.channel.cmp(&b.channel));
         channels
     }
@@ -239,12 +243,20 @@ impl Listener {
     /// A mark has come: from here on, its client gets what comes.
     fn take_in(&self, mark: &str) {
         let mut book = self.book();
-        let Some(joining) = mark.parse().ok().and_then(|mark| book.joining.remove(&mark)) else {
+        let Some(joining) = mark
+            .parse()
+            .ok()
+            .and_then(|mark| book.joining.remove(&mark))
+        else {
             return;
         };
         for name in &joining.channels {
             let channel = book.channels.entry(name.clone()).or_default();
-            if !channel.mailboxes.iter().any(|m| Arc::ptr_eq(m, &joining.mailbox)) {
+            if !channel
+                .mailboxes
+                .iter()
+                .any(|m| Arc::ptr_eq(m, &joining.mailbox))
+            {
                 channel.mailboxes.push(joining.mailbox.clone());
             }
         }
@@ -268,11 +280,17 @@ impl Listener {
         });
         channel.received += 1;
         let count = channel.mailboxes.len();
-        let fit = channel.mailboxes.iter().filter(|m| m.push(&notification)).count();
+        let fit = channel
+            .mailboxes
+            .iter()
+            .filter(|m| m.push(&notification))
+            .count();
         let dropped = (count - fit) as u64;
         channel.dropped += dropped;
         drop(book);
-        self.counters.delivered.fetch_add(fit as u64, Ordering::Relaxed);
+        self.counters
+            .delivered
+            .fetch_add(fit as u64, Ordering::Relaxed);
         self.counters.dropped.fetch_add(dropped, Ordering::Relaxed);
     }
 
@@ -294,11 +312,75 @@ impl Book {
 
     /// Each one once.
     fn mailboxes(&self) -> Vec<Arc<Mailbox>> {
-        let mut all: Vec<_> = self.channels.values().flat_map(|c| c.mailboxes.clone()).collect();
+        let mut all: Vec<_> = self
+            .channels
+            .values()
+            .flat_map(|c| c.mailboxes.clone())
+            .collect();
         all.sort_by_key(|m| Arc::as_ptr(m) as usize);
         all.dedup_by(|a, b| Arc::ptr_eq(a, b));
         all
     }
+}
+
+impl Server {
+    /// Waits until the mark has come, and forgets what came behind it. The server listens to the marker and owes nothing.
+    /// Not cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError`]; the connection is of no more use then.
+    pub async fn until_mark(
+        &mut self,
+        marker: &str,
+        mark: u64,
+        timeout: Duration,
+    ) -> Result<(), ServerError> {
+        let mark = mark.to_string();
+        let waited = self.hear_until(marker, &mark);
+        pgdog_net::timer::timeout(timeout, waited)
+            .await
+            .map_err(|_| ServerError::Timeout(timeout))?
+    }
+
+    async fn hear_until(&mut self, marker: &str, mark: &str) -> Result<(), ServerError> {
+        let mut input = Buffer::new();
+        let mut end = end_of(&self.notifications, marker, mark);
+        // What has been read must be whole messages: the rest would be taken for an answer.
+        while end.is_none() || !input.is_empty() {
+            let len = self.next_message(&mut input).await?;
+            let message = &input.data()[..len];
+            match message[0] {
+                b'A' => self.notifications.extend_from_slice(message),
+                b'S' => {
+                    let body = message[frame::HEADER..].to_vec();
+                    self.note_parameter(&body);
+                }
+                b'N' => {}
+                b'E' => {
+                    let error = ErrorResponse::read(&message[frame::HEADER..]);
+                    return Err(ServerError::Refused(Box::new(error)));
+                }
+                kind => return Err(crate::expect::OutOfSync { kind }.into()),
+            }
+            input.consume(len);
+            end = end.or_else(|| end_of(&self.notifications, marker, mark));
+        }
+        self.notifications.truncate(end.unwrap_or_default());
+        Ok(())
+    }
+}
+
+/// Where the mark ends among messages.
+fn end_of(messages: &[u8], marker: &str, mark: &str) -> Option<usize> {
+    let mut at = 0;
+    while let Ok(Some((message, len))) = frame::split(&messages[at..]) {
+        at += len;
+        if read(message.body) == Some((marker, mark)) {
+            return Some(at);
+        }
+    }
+    None
 }
 
 /// The channel and the payload of a NotificationResponse's body, in UTF-8.

@@ -17,6 +17,7 @@ use tokio::io::AsyncWriteExt as _;
 use crate::active::{Active, Event, Holding, Passing, Pending};
 use crate::client::{Client, Ended, shutting_down, write_all};
 use crate::handle::{Doing, Signal};
+use crate::notify;
 use crate::recover;
 use crate::relay::ASKS;
 use crate::resets::differ_visibly;
@@ -129,6 +130,7 @@ impl Active {
             Event::CheckoutFailed(error) => self.checkout_failed(client, &error).await,
             Event::Settle => self.settle(client).await,
             Event::CleanSequences { asks } => self.clean_sequences(client, asks).await,
+            Event::FetchChannels => self.fetch_channels(client).await,
             Event::Rebase => self.rebase(client).await,
             Event::Restore => self.restore(client).await,
             Event::ClientLeft => {
@@ -329,6 +331,7 @@ impl Active {
             }
             if effects.any(Effects::HOLDS.with(Effects::RELEASES)) {
                 client.reasons = client.reasons.learn(server.holds(ASK_TIMEOUT).await?);
+                notify::hand_over(server, client).await?;
                 let keeps = client.reasons.has(Reasons::PREPARE);
                 if let Some(statements) = &mut client.statements {
                     // Without any under its own names on the server, all of them may become ours again.

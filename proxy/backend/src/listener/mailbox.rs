@@ -122,9 +122,9 @@ impl Mailbox {
     /// Throws away what came on channels that the client does not listen to any more.
     pub(crate) fn forget(&self, channels: &[Box<str>]) {
         let mut queue = self.queue();
-        queue.mail.retain(
-            |mail| !matches!(mail, Mail::Notification(n) if channels.contains(&n.channel)),
-        );
+        queue
+            .mail
+            .retain(|mail| !matches!(mail, Mail::Notification(n) if channels.contains(&n.channel)));
         let is_notification = |mail: &&Mail| matches!(mail, Mail::Notification(_));
         queue.notifications = queue.mail.iter().filter(is_notification).count();
     }
@@ -177,7 +177,11 @@ mod tests {
         mailbox.tell(Mail::Gap);
         mailbox.forget(&["a".into()]);
         assert!(mailbox.push(&b));
-        let rest = [Mail::Notification(b.clone()), Mail::Gap, Mail::Notification(b)];
+        let rest = [
+            Mail::Notification(b.clone()),
+            Mail::Gap,
+            Mail::Notification(b),
+        ];
         assert_eq!(mailbox.take(1000), rest);
         assert!(mailbox.take(1000).is_empty());
     }

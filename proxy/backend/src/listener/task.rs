@@ -68,7 +68,10 @@ pub(super) async fn run(pool: Arc<Pool>, mut orders: UnboundedReceiver<Order>, w
             End::Closed => return end_all(&pool, &mut orders),
             End::Lost(error) => {
                 tracing::warn!(user = %pool.user, database = %pool.database, "failed to listen for notifications: {error}");
-                pool.listener.counters.disconnects.fetch_add(1, Ordering::Relaxed);
+                pool.listener
+                    .counters
+                    .disconnects
+                    .fetch_add(1, Ordering::Relaxed);
                 pool.listener.fail_all(Some(&error));
                 match wait(&pool, &mut orders, &error, pause).await {
                     None => {}
@@ -150,7 +153,10 @@ async fn open(pool: &Arc<Pool>, worker: usize) -> Result<Open, End> {
     };
     let target = pool.target();
     let mut parameters = target.parameters.clone();
-    if !parameters.iter().any(|(name, _)| name == "application_name") {
+    if !parameters
+        .iter()
+        .any(|(name, _)| name == "application_name")
+    {
         let name = "pgdog listener".to_owned();
         parameters.push(("application_name".to_owned(), name));
     }
@@ -245,6 +251,11 @@ impl Open {
             next = orders.try_recv().ok();
         }
         if renew {
+            // The next connection takes them in.
+            let book = pool.listener.book();
+            for (mark, who) in joining {
+                book.order(Order::Join(mark, who));
+            }
             return Err(End::Renewed);
         }
         let sql = self.statements(pool, joining);
@@ -310,7 +321,9 @@ impl super::Listener {
     fn fail_all(&self, error: Option<&ServerError>) {
         let joining = std::mem::take(&mut self.book().joining);
         for (_, who) in joining {
-            let _ = who.done.send(Err(error.cloned().unwrap_or(ServerError::Closed)));
+            let _ = who
+                .done
+                .send(Err(error.cloned().unwrap_or(ServerError::Closed)));
         }
     }
 
