@@ -27,6 +27,8 @@ const LINGER: Duration = Duration::from_secs(10);
 const BACKOFF: Duration = Duration::from_millis(50);
 /// The longest pause.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How often it looks whether a paused pool goes on.
+const PAUSED_STEP: Duration = Duration::from_millis(50);
 
 /// Why a connection is not used any more.
 enum End {
@@ -53,6 +55,18 @@ struct Open {
 pub(super) async fn run(pool: Arc<Pool>, mut orders: UnboundedReceiver<Order>, worker: usize) {
     let mut pause = BACKOFF;
     loop {
+        if pool.is_paused() || pool.is_held() {
+            let paused = ErrorResponse::error(
+                pgdog_wire::sqlstate::CANNOT_CONNECT_NOW,
+                "the pool is paused",
+            );
+            let error = ServerError::Refused(Box::new(paused));
+            match wait(&pool, &mut orders, &error, PAUSED_STEP).await {
+                None => continue,
+                Some(End::Closed) => return end_all(&pool, &mut orders),
+                Some(_) => return,
+            }
+        }
         let end = match open(&pool, worker).await {
             Ok(mut open) => {
                 pause = BACKOFF;
@@ -151,7 +165,7 @@ async fn open(pool: &Arc<Pool>, worker: usize) -> Result<Open, End> {
             return Err(End::Lost(ServerError::Refused(Box::new(error))));
         }
     };
-    let target = pool.target();
+    let (target, generation) = (pool.target(), pool.generation());
     let mut parameters = target.parameters.clone();
     if !parameters
         .iter()
@@ -169,8 +183,9 @@ async fn open(pool: &Arc<Pool>, worker: usize) -> Result<Open, End> {
         .await
         .map_err(End::Lost)?;
     server.worker = worker;
+    server.generation = generation;
     pool.list(&mut server);
-    server.handle.does(ServerState::Held, 0, pool.clock.now());
+    server.handle.does(ServerState::Active, 0, pool.clock.now());
     let channels: HashSet<_> = pool.listener.book().channels.keys().cloned().collect();
     let mut sql = String::from("LISTEN ");
     identifier(&mut sql, &pool.listener.marker);
