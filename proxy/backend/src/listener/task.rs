@@ -158,7 +158,9 @@ async fn open(pool: &Arc<Pool>, worker: usize) -> Result<Open, End> {
     let places = match pgdog_net::timer::timeout(PLACE_TIMEOUT, pool.reserve(worker)).await {
         Ok(Ok(places)) => places,
         Ok(Err(CheckoutError::Closed)) => return Err(End::Closed),
-        Ok(Err(CheckoutError::Server(error))) => return Err(End::Lost(error)),
+        Ok(Err(CheckoutError::Server(error) | CheckoutError::Unreachable { cause: error, .. })) => {
+            return Err(End::Lost(error));
+        }
         Ok(Err(CheckoutError::Timeout { .. })) | Err(_) => {
             let full = "no place is free for it in max_db_connections or max_user_connections";
             let error = ErrorResponse::error(pgdog_wire::sqlstate::TOO_MANY_CONNECTIONS, full);
