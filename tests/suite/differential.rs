@@ -275,6 +275,16 @@ full! {
 }
 
 #[test]
+fn notifications_are_the_same_over_a_shared_connection() {
+    same_as_postgres("notify", notify::TEXT, Mode::Shared);
+}
+
+#[test]
+fn session_state_is_the_same_with_a_shared_connection() {
+    same_as_postgres("session_state", session_state::TEXT, Mode::Shared);
+}
+
+#[test]
 fn prepared_statements_are_the_same_when_servers_keep_two_of_them() {
     same_as_postgres("prepared", prepared::TEXT, Mode::FewStatements);
 }

@@ -22,6 +22,7 @@ mod malformed;
 mod mirroring;
 mod pinning;
 mod pools;
+mod pubsub;
 mod replication;
 mod startup;
 mod timeouts;

@@ -186,10 +186,6 @@ pub(crate) const MISSING: &[Missing] = &[
     missing("SHOW QUERY_CACHE", "there is no query cache yet"),
     missing("RESET QUERY_CACHE", "there is no query cache yet"),
     missing("SHOW TRANSACTIONS", "there is no two-phase commit yet"),
-    missing(
-        "SHOW LISTENERS",
-        "clients that listen keep their server; there are no channels of the proxy's own yet",
-    ),
     missing("SHOW REPLICATION", "there is no watch over replicas yet"),
     missing("SHOW REPLICATION_SLOTS", "there is no resharding yet"),
     missing("SHOW SCHEMA_SYNC", "there is no resharding yet"),

@@ -51,6 +51,10 @@ impl Pool {
                 state.idle.iter_mut().flat_map(std::mem::take).collect()
             };
             idle.into_iter().for_each(|s| s.close());
+            if on {
+                // It ends with this one, and the next is opened when the pause is over.
+                self.listener.reconnect();
+            }
         }
     }
 

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::error::{CheckoutError, ServerError};
 use crate::gate::Gate;
 use crate::handle::{ServerHandle, ServerState};
+use crate::listener::Listener;
 use crate::login::Target;
 use crate::plans::Plans;
 use crate::server::Server;
@@ -52,6 +53,8 @@ pub struct Pool {
     pub asks_sequences: AtomicBool,
     /// What has become of statements here.
     pub plans: Plans,
+    /// Channels that its clients listen to without a server of their own.
+    pub listener: Listener,
 }
 
 /// Counters, since the pool was made.
@@ -190,6 +193,7 @@ impl Pool {
             pinned: AtomicU32::new(0),
             asks_sequences: AtomicBool::new(false),
             plans: Plans::default(),
+            listener: Listener::default(),
             state: Mutex::new(State {
                 settings,
                 target,
@@ -253,6 +257,9 @@ impl Pool {
         if self.mode.swap(settings.mode as u8, Ordering::Relaxed) != settings.mode as u8 {
             // Sessions of one mode begin otherwise than those of another.
             self.reconnect();
+            if settings.mode == PoolerMode::Session {
+                self.listener.close();
+            }
         }
         for budget in budgets {
             budget.join(self);
@@ -453,6 +460,7 @@ impl Pool {
             state.idle.iter_mut().flat_map(std::mem::take).collect()
         };
         self.fail_waiters(&CheckoutError::Closed);
+        self.listener.close();
         idle.into_iter().for_each(|s| s.close());
     }
 
@@ -463,6 +471,7 @@ impl Pool {
             state.generation += 1;
             state.idle.iter_mut().flat_map(std::mem::take).collect()
         };
+        self.listener.reconnect();
         idle.into_iter().for_each(|s| s.close());
     }
 

@@ -94,7 +94,8 @@ section! {
         prepared_statements_ttl: Option<u64> = None,
         /// Spread of `prepared_statements_ttl`, ms. Default: 30000. Applies on reload.
         prepared_statements_ttl_jitter: u64 = 30_000,
-        /// Notifications buffered for each channel. Default: 0 = off. Applies on reload.
+        /// Notifications that may wait for one client that listens over the connection that the clients of its pool share.
+        /// Default: 0 = off, who listens keeps a server of its own. Applies on reload, to clients that begin to listen.
         pub_sub_channel_size: usize = 0,
 
         // Pools

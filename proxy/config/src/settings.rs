@@ -57,6 +57,8 @@ pub struct Settings {
     pub prepared: PreparedLevel,
     /// Prepared statements on one server connection.
     pub prepared_limit: Option<usize>,
+    /// Notifications that may wait for one client, where clients listen over a connection that they share; else they pin.
+    pub pub_sub: Option<usize>,
     /// Largest query in bytes, and what happens above it.
     pub query_size_limit: Option<(usize, QuerySizeAction)>,
     /// What happens to a server connection that its client left unfinished.

@@ -37,7 +37,6 @@ pub(crate) const UNSUPPORTED: &[(&str, &[&str])] = &[
             "omnisharded_sticky",
             "prepared_statements_ttl",
             "prepared_statements_ttl_jitter",
-            "pub_sub_channel_size",
             "query_cache_limit",
             "query_log",
             "query_log_stdout",

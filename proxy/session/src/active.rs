@@ -48,6 +48,8 @@ pub(crate) enum Event {
         /// Because the client asks for those of its session, which it keeps from then on.
         asks: bool,
     },
+    /// The server is to listen to what the client listens to over the pool's listener.
+    FetchChannels,
     /// No connection could be had.
     CheckoutFailed(Box<CheckoutError>),
     /// The server is at rest, and its session may have changed.
@@ -249,7 +251,7 @@ impl Active {
 
     /// Moves bytes until there is nothing to move or something to do. Cancel safe.
     pub(crate) fn poll(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Poll<Event> {
-        let signals = client.registered.handle.take_signals();
+        let signals = client.registered.handle.take_urgent();
         if signals.0 != 0 {
             return Poll::Ready(Event::Signal(signals));
         }

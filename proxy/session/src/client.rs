@@ -13,6 +13,7 @@ use pgdog_wire::{ErrorResponse, sqlstate};
 use crate::active::{Active, Event, listens};
 use crate::handle::{Doing, Signal};
 use crate::mirror::{self, Tap};
+use crate::notify::Channels;
 use crate::registry::Registered;
 use crate::runtime::{Account, Live, Runtime};
 use crate::statements::Statements;
@@ -37,6 +38,8 @@ pub struct Client {
     /// The server that it keeps outside of transactions, and why.
     pub(crate) pinned: Option<Box<Server>>,
     pub(crate) reasons: Reasons,
+    /// What it listens to without a server of its own.
+    pub(crate) channels: Option<Box<Channels>>,
     /// Counts its unnamed statements.
     pub(crate) token: u32,
     /// What it asks is to be watched, as its configuration has it.
@@ -147,10 +150,19 @@ impl Client {
             })
             .await;
             let mut event = self.heed_idle(signals).map(|e| Event::Refuse(Box::new(e)));
+            let mut rest = Vec::new();
+            if signals.has(Signal::NOTIFIED)
+                && event.is_none()
+                && let Some(stopped) = Box::pin(self.deliver()).await
+            {
+                rest = stopped.rest;
+                event = Some(stopped.event);
+            }
             if signals.0 != 0 && event.is_none() {
                 continue;
             }
             let mut active = Active::take(&mut self);
+            active.cout.bytes.append(&mut rest);
             loop {
                 let next = match event.take() {
                     Some(event) => event,
@@ -183,7 +195,7 @@ impl Client {
     }
 
     /// What the client was told while idle: the reason to end it, when there is one.
-    fn heed_idle(&mut self, signals: Signal) -> Option<ErrorResponse> {
+    pub(crate) fn heed_idle(&mut self, signals: Signal) -> Option<ErrorResponse> {
         if signals.has(Signal::DRAIN) || signals.has(Signal::TERMINATE) {
             return Some(shutting_down());
         }

@@ -30,6 +30,8 @@ impl Signal {
     pub const TRANSACTION_TIMEOUT: Self = Self(1 << 6);
     /// Look at the configuration again.
     pub const CONFIG: Self = Self(1 << 7);
+    /// There are notifications. Heeded when idle, and left in its place until then.
+    pub const NOTIFIED: Self = Self(1 << 8);
 
     /// Whether any of `other` is in it.
     #[must_use]
@@ -207,6 +209,17 @@ impl ClientHandle {
             return Signal(0);
         }
         Signal(self.signals.swap(0, Ordering::AcqRel))
+    }
+
+    /// As [`ClientHandle::take_signals`], without what waits until the client is idle.
+    #[inline]
+    #[must_use]
+    pub fn take_urgent(&self) -> Signal {
+        if self.signals.load(Ordering::Acquire) == 0 {
+            return Signal(0);
+        }
+        let all = self.signals.fetch_and(Signal::NOTIFIED.0, Ordering::AcqRel);
+        Signal(all & !Signal::NOTIFIED.0)
     }
 
     /// Whom to wake; once for each task.

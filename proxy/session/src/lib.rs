@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod mirror;
 mod named;
 mod naming;
+mod notify;
 mod prepare;
 mod recover;
 pub mod registry;

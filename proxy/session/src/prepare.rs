@@ -13,6 +13,7 @@ use crate::active::{Active, Event};
 use crate::client::Client;
 use crate::named::Source;
 use crate::naming::{executed, stores_names};
+use crate::notify::Fetch;
 use crate::requests::{NAMES_MAX, READ_MAX, Step, no_transactions};
 use crate::sequences::Values;
 
@@ -121,6 +122,9 @@ impl Active {
         if found != Effects::NONE {
             // Only what can be done before the batch begins: a question that comes too late fails with its Bind.
             self.sequences(client, found)?;
+            if self.fetches(client, found, false)? == Fetch::Later {
+                return Ok(self.wait_for_answers());
+            }
         }
         self.mark_unnamed(client);
         let message = &self.cin.data()[..len];
@@ -185,7 +189,11 @@ impl Active {
         let statement = Source::of(client, scope.as_deref()).parsed(parse.query, parse.types);
         if statement.effects != 0 {
             // Only what can be done before the batch begins: a question that comes too late fails with its Bind.
-            self.sequences(client, Effects::from_bits(statement.effects))?;
+            let found = Effects::from_bits(statement.effects);
+            self.sequences(client, found)?;
+            if self.fetches(client, found, false)? == Fetch::Later {
+                return Ok(self.wait_for_answers());
+            }
         }
         let Some(server) = &mut self.server else {
             return Ok(Step::Wait);
@@ -386,6 +394,11 @@ impl Active {
                     if found != Effects::NONE && self.sequences(client, found)? == Values::Mixed {
                         return Ok(self.refuse_sequences(client, len, false));
                     }
+                    match self.fetches(client, found, true)? {
+                        Fetch::Fine => {}
+                        Fetch::Later => return Ok(self.wait_for_answers()),
+                        Fetch::Late => return Ok(self.refuse_late(len, false)),
+                    }
                     self.ensure_unnamed(client);
                     self.note_effects(client, found)?;
                     return Ok(self.as_it_is(b'B', len));
@@ -410,6 +423,11 @@ impl Active {
             let found = Effects::from_bits(statement.effects);
             if self.sequences(client, found)? == Values::Mixed {
                 return Ok(self.refuse_sequences(client, len, false));
+            }
+            match self.fetches(client, found, true)? {
+                Fetch::Fine => {}
+                Fetch::Later => return Ok(self.wait_for_answers()),
+                Fetch::Late => return Ok(self.refuse_late(len, false)),
             }
             self.note_custom(&statement.text, found);
             self.note_effects(client, found)?;

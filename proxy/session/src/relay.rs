@@ -65,7 +65,7 @@ impl Active {
             if let Some(watch) = &mut self.watch {
                 watch.answered(client, server, (header.kind, body), &verdict);
             }
-            let special = matches!(header.kind, b'E' | b'S' | b'C' | b'N')
+            let special = matches!(header.kind, b'E' | b'S' | b'C' | b'N' | b'A')
                 || verdict != Verdict::Forward
                 || self.holding != Holding::No;
             if special {
@@ -185,6 +185,7 @@ impl Active {
                 let tag = body.strip_suffix(b"\0").unwrap_or(body).to_vec();
                 self.completed(client, &tag).then(Vec::new)
             }
+            (b'A', Verdict::Forward) => self.heard_twice(client, body).then(Vec::new),
             (b'N', Verdict::Forward) => client
                 .statements
                 .as_ref()
@@ -218,6 +219,9 @@ impl Active {
         if matches!(tag, b"DISCARD SEQUENCES" | b"DISCARD ALL") {
             client.reasons.put(Reasons::SEQUENCE, false);
             self.effects = self.effects.with(Effects::OWN_SEQUENCES);
+        }
+        if tag == b"DISCARD ALL" {
+            client.channels = None;
         }
         match tag {
             b"DEALLOCATE ALL" | b"DISCARD ALL" if self.mode != PoolerMode::Session => {

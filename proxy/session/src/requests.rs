@@ -14,6 +14,7 @@ use crate::active::{Active, Event, Leaving, Passing, Pending};
 use crate::client::Client;
 use crate::handle::Doing;
 use crate::mirror;
+use crate::notify::Fetch;
 use crate::sequences::Values;
 
 /// A Query or Parse up to this size is looked at whole; a larger one passes by unread, and counts as one that may do anything.
@@ -302,6 +303,11 @@ impl Active {
         len: usize,
         found: Effects,
     ) -> Result<Step, Event> {
+        match self.fetches(client, found, true)? {
+            Fetch::Fine => {}
+            Fetch::Later => return Ok(self.wait_for_answers()),
+            Fetch::Late => return Ok(self.refuse_late(len, true)),
+        }
         if found.any(Effects::NAMES_STATEMENT)
             && let Some(step) = self.named_query(client, len)?
         {

@@ -18,6 +18,7 @@ use crate::active::{Active, Event, Holding, Passing, Pending};
 use crate::client::{Client, Ended, shutting_down, write_all};
 use crate::handle::{Doing, Signal};
 use crate::mirror;
+use crate::notify;
 use crate::recover;
 use crate::relay::ASKS;
 use crate::resets::differ_visibly;
@@ -135,6 +136,7 @@ impl Active {
                 Ok(())
             }
             Event::CleanSequences { asks } => self.clean_sequences(client, asks).await,
+            Event::FetchChannels => self.fetch_channels(client).await,
             Event::Rebase => self.rebase(client).await,
             Event::Restore => self.restore(client).await,
             Event::ClientLeft => {
@@ -335,6 +337,7 @@ impl Active {
             }
             if effects.any(Effects::HOLDS.with(Effects::RELEASES)) {
                 client.reasons = client.reasons.learn(server.holds(ASK_TIMEOUT).await?);
+                notify::hand_over(server, client).await?;
                 let keeps = client.reasons.has(Reasons::PREPARE);
                 if let Some(statements) = &mut client.statements {
                     // Without any under its own names on the server, all of them may become ours again.

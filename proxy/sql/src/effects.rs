@@ -36,6 +36,9 @@ impl Effects {
     /// No text has it: a mark among those of a session, that its server knows no sequence values of other sessions.
     pub const OWN_SEQUENCES: Self = Self(1 << 10);
 
+    /// Asks for the channels that are listened to, or leaves some.
+    pub const CHANNELS: Self = Self(1 << 11);
+
     /// Everything that an unknown text may do.
     pub const UNKNOWN: Self = Self(Self::SETTINGS.0 | Self::HOLDS.0 | Self::RELEASES.0);
 
@@ -234,6 +237,7 @@ fn calls_session_function(before: &[u8]) -> bool {
     };
     match last | 0x20 {
         b'g' => ends_with(before, b"set_config"),
+        b's' => ends_with(before, b"pg_listening_channels"),
         b'k' | b'd' | b'l' => {
             let name = before.rsplit(|&b| !is_word(b)).next().unwrap_or_default();
             (name.len() > 12 && name[..12].eq_ignore_ascii_case(b"pg_advisory_"))
@@ -346,27 +350,31 @@ fn one(statement: &[u8]) -> Effects {
             Effects::NAMES_STATEMENT.with(words(statement))
         }
         b"declare" => hold(statement).with(words(statement)),
-        b"close" | b"unlisten" => Effects::RELEASES,
+        b"close" => Effects::RELEASES,
+        b"unlisten" => Effects::RELEASES.with(Effects::CHANNELS),
         b"drop" => Effects::RELEASES,
         b"listen" => Effects::HOLDS,
         b"load" => Effects::FOREVER,
         // Settings with dots that are made up in there are in no view of the server.
         b"do" if contains(statement, b"set_config") || dotted_set(statement) => Effects::UNKNOWN
             .with(Effects::FOREVER)
-            .with(asks_in_body(statement)),
-        b"do" => Effects::UNKNOWN.with(asks_in_body(statement)),
+            .with(in_body(statement)),
+        b"do" => Effects::UNKNOWN.with(in_body(statement)),
         b"call" => Effects::UNKNOWN.with(words(statement)),
         _ => words(statement),
     }
 }
 
-/// Whether the body of a DO block names a function that reads sequence values.
-fn asks_in_body(statement: &[u8]) -> Effects {
+/// What words in the body of a DO block may do: read sequence values, leave channels or ask for them.
+fn in_body(statement: &[u8]) -> Effects {
+    let mut found = Effects::NONE;
     if contains(statement, b"currval") || contains(statement, b"lastval") {
-        Effects::SEQUENCES
-    } else {
-        Effects::NONE
+        found = found.with(Effects::SEQUENCES);
     }
+    if contains(statement, b"unlisten") || contains(statement, b"pg_listening_channels") {
+        found = found.with(Effects::CHANNELS);
+    }
+    found
 }
 
 fn hold(statement: &[u8]) -> Effects {
@@ -397,6 +405,7 @@ fn words(statement: &[u8]) -> Effects {
             // Which setting it is, the server cannot be asked.
             b"set_config" => Effects::SETTINGS.with(Effects::FOREVER),
             b"currval" | b"lastval" => Effects::SEQUENCES,
+            b"pg_listening_channels" => Effects::CHANNELS,
             n if n.starts_with(b"pg_temp") => Effects::HOLDS
                 .with(Effects::RELEASES)
                 .with(Effects::CREATES_TEMP),
@@ -468,6 +477,12 @@ mod tests {
             ("SELECT PG_ADVISORY_LOCK (1)", Effects::HOLDS),
             ("prepare a as select 1", Effects::HOLDS),
             ("listen x", Effects::HOLDS),
+            ("close all; unlisten *; reset all", Effects::CHANNELS),
+            ("select * from PG_listening_channels()", Effects::CHANNELS),
+            (
+                "do $$ begin execute 'UNLISTEN x'; end $$",
+                Effects::CHANNELS,
+            ),
             ("select pg_advisory_unlock_all()", Effects::RELEASES),
             ("drop table t", Effects::RELEASES),
             ("deallocate all", Effects::FORGETS),

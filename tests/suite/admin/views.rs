@@ -1,6 +1,6 @@
 //! Views: figures against traffic that is known.
 
-use pgdog_tests::{Message, Postgres, Proxy};
+use pgdog_tests::{Activity, Message, Postgres, Proxy};
 
 use super::{config, console, refused, row, trusted, until, view};
 
@@ -27,6 +27,7 @@ fn every_view_answers_with_a_value_for_each_column() {
             "SHOW PEERS",
             "SHOW MIRRORS",
             "SHOW QUERY_STATS",
+            "SHOW LISTENERS",
             "SHOW ACTIVE_SOCKETS",
         ]
         .contains(&sql);
@@ -34,7 +35,7 @@ fn every_view_answers_with_a_value_for_each_column() {
         let lower = view(&mut console, &sql.to_lowercase());
         assert_eq!(rows.len(), lower.len(), "{sql} has no case");
     }
-    assert_eq!(views, 22, "{help:?}");
+    assert_eq!(views, 23, "{help:?}");
 }
 
 #[test]
@@ -242,4 +243,46 @@ fn columns_can_be_chosen_and_wrong_ones_are_named() {
     assert_eq!(rows, [["admin", "admin", "admin"]]);
     let (code, line) = refused(&mut console, "SHOW CLIENTS usr");
     assert!(code == "42703" && line.contains("\"user\""), "{line}");
+}
+
+#[test]
+fn listeners_are_shown_and_end_for_a_pause() {
+    if !Postgres::installed() {
+        return;
+    }
+    let database = Postgres::shared().fresh_database();
+    let proxy = Proxy::start(&config(&database).general("pub_sub_channel_size", "10"));
+    let (mut first, mut second) = (
+        proxy.client("pgdog", database.name()),
+        proxy.client("pgdog", database.name()),
+    );
+    first.run("listen \"A\"; listen b");
+    second.run("listen b");
+    // What is said next waits until the channels are handed over.
+    first.run("select 1");
+    second.run("notify b");
+    let mut console = console(&proxy);
+    let sql = "SHOW LISTENERS";
+    let at = ("channel", "b");
+    until(&mut console, sql, at, "received", "1");
+    let b = row(&mut console, sql, "channel", "b");
+    assert_eq!((&*b["listeners"], &*b["dropped"]), ("2", "0"));
+    assert_eq!(b["database"], database.name());
+    assert_eq!(row(&mut console, sql, "channel", "A")["listeners"], "1");
+    let mut activity = Activity::of(Postgres::shared(), &database);
+    let connected = "application_name = 'pgdog listener'";
+    activity.wait(1, connected);
+    console.run("PAUSE");
+    activity.wait(0, connected);
+    console.run("RESUME");
+    activity.wait(1, connected);
+    second.goodbye();
+    until(&mut console, sql, at, "listeners", "1");
+    let heard = first.take(2);
+    let tags: Vec<_> = heard.iter().map(|frame| frame.tag).collect();
+    assert_eq!(
+        tags,
+        [b'A', b'N'],
+        "what b was told, and that more may be lost"
+    );
 }

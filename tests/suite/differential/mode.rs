@@ -17,6 +17,8 @@ pub(super) enum Mode {
     FullStirred,
     /// As [`Mode::FullStirred`], and servers keep no more than two prepared statements.
     FullFew,
+    /// As [`Mode::Stirred`], and clients listen over a connection that they share.
+    Shared,
     /// Session mode.
     Session,
     /// Statement mode.
@@ -32,7 +34,8 @@ impl Mode {
             | Self::FewStatements
             | Self::Full
             | Self::FullStirred
-            | Self::FullFew => "transaction",
+            | Self::FullFew
+            | Self::Shared => "transaction",
             Self::Session => "session",
             Self::Statement => "statement",
         }
@@ -42,7 +45,11 @@ impl Mode {
     pub(super) fn servers(self, clients: usize) -> usize {
         match self {
             Self::OneServer | Self::Full | Self::Session | Self::Statement => clients,
-            Self::Stirred | Self::FewStatements | Self::FullStirred | Self::FullFew => clients + 2,
+            Self::Stirred
+            | Self::FewStatements
+            | Self::FullStirred
+            | Self::FullFew
+            | Self::Shared => clients + 2,
         }
     }
 
@@ -50,13 +57,18 @@ impl Mode {
     pub(super) fn has_stranger(self) -> bool {
         matches!(
             self,
-            Self::Stirred | Self::FewStatements | Self::FullStirred | Self::FullFew
+            Self::Stirred | Self::FewStatements | Self::FullStirred | Self::FullFew | Self::Shared
         )
     }
 
     /// Whether SQL's PREPARE is managed.
     pub(super) fn is_full(self) -> bool {
         matches!(self, Self::Full | Self::FullStirred | Self::FullFew)
+    }
+
+    /// Whether clients listen over a connection that they share.
+    pub(super) fn is_shared(self) -> bool {
+        self == Self::Shared
     }
 
     /// The configuration without databases.
@@ -71,6 +83,9 @@ impl Mode {
                 .general("prepared_statements_limit", "2"),
             Self::FewStatements => {
                 ProxyConfig::transaction(postgres).general("prepared_statements_limit", "2")
+            }
+            Self::Shared => {
+                ProxyConfig::transaction(postgres).general("pub_sub_channel_size", "100")
             }
             Self::Session => ProxyConfig::session(postgres),
             Self::Statement => ProxyConfig::statement(postgres),

@@ -6,7 +6,7 @@
 //! startup: application_name=x                         further startup parameters of every client
 //! user: alice                                         the user to log in as (pgdog, a superuser)
 //! modes: transaction session statement                where it applies (transaction session)
-//! differs transaction: why                            a known difference in a mode, in `all`, when `stirred`, in
+//! differs transaction: why                            a known difference in a mode, in `all`, when `stirred`, with `shared` LISTEN, in
 //!                                                     transaction mode that does (`full`) or does not (`extended`) manage PREPARE
 //! mask "text": why                                    transcript lines with this text are left out
 //!
@@ -115,6 +115,7 @@ impl Script {
             name == "all"
                 || name == mode.pooler_mode()
                 || (name == "stirred" && mode.has_stranger())
+                || (name == "shared" && mode.is_shared())
                 || (name == "full" && mode.is_full())
                 || (name == "extended" && mode.pooler_mode() == "transaction" && !mode.is_full())
         });

@@ -5,6 +5,7 @@ pub(crate) mod clients;
 pub(crate) mod config;
 pub(crate) mod databases;
 pub(crate) mod help;
+pub(crate) mod listeners;
 pub(crate) mod lists;
 pub(crate) mod mem;
 pub(crate) mod mirrors;
@@ -35,6 +36,7 @@ pub(crate) const ALL: &[&Show] = &[
     &config::SHOW,
     &prepared::SHOW,
     &query_stats::SHOW,
+    &listeners::SHOW,
     &lists::SHOW,
     &mem::SHOW,
     &mirrors::SHOW,

@@ -76,6 +76,7 @@ pub(super) fn build(config: &Config) -> Result<(Settings, Vec<Problem>), Problem
         max_client_conn: count(general.max_client_conn),
         prepared: general.prepared_statements,
         prepared_limit: general.prepared_statements_limit.and_then(size),
+        pub_sub: Some(general.pub_sub_channel_size).filter(|size| *size > 0),
         query_size_limit: general
             .query_size_limit
             .and_then(size)

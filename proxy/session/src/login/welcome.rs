@@ -120,6 +120,7 @@ impl Session {
             statements: None,
             pinned: None,
             reasons,
+            channels: None,
             token: 0,
             counted: false,
             listening: false,

@@ -177,6 +177,7 @@ impl Replay {
             statements: None,
             pinned: None,
             reasons: Reasons::NONE,
+            channels: None,
             token: 0,
             counted: false,
             listening: false,
