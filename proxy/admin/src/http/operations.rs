@@ -119,6 +119,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     view_of("/v1/mem", &show::mem::SHOW),
     view_of("/v1/peers", &show::peers::SHOW),
     view_of("/v1/mirrors", &show::mirrors::SHOW),
+    view_of("/v1/listeners", &show::listeners::SHOW),
     view_of("/v1/state", &show::state::SHOW),
 ];
 

@@ -3,6 +3,7 @@
 
 mod certificates;
 mod clients;
+mod listeners;
 mod mirrors;
 mod pools;
 mod process;
@@ -156,6 +157,7 @@ pub(crate) fn text(
     all.extend(certificates::metrics(admin, admin_tls));
     all.extend(pools::metrics(&pools));
     all.extend(upstream::metrics(admin));
+    all.extend(listeners::metrics(admin));
     all.extend(mirrors::metrics(admin));
     let mut text = render::render(&all, namespace);
     // These have the same names in every program.
