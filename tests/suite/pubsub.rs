@@ -168,8 +168,11 @@ fn a_killed_listener_is_replaced_and_clients_are_told() {
     }
     let mut stage = Stage::set();
     let (mut first, mut second) = (stage.client(), stage.client());
-    first.run("listen a");
-    second.run("listen b");
+    // What is said next waits until the channels are handed over.
+    for (client, channel) in [(&mut first, "a"), (&mut second, "b")] {
+        client.run(&format!("listen {channel}"));
+        client.run("select 1");
+    }
     let mut activity = stage.activity();
     activity.wait(1, LISTENER);
     activity.terminate(LISTENER);

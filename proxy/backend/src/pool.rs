@@ -256,10 +256,11 @@ impl Pool {
     ) {
         if self.mode.swap(settings.mode as u8, Ordering::Relaxed) != settings.mode as u8 {
             // Sessions of one mode begin otherwise than those of another.
-            self.reconnect();
             if settings.mode == PoolerMode::Session {
+                // Before the connection is renewed: who listens has nothing to hope for.
                 self.listener.close();
             }
+            self.reconnect();
         }
         for budget in budgets {
             budget.join(self);

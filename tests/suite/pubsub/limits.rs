@@ -65,6 +65,7 @@ fn a_user_that_is_taken_out_listens_no_more() {
     let stage = Stage::set();
     let mut client = stage.client();
     client.run("listen x");
+    client.run("select 1");
     let without = stage.proxy.path("users.toml");
     std::fs::write(
         without,
