@@ -64,7 +64,7 @@ impl Stage {
         let mut client = postgres.client(&self.name);
         client.query(THROW_OUT);
         assert!(
-            wait::until(Duration::from_secs(10), || client.query_value(ALONE) == "t"),
+            wait::until(Duration::from_secs(30), || client.query_value(ALONE) == "t"),
             "somebody does not leave"
         );
         for row in client
