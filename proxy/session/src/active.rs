@@ -595,7 +595,7 @@ impl Active {
             if !self.sin.is_empty() || self.from_server.left > 0 {
                 return None;
             }
-            if self.cancel_under_way(cx) {
+            if self.cancelling.is_some() && self.cancel_under_way(cx) {
                 return None;
             }
             if self.needs_settling(client) {

@@ -42,7 +42,7 @@ use pgdog_net::Part;
 use crate::runtime::Runtime;
 use crate::statements::Unnamed;
 
-pub(crate) use tap::{Tap, end, offer, renew};
+pub(crate) use tap::{Tap, end, offer, renew, settle};
 
 /// Bytes of a transaction's messages above which it is not mirrored.
 pub const TRANSACTION_MAX: usize = 1024 * 1024;

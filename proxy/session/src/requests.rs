@@ -58,10 +58,14 @@ impl Active {
             }
             let header = Header::peek(self.cin.data()).map_err(|e| violation(e.to_string()))?;
             let Some(header) = header else { break };
-            let step = match client.tap {
-                None => self.request(client, header, cx),
-                Some(_) => self.mirrored(client, header, cx),
-            };
+            let (tapped, before) = (client.tap.is_some(), self.cin.len());
+            if tapped {
+                self.offer(client, header);
+            }
+            let step = self.request(client, header, cx);
+            if tapped {
+                mirror::settle(client, self.cin.len() < before);
+            }
             match step? {
                 Step::Next => moved = true,
                 Step::More => {
@@ -80,25 +84,15 @@ impl Active {
         Ok(moved)
     }
 
-    /// As [`Active::request`], for a client whose messages are copied for mirrors.
+    /// Offers a message to the client's mirrors.
+    #[cold]
     #[inline(never)]
-    fn mirrored(
-        &mut self,
-        client: &mut Client,
-        header: Header,
-        cx: &mut Context<'_>,
-    ) -> Result<Step, Event> {
-        let before = self.cin.len();
-        let there = &self.cin.data()[..header.len.min(before)];
+    fn offer(&self, client: &mut Client, header: Header) {
+        let there = &self.cin.data()[..header.len.min(self.cin.len())];
         let anew = self.server.is_none() && !self.skipping;
         let pause = (self.doing == Doing::IdleInTransaction)
             .then(|| self.tally.lasts(client.runtime.clock.precise()));
         mirror::offer(client, header, there, anew, pause);
-        let step = self.request(client, header, cx);
-        if let Some(tap) = &mut client.tap {
-            tap.settle(self.cin.len() < before);
-        }
-        step
     }
 
     /// Passes on, or drops, what is there of the message that is passing by.
@@ -121,6 +115,8 @@ impl Active {
         self.pass_on();
     }
 
+    // Inlined, as `serve` is: this is the way of each message.
+    #[inline(always)]
     fn request(
         &mut self,
         client: &mut Client,
@@ -187,6 +183,7 @@ impl Active {
     }
 
     /// Passes a message on to the server that the client has, changed where that must be.
+    #[inline(always)]
     fn serve(&mut self, client: &mut Client, header: Header, whole: bool) -> Result<Step, Event> {
         let Header { kind, len } = header;
         if self.mode == PoolerMode::Session && kind != b'P' && kind != b'B' {

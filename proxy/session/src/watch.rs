@@ -58,6 +58,7 @@ impl Active {
     }
 
     /// Looks at a message of the client. `false`: more of it has to be there first.
+    #[cold]
     #[inline(never)]
     pub(crate) fn look(&mut self, client: &Client, header: Header, whole: bool) -> bool {
         let Header { kind, len } = header;
@@ -106,6 +107,7 @@ impl Active {
     }
 
     /// The message that was looked at last was dealt with.
+    #[cold]
     #[inline(never)]
     pub(crate) fn handed_over(&mut self, client: &mut Client) {
         let (Some(watch), Some(server)) = (&mut self.watch, &self.server) else {
@@ -203,6 +205,7 @@ impl Active {
     }
 
     /// The client begins to do something else at this time, ns.
+    #[cold]
     #[inline(never)]
     pub(crate) fn watched_turn(&mut self, client: &Client, rests: bool, now: u64) {
         let Some(watch) = &mut self.watch else { return };
@@ -233,6 +236,7 @@ impl Active {
 
 impl Watch {
     /// The server has answered something.
+    #[cold]
     #[inline(never)]
     pub(crate) fn answered(
         &mut self,

@@ -257,6 +257,15 @@ pub(crate) fn offer(
     };
 }
 
+/// What was offered last was taken, or waits to be offered again.
+#[cold]
+#[inline(never)]
+pub(crate) fn settle(client: &mut Client, taken: bool) {
+    if let Some(tap) = &mut client.tap {
+        tap.settle(taken);
+    }
+}
+
 /// The client is at rest: what it has said goes to its mirrors.
 #[inline(never)]
 pub(crate) fn end(client: &mut Client) {
