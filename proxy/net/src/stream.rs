@@ -256,6 +256,7 @@ impl From<Socket> for Stream {
 }
 
 impl AsyncRead for Stream {
+    #[inline(always)]
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
