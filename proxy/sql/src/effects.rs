@@ -182,34 +182,39 @@ fn suspicious(text: &[u8]) -> bool {
     }) || has_temp(text)
 }
 
-/// So many places are looked at together for `temp`.
-const LANES: usize = 16;
-
 /// Whether `temp` stands anywhere, in whatever case.
 #[inline]
 fn has_temp(text: &[u8]) -> bool {
-    let Some(last) = text.len().checked_sub(LANES + 3) else {
-        return contains(text, b"temp");
-    };
+    match text.len() {
+        0..19 => contains(text, b"temp"),
+        19..35 => has_temp_by::<16>(text),
+        _ => has_temp_by::<32>(text),
+    }
+}
+
+/// The same for a text of `PLACES` + 3 bytes or more: so many places are looked at together.
+#[inline(always)]
+fn has_temp_by<const PLACES: usize>(text: &[u8]) -> bool {
+    let last = text.len() - (PLACES + 3);
     // The last look overlaps the one before, rather than going byte by byte over the rest.
     (0..last)
-        .step_by(LANES)
+        .step_by(PLACES)
         .chain([last])
-        .any(|at| temp_begins(&text[at..at + LANES + 3]))
+        .any(|at| temp_begins::<PLACES>(&text[at..at + PLACES + 3]))
 }
 
 /// Whether `temp` begins at one of the first places. Without a branch, so that the compiler looks at all of them at once.
-#[inline]
-fn temp_begins(text: &[u8]) -> bool {
+#[inline(always)]
+fn temp_begins<const PLACES: usize>(text: &[u8]) -> bool {
     let (t, e, m, p) = (
-        &text[..LANES],
-        &text[1..][..LANES],
-        &text[2..][..LANES],
-        &text[3..][..LANES],
+        &text[..PLACES],
+        &text[1..][..PLACES],
+        &text[2..][..PLACES],
+        &text[3..][..PLACES],
     );
     let differs = |at: u8, letter: u8| (at | 0x20) ^ letter;
     let mut found = 0u8;
-    for i in 0..LANES {
+    for i in 0..PLACES {
         let here =
             differs(t[i], b't') | differs(e[i], b'e') | differs(m[i], b'm') | differs(p[i], b'p');
         found |= u8::from(here == 0);
