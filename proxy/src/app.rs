@@ -159,7 +159,7 @@ async fn serve(start: Start, boot: Boot, log: logging::Control) -> anyhow::Resul
 }
 
 /// Says how to get into the admin console, where nobody has chosen the password.
-fn tell_password(runtime: &Runtime) {
+pub(crate) fn tell_password(runtime: &Runtime) {
     let live = runtime.live();
     let admin = &live.settings.admin;
     if admin.password.is_none() {

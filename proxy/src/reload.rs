@@ -25,6 +25,7 @@ use pgdog_session::Runtime;
 use serde_json::Value as Json;
 use tokio::sync::{Notify, watch as channel};
 
+use crate::app::tell_password;
 use crate::build::{Builder, retire};
 use crate::logging::Control;
 
@@ -257,10 +258,16 @@ impl Reloader {
         if keep {
             self.keep(halves)?;
         }
-        self.admin_tls.send_replace(built.admin_tls());
+        // Whether the admin API speaks TLS changes at the next start only.
+        if let Some(tls) = built.admin_tls() {
+            self.admin_tls.send_replace(Some(tls));
+        }
         let live = built.commit();
         self.log.apply(&live.settings.log);
         self.runtime.replace(live.clone());
+        if old.settings.admin.password.is_some() {
+            tell_password(&self.runtime);
+        }
         retire(&old, &live);
         self.applied.notify_waiters();
         Ok(warnings)

@@ -138,12 +138,8 @@ async fn admit(
                 Peer::Unix => peer.to_string(),
             };
             let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-            tracing::info!(
-                from,
-                code = error.code,
-                "client refused: {}{why}",
-                error.message
-            );
+            let text = printable(format!("{}{why}", error.message));
+            tracing::info!(from, code = error.code, "client refused: {text}");
             None
         }
         Login::Replication(replication) => {
@@ -156,6 +152,21 @@ async fn admit(
         }
         Login::Gone => None,
     }
+}
+
+/// A text in which a client's own words stand, without what would begin another line of the log.
+fn printable(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let shown = |c: char| {
+        if c.is_control() {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        }
+    };
+    text.chars().map(shown).collect()
 }
 
 /// Serves somebody on the admin console to the end.

@@ -609,3 +609,56 @@ fn a_client_that_says_goodbye_in_the_middle_of_a_query_does_not_keep_its_server(
     let mut next = proxy.client("pgdog", database.name());
     assert_eq!(next.query_value("select 1"), "1");
 }
+
+#[test]
+fn a_role_given_at_login_holds_behind_a_reset_by_the_extended_protocol() {
+    if !Postgres::installed() {
+        return;
+    }
+    let database = Postgres::shared().fresh_database();
+    let role = format!("low_{}", database.name());
+    database.run(&format!("create role {role}"));
+    let proxy = Proxy::start(&config(&database, 1));
+    let options = format!("-c role={role}");
+    let startup = [
+        ("user", "pgdog"),
+        ("database", database.name()),
+        ("options", &options),
+    ];
+    let (mut client, _) = RawClient::login_with(proxy.port(), &startup).unwrap();
+    for _ in 0..5 {
+        client.transcript(&parsed("", "reset role"));
+        assert_eq!(client.query_value("select current_user"), role);
+    }
+    client.goodbye();
+    database.run(&format!("drop role {role}"));
+}
+
+#[test]
+fn a_text_whose_result_has_changed_is_prepared_anew_by_drivers_that_describe_it_first() {
+    if !Postgres::installed() {
+        return;
+    }
+    let database = Postgres::shared().fresh_database();
+    database.run("create table t (a int)");
+    let proxy = Proxy::start(&config(&database, 1));
+    let prepared = [
+        Message::parse("a", "select * from t"),
+        Message::DescribeStatement(b"a".to_vec()),
+        Message::Sync,
+    ];
+    let mut client = proxy.client("pgdog", database.name());
+    client.transcript(&prepared);
+    database.run("alter table t add column b int");
+    // The server's own statement is of the old shape, which nobody can know before it is used.
+    let mut refused = 0;
+    for _ in 0..4 {
+        let mut other = proxy.client("pgdog", database.name());
+        let told = other.transcript(&prepared);
+        refused += usize::from(has_line(&told, "E ERROR 0A000"));
+        other.goodbye();
+    }
+    assert!(refused <= 1, "{refused} of 4 new clients were refused");
+    let told = client.transcript(&bound("a"));
+    assert!(has_line(&told, "E ERROR 0A000"), "{told:?}");
+}

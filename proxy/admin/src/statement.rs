@@ -289,6 +289,11 @@ fn value(tokens: &[Token]) -> Option<Statement> {
             );
             answer(Column::text("version", "A version."), text.into())
         }
+        // Drivers' pools say it when they take a connection back.
+        ("pg_advisory_unlock_all", [Token::Sign('('), Token::Sign(')')]) => answer(
+            Column::text("pg_advisory_unlock_all", "Nothing."),
+            "".into(),
+        ),
         ("current_schema", [Token::Sign('('), Token::Sign(')')]) => {
             answer(Column::text("current_schema", "A schema."), "public".into())
         }

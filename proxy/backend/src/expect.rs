@@ -21,8 +21,8 @@ pub enum Expect {
     Parse(Option<StatementId>),
     /// Bind: BindComplete. The id is set when the statement is one of the store's.
     Bind(Option<StatementId>),
-    /// Describe: a RowDescription or NoData ends it.
-    Describe,
+    /// Describe: a RowDescription or NoData ends it. Of this statement, where it is one of the store.
+    Describe(Option<StatementId>),
     /// Execute: CommandComplete, EmptyQueryResponse or PortalSuspended ends it.
     Execute,
     /// Close: CloseComplete.
@@ -128,7 +128,7 @@ pub struct Owed {
     pub lost: Vec<StatementId>,
     /// Statements whose Close did not take place after all.
     pub kept: Vec<StatementId>,
-    /// The statement whose Bind failed last.
+    /// The statement whose Bind or Describe failed last.
     pub failed_bind: Option<StatementId>,
     /// What was to make or close the unnamed statement was skipped: which one the server has is not known.
     pub unnamed_unsure: bool,
@@ -318,9 +318,9 @@ impl Owed {
                 Ok(Verdict::Swallow)
             }
             b'C' | b'I' | b's' => self.done(bad, |e| matches!(e, Expect::Execute)),
-            b'T' => self.done(bad, |e| matches!(e, Expect::Describe)),
+            b'T' => self.done(bad, |e| matches!(e, Expect::Describe(_))),
             b'n' => match self.queue.pop_front() {
-                Some(Expect::Describe) => Ok(Verdict::Forward),
+                Some(Expect::Describe(_)) => Ok(Verdict::Forward),
                 _ => Err(bad),
             },
             b'1' => match self.queue.pop_front() {
@@ -414,7 +414,7 @@ impl Owed {
         let instead = match self.queue.front() {
             None | Some(Expect::Query | Expect::Sync | Expect::OwnSync) => return Verdict::Forward,
             Some(Expect::Instead(error)) => Some(error.clone()),
-            Some(Expect::Bind(id)) => {
+            Some(Expect::Bind(id) | Expect::Describe(id)) => {
                 self.failed_bind = *id;
                 None
             }

@@ -328,13 +328,20 @@ fn same(key: &str, one: &Json, other: &Json) -> bool {
     or_default(one) == or_default(other)
 }
 
-/// Gives settings the keys that belong to the process, from the settings that it started with.
+/// Gives settings the keys that belong to the process, from the settings that it started with; and, where they have none of
+/// their own, the way into the admin console.
 ///
 /// # Errors
 ///
 /// When they have another value for such a key: everything that would need a restart.
 pub fn inherit(settings: &mut Json, process: &Json) -> Result<(), Problems> {
     let mut problems = Vec::new();
+    for key in ["name", "user", "password"] {
+        let own = &process["admin"][key];
+        if settings["admin"][key].is_null() && !own.is_null() {
+            settings["admin"][key] = own.clone();
+        }
+    }
     for (section, key) in restart_keys() {
         let own = &process[&section][&key];
         let pushed = &settings[&section][&key];

@@ -121,6 +121,13 @@ impl Active {
         if nothing_to_do {
             return Ok(Fetch::Fine);
         }
+        // Those that are joined within a transaction are shown when it has ended.
+        if found.any(Effects::ASKS_CHANNELS)
+            && owed.status == TransactionStatus::InTransaction
+            && !matches!(channels.fetched, Fetched::Yes)
+        {
+            return Ok(Fetch::Late);
+        }
         match &mut channels.fetched {
             Fetched::Yes => return Ok(Fetch::Fine),
             Fetched::Within { now } if *now => {
@@ -142,7 +149,7 @@ impl Active {
     pub(crate) fn refuse_late(&mut self, len: usize, is_query: bool) -> Step {
         let error = ErrorResponse::error(
             sqlstate::FEATURE_NOT_SUPPORTED,
-            "UNLISTEN and pg_listening_channels() must be the first statement of their batch",
+            "UNLISTEN and pg_listening_channels() must be the first statement of their batch, the latter outside of a transaction",
         )
         .detail("This session listens over a connection that it shares with others (pub_sub_channel_size).")
         .hint("Send a Sync before it.");

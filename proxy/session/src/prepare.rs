@@ -486,7 +486,7 @@ impl Active {
                 self.cin.consume(len);
                 frontend::of_statement(&mut self.sout.bytes, b'D', &statement.name);
                 if let Some(server) = &mut self.server {
-                    server.owed.push(Expect::Describe);
+                    server.owed.push(Expect::Describe(Some(statement.id)));
                 }
                 Step::Next
             }

@@ -204,6 +204,10 @@ impl Active {
                 self.barrier = true;
                 Ok(step)
             }
+            b'S' => {
+                self.wait_behind_settings(client);
+                Ok(self.as_it_is(kind, len))
+            }
             _ => Ok(self.as_it_is(kind, len)),
         }
     }
@@ -252,7 +256,7 @@ impl Active {
                 }
                 b'P' => server.owed.push(Expect::Parse(None)),
                 b'B' => server.owed.push(Expect::Bind(None)),
-                b'D' => server.owed.push(Expect::Describe),
+                b'D' => server.owed.push(Expect::Describe(None)),
                 b'E' => server.owed.push(Expect::Execute),
                 b'C' => server.owed.push(Expect::Close),
                 b'S' => server.owed.push_sync(),
@@ -288,6 +292,7 @@ impl Active {
         }
         let found = query_text(self.body(len)).map_or(Effects::NONE, effects);
         if found == Effects::NONE {
+            self.wait_behind_settings(client);
             return Ok(self.as_it_is(b'Q', len));
         }
         self.special_query(client, len, found)
@@ -342,7 +347,16 @@ impl Active {
         } else if settled && readable && self.effects.any(Effects::SETTINGS) {
             self.barrier |= self.hold(client, &text);
         }
+        self.wait_behind_settings(client);
         Ok(self.as_it_is(b'Q', len))
+    }
+
+    /// What comes behind a change of settings waits for its end: a RESET goes back to what the client's login gave only then.
+    #[inline]
+    fn wait_behind_settings(&mut self, client: &Client) {
+        if self.effects.any(Effects::SETTINGS) && !client.startup.is_empty() {
+            self.barrier = true;
+        }
     }
 
     /// Settings with dots are in no view of the server: their names are kept until it is asked.

@@ -3,7 +3,7 @@
 //! Where a query string resets such a setting, what comes behind it is kept back until the value is set again: the settings
 //! that the server reports, and ReadyForQuery. Then the client is told of each that is not what it was last told.
 
-use pgdog_backend::{Params, Server};
+use pgdog_backend::Params;
 use pgdog_sql::lexer::statements;
 use pgdog_sql::set::{self, Setting};
 use pgdog_wire::ClientError as _;
@@ -75,13 +75,6 @@ impl Active {
             }
         }
     }
-}
-
-/// Whether a setting that the server reports is among those that differ.
-pub(crate) fn differ_visibly(server: &Server, wanted: &Params, names: &[Box<str>]) -> bool {
-    names.iter().any(|name| {
-        server.reported(name.as_bytes()).is_some() && server.params.get(name) != wanted.get(name)
-    })
 }
 
 /// What the login gave of the settings that this text leaves reset.

@@ -21,7 +21,6 @@ use crate::mirror;
 use crate::notify;
 use crate::recover;
 use crate::relay::ASKS;
-use crate::resets::differ_visibly;
 
 /// Limit for the proxy's own questions to a server.
 pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -349,8 +348,8 @@ impl Active {
                 // It has a temporary schema from now on, as no new session has: not for others, when this client leaves it.
                 server.expires = Some(0);
             }
-            let tells = differ_visibly(server, &client.params, &reset);
-            if (client.reasons.any() || holding || tells)
+            // More may have come meanwhile, which this server gets.
+            if (client.reasons.any() || holding || !reset.is_empty())
                 && !Arc::ptr_eq(&server.params, &client.params)
             {
                 before = Some(server.reported.clone());

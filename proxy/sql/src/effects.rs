@@ -39,6 +39,9 @@ impl Effects {
     /// Asks for the channels that are listened to, or leaves some.
     pub const CHANNELS: Self = Self(1 << 11);
 
+    /// Besides: asks for them.
+    pub const ASKS_CHANNELS: Self = Self(1 << 12);
+
     /// Everything that an unknown text may do.
     pub const UNKNOWN: Self = Self(Self::SETTINGS.0 | Self::HOLDS.0 | Self::RELEASES.0);
 
@@ -410,7 +413,7 @@ fn words(statement: &[u8]) -> Effects {
             // Which setting it is, the server cannot be asked.
             b"set_config" => Effects::SETTINGS.with(Effects::FOREVER),
             b"currval" | b"lastval" => Effects::SEQUENCES,
-            b"pg_listening_channels" => Effects::CHANNELS,
+            b"pg_listening_channels" => Effects::CHANNELS.with(Effects::ASKS_CHANNELS),
             n if n.starts_with(b"pg_temp") => Effects::HOLDS
                 .with(Effects::RELEASES)
                 .with(Effects::CREATES_TEMP),

@@ -89,6 +89,7 @@ async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) ->
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct PushQuery {
     #[serde(rename = "dryRun", default)]
     dry_run: bool,
@@ -120,7 +121,7 @@ async fn push(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let Ok(query) = query else {
-        let message = "dryRun takes true or false";
+        let message = "the only parameter is dryRun, which takes true or false";
         return refused(&Refused::new(RefusedBecause::Malformed, message));
     };
     let push = match read(headers, body) {

@@ -19,7 +19,7 @@ const CONNECTIONS: usize = 256;
 /// Time for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Time for the head of a request; also the time that a connection may be idle.
-const HEAD: Duration = Duration::from_secs(90);
+const HEAD: Duration = Duration::from_secs(10);
 
 /// One endpoint.
 #[derive(Debug)]

@@ -113,7 +113,7 @@ impl Between {
             Sent::Query(_) | Sent::FunctionCall(_) => self.send(sent.clone(), Expect::Query),
             Sent::Parse(_) => self.send(sent.clone(), Expect::Parse(Some(ID))),
             Sent::Bind(_) => self.send(sent.clone(), Expect::Bind(None)),
-            Sent::Describe(_) => self.send(sent.clone(), Expect::Describe),
+            Sent::Describe(_) => self.send(sent.clone(), Expect::Describe(None)),
             Sent::Execute(_) => self.send(sent.clone(), Expect::Execute),
             Sent::Close => self.send(sent.clone(), Expect::Close),
         }

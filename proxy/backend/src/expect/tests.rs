@@ -148,7 +148,7 @@ fn a_parse_of_ours_before_a_query_fails_unseen() {
 
 #[test]
 fn a_batch_that_only_prepared_may_be_synced_by_us_and_one_that_ran_or_copies_may_not() {
-    let mut prepared = owed([Expect::Parse(None), Expect::Describe]);
+    let mut prepared = owed([Expect::Parse(None), Expect::Describe(None)]);
     for kind in [b'1', b't', b'n'] {
         assert!(!prepared.prepared_only());
         prepared.answer(kind, b"").unwrap();

@@ -119,7 +119,7 @@ pub(super) const KEYS: &[Key] = &[
         Near(
             "checkout_timeout",
             Kind::SecondsOrNever,
-            "the client gets an error (53300) and stays connected, there it is disconnected",
+            "the client gets another error (53300); it is disconnected, there as here",
         ),
     ),
     (

@@ -42,7 +42,10 @@ pub(super) const GENERAL: &[Key] = &[
         "log_client_disconnections",
         Same("log_disconnections", Kind::Flag),
     ),
-    ("autoreload", Nothing("a changed file counts after SIGHUP")),
+    (
+        "autoreload",
+        Nothing("general.watch_config = true is the same without a choice of the interval"),
+    ),
     ("worker_threads", Same("workers", Kind::Count)),
     ("tcp_keepalives_idle", Special),
     ("tcp_keepalives_count", Special),
