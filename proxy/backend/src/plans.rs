@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn those_that_nobody_holds_are_forgotten() {
-        let (store, plans) = (Store::new(10), Plans::default());
+        let (store, plans) = (Store::new(10 * LIMIT), Plans::default());
         let parse = |text: &[u8]| plans.current(&store, store.get(text, b"", None, || 0));
         plans.outdated(parse(b"held").id);
         let held = parse(b"held");

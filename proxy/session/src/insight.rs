@@ -88,7 +88,8 @@ impl QueryStats {
         &self.tables[worker % self.tables.len()]
     }
 
-    /// Counts a run. `told` is asked only when the query is new to this worker.
+    /// Counts a run. `told` is asked only when the query is new to this worker, and must not come back here: entries are
+    /// locked.
     pub fn record(&self, worker: usize, key: QueryKey, told: impl FnOnce() -> Described, run: Run) {
         let mut entries = self.table(worker).lock();
         if let Some(entry) = entries.rows.get_mut(&key) {

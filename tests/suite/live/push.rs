@@ -1,6 +1,6 @@
 //! Pushes: what is applied, what is refused, and that nothing in between happens.
 
-use pgdog_tests::{Postgres, Proxy};
+use pgdog_tests::{Postgres, Proxy, Psql};
 use serde_json::json;
 
 use super::{admin, config, envelope, logs_in, settings, topology, with_admin};
@@ -341,4 +341,40 @@ fn what_is_no_push_is_refused_before_anybody_looks_into_it() {
         .expect(405);
     assert!(method.head.to_lowercase().contains("allow: "), "{method:?}");
     proxy.client("pgdog", database.name()).run("select 1");
+}
+
+#[test]
+fn a_mistyped_dry_run_is_refused_and_changes_nothing() {
+    if !Postgres::installed() {
+        return;
+    }
+    let database = Postgres::shared().fresh_database();
+    let proxy = Proxy::start(&with_admin(config(&database), ""));
+    let http = admin(&proxy);
+    let wanted = settings(&database, &["pgdog", "other"]);
+    http.put("/v1/config/settings?dryrun=true", &envelope(1, 1, &wanted))
+        .expect(400);
+    assert!(!logs_in(&proxy, "other", &database));
+}
+
+#[test]
+fn the_way_into_the_console_stays_when_settings_are_pushed_without_one() {
+    if !Postgres::installed() {
+        return;
+    }
+    let database = Postgres::shared().fresh_database();
+    let proxy = Proxy::start(&with_admin(config(&database), "password = \"chosen\""));
+    let console = || {
+        Psql::new(proxy.port(), "admin", "admin")
+            .password("chosen")
+            .run("show version")
+            .expect("the console lets its user in")
+            .contains("pgdog")
+    };
+    assert!(console());
+    let wanted = settings(&database, &["pgdog"]);
+    admin(&proxy)
+        .put("/v1/config/settings", &envelope(1, 1, &wanted))
+        .expect(200);
+    assert!(console());
 }
