@@ -1,6 +1,6 @@
 //! Mirroring: what the clients of one database do is repeated in another one, for nobody to see.
 //!
-//! Flow: a client of a mirrored database has a [`Tap`]. It copies the client's messages as they come, with the pauses
+//! Flow: a client of a mirrored database has a `Tap`. It copies the client's messages as they come, with the pauses
 //! within a transaction, until the session is at rest: that is one transaction, or several that the client sent without
 //! waiting, which count as one. A pause begins on the mirror when what came before it was passed on. Then it is put into the queue of each mirror that wants it, and a task for each client and mirror
 //! repeats it through the same code that serves clients, as a client of the destination's pool with the same user. That
