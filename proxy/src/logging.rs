@@ -24,7 +24,6 @@ pub struct Control(Arc<Inner>);
 struct Inner {
     filter: reload::Handle<EnvFilter, Registry>,
     dedup: Arc<Dedup>,
-    format: LogFormat,
     level: Mutex<Level>,
 }
 
@@ -73,7 +72,6 @@ pub fn init(log: &Log) -> Control {
     Control(Arc::new(Inner {
         filter: handle,
         dedup,
-        format: log.format,
         level: Mutex::new(Level {
             configured: log.level.clone(),
             current,
@@ -124,9 +122,6 @@ impl Control {
             }
         }
         self.0.dedup.configure(log.dedup);
-        if log.format != self.0.format {
-            tracing::warn!("general.log_format changes at the next start only");
-        }
     }
 
     /// Writes how often lines were repeated whenever their time is over. Never ends; cancel safe.

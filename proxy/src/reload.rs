@@ -222,7 +222,6 @@ impl Reloader {
             }
             halves = files.with_kept(&kept, work);
         }
-        let before = self.runtime.live();
         let warnings = match self.put_in_force(&halves, false, false) {
             Ok(warnings) => warnings,
             Err(Failure::Problems(problems)) => return Err(problems),
@@ -230,7 +229,6 @@ impl Reloader {
             Err(Failure::NotPersisted(_)) => Vec::new(),
         };
         report(&warnings);
-        warn_of_restart(&before.settings, &self.runtime.live().settings);
         *work = halves;
         self.show(work);
         Ok(Reloaded {
@@ -249,8 +247,9 @@ impl Reloader {
         keep: bool,
         dry_run: bool,
     ) -> Result<Vec<Problem>, Failure> {
-        let (settings, warnings) = halves.meaning()?;
+        let (settings, mut warnings) = halves.meaning()?;
         let old = self.runtime.live();
+        warnings.extend(needs_restart(&old.settings, &settings));
         let built = self.builder.build(settings, Some(&old))?;
         if dry_run {
             return Ok(warnings);
@@ -345,20 +344,41 @@ pub(crate) fn report(warnings: &[Problem]) {
     }
 }
 
-fn warn_of_restart(old: &pgdog_config::Settings, new: &pgdog_config::Settings) {
-    if new.listen != old.listen || new.workers != old.workers {
-        tracing::warn!(
-            "general.host, port, workers and the unix socket change at the next start only"
-        );
-    }
-    if new.admin_http != old.admin_http
+/// What a new configuration wants and only another start gives it.
+fn needs_restart(old: &pgdog_config::Settings, new: &pgdog_config::Settings) -> Vec<Problem> {
+    let listening = new.listen != old.listen || new.workers != old.workers;
+    let http = new.admin_http != old.admin_http
         || new.plain_http != old.plain_http
-        || new.state_dir != old.state_dir
-    {
-        tracing::warn!(
-            "admin.http_*, admin.state_dir, general.healthcheck_port and openmetrics_* change at the next start only"
-        );
-    }
+        || new.state_dir != old.state_dir;
+    let format = new.log.format != old.log.format;
+    [
+        (
+            listening,
+            "general",
+            "host, port, workers and the unix socket change at the next start only",
+        ),
+        (
+            http,
+            "admin",
+            "admin.http_*, admin.state_dir, general.healthcheck_port and openmetrics_* change at the next start only",
+        ),
+        (
+            format,
+            "general.log_format",
+            "changes at the next start only",
+        ),
+    ]
+    .into_iter()
+    .filter(|(differs, ..)| *differs)
+    .map(|(_, path, message)| Problem {
+        file: None,
+        line: None,
+        path: path.to_owned(),
+        code: ProblemCode::RequiresRestart,
+        severity: Severity::Warning,
+        message: message.to_owned(),
+    })
+    .collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

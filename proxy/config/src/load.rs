@@ -1,5 +1,6 @@
 //! From files, URLs and the environment to a [`Config`].
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::check::{Check, Schema, nearest};
 use crate::problem::{Problem, ProblemCode, Problems, Severity};
 use crate::tree::{self, Node, Place, Value};
-use crate::{Config, Origin, url};
+use crate::{Config, Origin, Settings, url};
 
 /// Where a configuration comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -342,6 +343,11 @@ fn finish(mut root: Node, schema: &Schema, mut problems: Vec<Problem>) -> Result
         .0
         .sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
     if problems.has_errors() {
+        let more = meant_besides(root.to_json(), &problems, check.places);
+        problems.0.extend(more);
+        problems
+            .0
+            .sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
         return Err(problems);
     }
     match serde_json::from_value::<Config>(root.to_json()) {
@@ -356,5 +362,78 @@ fn finish(mut root: Node, schema: &Schema, mut problems: Vec<Problem>) -> Result
             ProblemCode::BadValue,
             error.to_string(),
         )])),
+    }
+}
+
+/// What is wrong with the meaning of the rest, where keys and types are wrong: everything is told at once. Only what no
+/// part that was left out can be the cause of.
+fn meant_besides(
+    mut json: serde_json::Value,
+    problems: &Problems,
+    places: BTreeMap<String, Place>,
+) -> Vec<Problem> {
+    let errors = || problems.0.iter().filter(|p| p.severity == Severity::Error);
+    if errors().any(|p| p.path.is_empty()) {
+        // Not even the text could be read.
+        return Vec::new();
+    }
+    let mut broken: Vec<&str> = errors().map(|p| part_of(&p.path)).collect();
+    // Entries of lists keep their numbers while those behind them are taken out: longer numbers are larger ones.
+    broken.sort_unstable_by_key(|path| (path.len(), *path));
+    broken.dedup();
+    for path in broken.iter().rev() {
+        take_out(&mut json, path);
+    }
+    let Ok(mut config) = serde_json::from_value::<Config>(json) else {
+        return Vec::new();
+    };
+    // Entries have other numbers now where one was taken out before them.
+    let whole = |section: &str| !broken.iter().any(|path| path.starts_with(section));
+    config.origin = Origin(places);
+    let Err(found) = Settings::build(&config) else {
+        return Vec::new();
+    };
+    let stands_alone = |p: &Problem| {
+        let section = p.path.split(['.', '[']).next().unwrap_or_default();
+        let listed = section == "general" || whole(&format!("{section}["));
+        let known = !matches!(
+            p.code,
+            ProblemCode::UnknownName
+                | ProblemCode::MissingKey
+                | ProblemCode::MissingPassword
+                | ProblemCode::ShardGap
+                | ProblemCode::Conflict
+        );
+        let names_known = ["databases", "users", "general"].iter().all(|s| whole(s));
+        p.severity == Severity::Error && listed && (known || names_known)
+    };
+    found.0.into_iter().filter(stands_alone).collect()
+}
+
+/// The part of a configuration that a problem makes unfit: the entry of a list, else the key.
+fn part_of(path: &str) -> &str {
+    match path.find(']') {
+        Some(end) => &path[..=end],
+        None => path,
+    }
+}
+
+/// Takes a key, or an entry of a list, out of a document.
+fn take_out(json: &mut serde_json::Value, path: &str) {
+    if let Some((list, index)) = path.strip_suffix(']').and_then(|p| p.split_once('[')) {
+        if let (Some(entries), Ok(index)) = (json[list].as_array_mut(), index.parse::<usize>())
+            && index < entries.len()
+        {
+            entries.remove(index);
+        }
+        return;
+    }
+    let (tables, key) = path.rsplit_once('.').unwrap_or(("", path));
+    let mut table = Some(json);
+    for name in tables.split('.').filter(|name| !name.is_empty()) {
+        table = table.and_then(|t| t.get_mut(name));
+    }
+    if let Some(table) = table.and_then(serde_json::Value::as_object_mut) {
+        table.remove(key);
     }
 }

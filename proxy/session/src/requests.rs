@@ -345,7 +345,7 @@ impl Active {
                 self.hold_all(Vec::new());
             }
         } else if settled && readable && self.effects.any(Effects::SETTINGS) {
-            self.barrier |= self.hold(client, &text);
+            self.hold(client, &text);
         }
         self.wait_behind_settings(client);
         Ok(self.as_it_is(b'Q', len))

@@ -14,14 +14,12 @@ use crate::client::{Client, Ended};
 use crate::settle::ASK_TIMEOUT;
 
 impl Active {
-    /// Keeps back the end of the answer to this text, if it resets what the login gave. Whether it does.
-    pub(crate) fn hold(&mut self, client: &Client, text: &str) -> bool {
+    /// Keeps back the end of the answer to this text, if it resets what the login gave.
+    pub(crate) fn hold(&mut self, client: &Client, text: &str) {
         let names = reset_by(text, &client.startup);
-        if names.is_empty() {
-            return false;
+        if !names.is_empty() {
+            self.hold_all(names);
         }
-        self.hold_all(names);
-        true
     }
 
     /// Keeps back the end of an answer behind which these settings are to be set again.

@@ -16,7 +16,7 @@ const FIRST_WORD: Duration = Duration::from_millis(400);
 /// How long Postgres may think between words.
 const NEXT_WORD: Duration = Duration::from_millis(150);
 /// How long the proxy may take for what Postgres is known to say.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What was said in answer to one line of a script.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

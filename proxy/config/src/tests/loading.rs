@@ -514,3 +514,63 @@ fn a_variable_that_sets_nothing_is_told_with_the_nearest_key() {
         assert!(told(name, value).is_empty(), "{name}");
     }
 }
+
+#[test]
+fn wrong_types_do_not_hide_what_is_wrong_with_the_meaning_of_the_rest() {
+    let pgdog = r#"
+[general]
+default_pool_size = "ten"
+mirror_exposure = 2.0
+
+[[databases]]
+name = "app"
+host = "h"
+
+[[mirroring]]
+source_db = "app"
+destination_db = "nowhere"
+exposure = -1.0
+
+[[mirroring]]
+source_db = "app"
+destination_db = "app"
+queue_length = "long"
+"#;
+    let users = "[[users]]\nname = \"u\"\npassword = \"p\"\ndatabase = \"app\"\n";
+    let problems = Config::from_toml(pgdog, users).unwrap_err();
+    let mut paths: Vec<_> = problems.0.iter().map(|p| p.path.as_str()).collect();
+    paths.sort_unstable();
+    // The list of mirrors is in doubt as a whole: one of them could not be read.
+    assert_eq!(
+        paths,
+        [
+            "general.default_pool_size",
+            "general.mirror_exposure",
+            "mirroring[1].queue_length"
+        ],
+        "{problems}"
+    );
+    let fewer = pgdog.replace("\"long\"", "5");
+    let problems = Config::from_toml(&fewer, users).unwrap_err();
+    let mut paths: Vec<_> = problems.0.iter().map(|p| p.path.as_str()).collect();
+    paths.sort_unstable();
+    assert_eq!(
+        paths,
+        [
+            "general.default_pool_size",
+            "general.mirror_exposure",
+            "mirroring[0].exposure"
+        ],
+        "{problems}"
+    );
+    // Users without an entry that can be read are not missed anywhere.
+    let broken = users.replace("name = \"u\"", "nam = \"u\"");
+    let problems = Config::from_toml(&pgdog.replace("\"ten\"", "10"), &broken).unwrap_err();
+    assert!(
+        !problems
+            .0
+            .iter()
+            .any(|p| p.message.contains("is not a user")),
+        "{problems}"
+    );
+}

@@ -89,7 +89,7 @@ impl Session {
 
     /// Whether a user who is not known is asked for a password that its server is tried with.
     pub(super) fn passes_through(
-        &self,
+        &mut self,
         startup: &Startup,
         demand: Option<&Demand>,
     ) -> Result<bool, Fail> {
@@ -102,6 +102,12 @@ impl Session {
             Some(demand) => demand.method == Method::Password,
             None => self.live.settings.auth != AuthType::Trust,
         };
+        let would = entrance.is_some_and(|entrance| entrance.passthrough.asks(true));
+        if would && !asks {
+            let why =
+                "there is no such user, and passthrough_auth asks for passwords over TLS only";
+            self.why.get_or_insert_with(|| why.to_owned());
+        }
         Ok(asks && method)
     }
 
