@@ -271,7 +271,7 @@ async fn tick(index: usize, runtime: Arc<Runtime>, ticks: Arc<Notify>) {
         ticks.notified().await;
         let live = runtime.live();
         for account in live.accounts.values().flat_map(|a| a.values()) {
-            account.pool.tick(index);
+            account.everywhere().for_each(|a| a.pool.tick(index));
         }
         runtime.guests.tick(index);
         if index == 0 {

@@ -24,6 +24,7 @@ use crate::client::Client;
 use crate::handle::{Doing, Signal};
 use crate::mirror;
 use crate::named::{Rewritten, Shift};
+use crate::route::{NoHost, Trial};
 use crate::tally::Tally;
 use crate::watch::Watch;
 
@@ -50,6 +51,10 @@ pub(crate) enum Event {
     },
     /// The server is to listen to what the client listens to over the pool's listener.
     FetchChannels,
+    /// No host may get what the client says.
+    NoHost(NoHost),
+    /// What was asked has not taken place, and may do so elsewhere.
+    Again(Box<ErrorResponse>),
     /// No connection could be had.
     CheckoutFailed(Box<CheckoutError>),
     /// The server is at rest, and its session may have changed.
@@ -108,6 +113,17 @@ pub(crate) enum Holding {
     Ready,
 }
 
+/// What came of asking for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Checkout {
+    /// It is there.
+    Ready,
+    /// It must be waited for.
+    Wait,
+    /// The client must say more first, so that a host can be chosen.
+    More,
+}
+
 /// A client being served.
 #[derive(Debug)]
 pub(crate) struct Active {
@@ -152,6 +168,8 @@ pub(crate) struct Active {
     pub(crate) grace: Option<Pin<Box<tokio::time::Sleep>>>,
     /// The mode of the pool.
     pub(crate) mode: PoolerMode,
+    /// The request for which a host was chosen.
+    pub(crate) trial: Trial,
     pub(crate) doing: Doing,
     pub(crate) tally: Tally,
     /// What it asks, where somebody wants to know.
@@ -202,6 +220,7 @@ impl Active {
             leaving: Leaving::No,
             grace: None,
             mode: PoolerMode::Transaction,
+            trial: Trial::default(),
             doing: Doing::Idle,
             tally: Tally::default(),
             watch: None,
@@ -326,7 +345,11 @@ impl Active {
         let before = self.cout.len();
         let (moved, flushed) =
             poll_out(&mut client.stream, &mut self.cout, cx).map_err(Event::ClientBroke)?;
-        self.tally.sent += (before - self.cout.len()) as u64;
+        let sent = before - self.cout.len();
+        self.tally.sent += sent as u64;
+        if self.trial.routed {
+            self.trial.sent(sent);
+        }
         self.unflushed = !flushed;
         Ok(moved)
     }
@@ -516,16 +539,16 @@ impl Active {
         }
     }
 
-    /// Asks for a connection; `false` when it must be waited for.
+    /// Asks for a connection.
     pub(crate) fn checkout(
         &mut self,
         client: &mut Client,
         cx: &mut Context<'_>,
-    ) -> Result<bool, Event> {
+    ) -> Result<Checkout, Event> {
         let refreshed = client.refresh();
         if refreshed == Some(true) && client.tap.is_some() {
             // Once more from the start: from this message on it may be mirrored.
-            return Ok(false);
+            return Ok(Checkout::Wait);
         }
         if refreshed.is_none() {
             let error = ErrorResponse::fatal(
@@ -539,15 +562,21 @@ impl Active {
         }
         self.watches(client);
         self.mode = client.pool().mode();
+        if !client.account.cluster.is_single() {
+            if !self.choose(client)? {
+                return Ok(Checkout::More);
+            }
+            self.mode = client.pool().mode();
+        }
         match client.pool().take(client.worker, cx) {
             Some(server) => {
                 self.attach(client, server)?;
-                Ok(true)
+                Ok(Checkout::Ready)
             }
             None => {
                 self.waiting = Some(client.pool().wait(client.worker));
                 self.note(client, Doing::Waiting);
-                Ok(false)
+                Ok(Checkout::Wait)
             }
         }
     }
@@ -609,6 +638,9 @@ impl Active {
                 mirror::end(client);
             }
             let keep = client.reasons.any() || self.mode == PoolerMode::Session;
+            if self.trial.routed {
+                self.routed(client, !keep);
+            }
             if !keep && let Some(server) = self.server.take() {
                 client.pool().release(server);
             }

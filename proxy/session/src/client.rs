@@ -26,6 +26,10 @@ pub struct Client {
     /// The configuration that it was last served under.
     pub(crate) live: Arc<Live>,
     pub(crate) account: Arc<Account>,
+    /// Where its server is from, or the last one was.
+    pub(crate) pool: Arc<Pool>,
+    /// Coarse time, ms, of the end of its last write; 0 when there was none, or nobody wants to know.
+    pub(crate) wrote: u64,
     pub(crate) registered: Registered,
     /// A number that no other client has had.
     pub(crate) id: u64,
@@ -93,8 +97,9 @@ impl Client {
     }
 
     /// Its pool.
+    #[inline]
     pub(crate) fn pool(&self) -> &Arc<Pool> {
-        &self.account.pool
+        &self.pool
     }
 
     /// A number that no other unnamed statement of any client has had: the client's own number and a count.
@@ -218,6 +223,13 @@ impl Client {
         let live = self.runtime.live();
         let user = &self.account.user;
         self.account = self.runtime.account(&live, &user.name, &user.database)?;
+        let stays = |pool: &Arc<Pool>| {
+            let mut members = self.account.cluster.members().iter();
+            members.any(|m| Arc::ptr_eq(&m.pool, pool))
+        };
+        if !stays(&self.pool) {
+            self.pool = self.account.pool.clone();
+        }
         self.watched = live.watches();
         self.live = live;
         self.generation = generation;

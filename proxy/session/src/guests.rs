@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pgdog_backend::{Budgets, Clock, Passed, Pool, Target};
+use pgdog_backend::{Budgets, Clock, Cluster, Passed, Pool, Target};
 use pgdog_config::{AuthQuery, Credentials, PassthroughAuth, PoolSettings, User};
 
 use crate::login::password::Shown;
@@ -94,7 +94,7 @@ impl Entrance {
             max_clients: self.max_clients,
             pool: settings,
         };
-        let account = Account::new(user, pool);
+        let account = Account::new(user, Cluster::alone(pool));
         if let Some(before) = before {
             account.adopt(before);
         }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod active;
+pub mod catalogue;
 pub mod client;
 pub mod gates;
 pub mod guard;
@@ -23,6 +24,7 @@ pub mod registry;
 mod relay;
 pub mod replication;
 mod requests;
+mod route;
 mod resets;
 pub mod runtime;
 mod sequences;

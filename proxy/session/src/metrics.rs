@@ -26,6 +26,10 @@ pub struct Metrics {
     pub param_syncs: AtomicU64,
     /// Servers that were brought back into order after their client had gone.
     pub recoveries: AtomicU64,
+    /// Requests that were held back because no host could take them.
+    pub holds: AtomicU64,
+    /// Requests that were sent again to another host.
+    pub retries: AtomicU64,
     /// Errors that clients were told, by SQLSTATE.
     errors: Mutex<BTreeMap<[u8; 5], u64>>,
 }

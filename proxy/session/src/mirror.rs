@@ -100,10 +100,10 @@ impl Mirrors {
         let (live, accounts) = (runtime.live(), runtime.accounts());
         let mut views = Vec::new();
         for mirror in &live.settings.mirrors {
-            let users = accounts
-                .iter()
-                .map(|account| &account.user)
-                .filter(|user| user.database == mirror.source);
+            // An account with several hosts is here more than once.
+            let mut users: Vec<_> = accounts.iter().map(|account| &account.user).collect();
+            users.retain(|user| user.database == mirror.source);
+            users.dedup_by(|a, b| a.name == b.name);
             for user in users {
                 let key = (
                     mirror.source.clone(),

@@ -386,7 +386,7 @@ impl Client {
         let Some(account) = self.runtime.account(&live, &user.name, &user.database) else {
             return Err(ended("Its user was taken out of the configuration."));
         };
-        let pool = account.pool.clone();
+        let pool = account.writer().clone();
         let size = live.settings.pub_sub;
         let Some(size) = size.filter(|_| pool.mode() != PoolerMode::Session) else {
             return Err(ended(
@@ -470,10 +470,10 @@ fn is_utf8(value: &Value) -> bool {
         .any(|name| text.contains(name))
 }
 
-fn is_on(rows: &pgdog_backend::Rows) -> bool {
+pub(crate) fn is_on(rows: &pgdog_backend::Rows) -> bool {
     rows.first()
         .and_then(|row| row.first())
-        .is_some_and(|v| v.as_deref() == Some("on"))
+        .is_some_and(|v| matches!(v.as_deref(), Some("on" | "t")))
 }
 
 /// A channel's name, in ASCII where the text is read in another encoding.

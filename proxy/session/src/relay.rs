@@ -171,6 +171,9 @@ impl Active {
         let instead = match (kind, verdict) {
             (b'E', verdict) => {
                 let body = body.to_vec();
+                if self.trial.routed {
+                    self.may_try_again(&body)?;
+                }
                 return Ok(self.error(client, &body, verdict));
             }
             (_, Verdict::Swallow | Verdict::Instead(_)) => Some(Vec::new()),

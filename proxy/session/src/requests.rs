@@ -10,7 +10,7 @@ use pgdog_wire::backend::{self, TransactionStatus};
 use pgdog_wire::frontend::query_text;
 use pgdog_wire::{ErrorResponse, Header, frame, frontend, sqlstate};
 
-use crate::active::{Active, Event, Leaving, Passing, Pending};
+use crate::active::{Active, Checkout, Event, Leaving, Passing, Pending};
 use crate::client::Client;
 use crate::handle::Doing;
 use crate::mirror;
@@ -164,8 +164,11 @@ impl Active {
                     self.cin.consume(len);
                     return Ok(Step::Next);
                 }
-                _ if !self.checkout(client, cx)? => return Ok(Step::Wait),
-                _ => {}
+                _ => match self.checkout(client, cx)? {
+                    Checkout::Ready => {}
+                    Checkout::Wait => return Ok(Step::Wait),
+                    Checkout::More => return Ok(Step::More),
+                },
             }
         }
         self.note(client, Doing::Active);
@@ -175,6 +178,10 @@ impl Active {
         let step = self.serve(client, header, whole)?;
         if matches!(step, Step::Next) {
             self.tally.asked(kind);
+            if self.trial.routed && matches!(kind, b'Q' | b'S' | b'F') {
+                // The next request may belong elsewhere.
+                self.barrier = true;
+            }
             if self.watch.is_some() {
                 self.handed_over(client);
             }

@@ -5,13 +5,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
-use pgdog_backend::{Clock, Interner, Params, Pool, Store};
+use pgdog_backend::{Clock, Cluster, Interner, Member, Params, Pool, ReadNeed, Store};
 use pgdog_config::hba::{Maps, Rules};
 use pgdog_config::{Admin, Credentials, LoginLimits, Settings, User};
 use pgdog_net::{ServerTls, TcpOptions};
+use pgdog_sql::Planner;
 use pgdog_wire::scram::{Params as ScramParams, Verifier, Verifiers};
 use pgdog_wire::startup::CancelKey;
 
+use crate::catalogue::{Catalogue, Catalogues};
 use crate::gates::Gates;
 use crate::guard::{Guard, Limits};
 use crate::guests::{Entrance, Guests};
@@ -94,32 +96,80 @@ pub struct Account {
     pub user: User,
     /// Its name and database, as its clients carry them.
     pub identity: Arc<Identity>,
-    /// Its server connections.
+    /// Its server connections: those of the first of its hosts, which is the primary where one is configured.
     pub pool: Arc<Pool>,
+    /// Its server connections to all hosts.
+    pub cluster: Arc<Cluster>,
+    /// The same account, as views have it, at the other hosts.
+    pub others: Vec<Arc<Account>>,
     /// What its clients have to know.
     pub secrets: Arc<Secrets>,
     /// A number that stands for its name and database.
     pub number: u64,
+    catalogue: OnceLock<Arc<Catalogue>>,
 }
 
 impl Account {
     /// An account whose secrets are derived when they are first needed.
+    ///
+    /// # Panics
+    ///
+    /// When the cluster has no host.
     #[must_use]
-    pub fn new(user: User, pool: Arc<Pool>) -> Self {
-        let identity = Identity {
+    pub fn new(user: User, cluster: Arc<Cluster>) -> Self {
+        let identity = Arc::new(Identity {
             user: user.name.clone(),
             database: user.database.clone(),
-        };
+        });
         let mut hasher = DefaultHasher::new();
         identity.hash(&mut hasher);
-        let secrets = Secrets::new(user.name.clone(), user.credentials.clone());
-        Self {
-            user,
-            identity: Arc::new(identity),
-            pool,
-            secrets: Arc::new(secrets),
-            number: hasher.finish(),
+        let secrets = Arc::new(Secrets::new(user.name.clone(), user.credentials.clone()));
+        let at = |member: &Member, number| Self {
+            user: user.clone(),
+            identity: identity.clone(),
+            pool: member.pool.clone(),
+            cluster: cluster.clone(),
+            others: Vec::new(),
+            secrets: secrets.clone(),
+            number,
+            catalogue: OnceLock::new(),
+        };
+        let members = cluster.members();
+        let mut account = at(&members[0], hasher.finish());
+        for member in &members[1..] {
+            let mut hasher = hasher.clone();
+            member.pool.target().address.to_string().hash(&mut hasher);
+            account.others.push(Arc::new(at(member, hasher.finish())));
         }
+        account
+    }
+
+    /// What is known of the functions of its database.
+    pub(crate) fn catalogue(&self, runtime: &Runtime) -> &Arc<Catalogue> {
+        let of = || runtime.catalogues.of(&self.identity.database);
+        self.catalogue.get_or_init(of)
+    }
+
+    /// Its server connections to the host that takes writes, as far as one is known.
+    pub(crate) fn writer(&self) -> &Arc<Pool> {
+        let members = self.cluster.members();
+        self.cluster.for_write().map_or(&self.pool, |i| &members[i].pool)
+    }
+
+    /// Its server connections to any host that answers.
+    pub(crate) fn anyone(&self) -> &Arc<Pool> {
+        if self.cluster.is_single() {
+            return &self.pool;
+        }
+        let members = self.cluster.members();
+        let free = || self.cluster.for_read(ReadNeed::default());
+        let chosen = self.cluster.for_write().ok().or_else(free);
+        chosen.map_or(&self.pool, |i| &members[i].pool)
+    }
+
+    /// The account at each of its hosts.
+    pub fn everywhere(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Self>> {
+        std::iter::once(self).chain(&self.others)
     }
 
     /// Takes over what another of the same user has derived, when their secrets are the same.
@@ -204,6 +254,10 @@ pub struct Runtime {
     pub mirrors: Mirrors,
     /// What clients ask and how long it takes.
     pub insight: QueryStats,
+    /// Where query strings may go, for databases with several hosts.
+    pub planner: Planner,
+    /// What is known of the functions of these.
+    pub catalogues: Catalogues,
     /// Makes salts of unknown users stable, and cancel keys unguessable.
     pub secret: [u8; 32],
     welcomes: Mutex<HashMap<(usize, Arc<Params>), Welcome>>,
@@ -213,6 +267,8 @@ pub struct Runtime {
     console: Mutex<Option<Arc<Secrets>>>,
 }
 
+/// So many kinds of query strings are remembered with what they do.
+const PLANS: usize = 10_000;
 /// Above this many remembered greetings, all are forgotten.
 const WELCOMES: usize = 1024;
 /// How long a greeting is remembered, ms: a server may have been upgraded since.
@@ -238,6 +294,8 @@ impl Runtime {
             metrics: Metrics::default(),
             gates: Gates::default(),
             mirrors: Mirrors::default(),
+            planner: Planner::new(PLANS),
+            catalogues: Catalogues::default(),
             secret: rand::random(),
             welcomes: Mutex::default(),
             next_client: AtomicU64::new(0),
@@ -304,11 +362,12 @@ impl Runtime {
         listed.or_else(|| self.guests.account(user, database))
     }
 
-    /// All accounts: those of the configuration in force, and those of guests.
+    /// All accounts, each at each of its hosts: those of the configuration in force, and those of guests.
     #[must_use]
     pub fn accounts(&self) -> Vec<Arc<Account>> {
         let live = self.live();
-        let listed = live.accounts.values().flat_map(HashMap::values).cloned();
+        let listed = live.accounts.values().flat_map(HashMap::values);
+        let listed = listed.flat_map(Account::everywhere).cloned();
         listed.chain(self.guests.accounts()).collect()
     }
 

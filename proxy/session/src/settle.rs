@@ -128,6 +128,8 @@ impl Active {
             Event::Prepare(server) => self.prepare(client, server).await,
             Event::Params => self.sync_params(client).await,
             Event::CheckoutFailed(error) => self.checkout_failed(client, &error).await,
+            Event::NoHost(why) => self.no_host(client, why).await,
+            Event::Again(error) => self.try_again(client, &error).await,
             Event::Settle => {
                 self.settle(client).await?;
                 // Before the client says more, which may come before this is seen to be a rest.
@@ -261,13 +263,24 @@ impl Active {
             self.waiting = Some(client.pool().wait(client.worker));
             return Ok(());
         }
-        let response = error.response();
+        if let Some(held) = self.host_failed(client, error).await {
+            return held;
+        }
+        self.give_up(client, &error.response()).await
+    }
+
+    /// Tells the client that its request gets no server.
+    pub(crate) async fn give_up(
+        &mut self,
+        client: &mut Client,
+        response: &ErrorResponse,
+    ) -> Result<(), Ended> {
         let drop = client.live.settings.client_recovery == ClientRecovery::Drop
             || response.severity == Severity::Fatal;
         if drop {
-            return self.refuse(client, response.into_fatal()).await;
+            return self.refuse(client, response.clone().into_fatal()).await;
         }
-        self.fail_unserved(client, &response);
+        self.fail_unserved(client, response);
         Ok(())
     }
 
@@ -464,7 +477,7 @@ impl Active {
         self.draining |= signal.has(Signal::DRAIN);
         if signal.has(Signal::CANCEL) {
             let unsent = self.doing == Doing::Waiting
-                && self.server.as_ref().is_some_and(|s| s.owed.at_rest())
+                && self.server.as_ref().is_none_or(|s| s.owed.at_rest())
                 && !self.cin.is_empty();
             if self.waiting.take().is_some() || unsent {
                 let error = ErrorResponse::error(
@@ -511,6 +524,9 @@ impl Active {
     ) -> Result<(), Ended> {
         let error = cause.map_or(ServerError::Closed, ServerError::from);
         tracing::warn!(user = %client.account.user.name, database = %client.account.user.database, "{error}");
+        if self.deserves_another_try(b"57P01", true) {
+            return self.try_again(client, &error.response()).await;
+        }
         let told = self.told;
         if self.watch.is_some() {
             self.watched_end(client, error.response().code.as_str());

@@ -164,6 +164,16 @@ impl Statements {
         }
     }
 
+    /// None of the changes that are not confirmed took place.
+    pub(crate) fn undo_all(&mut self) {
+        self.undo(self.journal.len(), false);
+    }
+
+    /// The text of the unnamed statement, where that is known.
+    pub(crate) fn unnamed_text(&self) -> Option<&[u8]> {
+        self.unnamed.text()
+    }
+
     /// PREPARE in SQL took place.
     pub(crate) fn set(&mut self, name: &[u8], statement: Arc<Statement>) {
         self.named.insert(name.into(), statement);

@@ -75,7 +75,7 @@ impl Session {
         let mut nameless = (*params).clone();
         nameless.remove("application_name");
         let nameless = self.runtime.interner.intern(nameless);
-        let known = match self.runtime.welcome(&account.pool, &nameless) {
+        let known = match self.runtime.welcome(account.anyone(), &nameless) {
             Some(known) => known,
             None => match self.learn_welcome(&account, &nameless).await {
                 Ok(known) => known,
@@ -112,7 +112,9 @@ impl Session {
             id: self.runtime.next_client(),
             generation: self.generation,
             runtime: self.runtime.clone(),
+            pool: account.pool.clone(),
             account,
+            wrote: 0,
             registered,
             worker: self.worker,
             startup: params.clone(),
@@ -135,9 +137,18 @@ impl Session {
         params: &Arc<Params>,
     ) -> Result<Arc<[u8]>, Fail> {
         let mut account = account.clone();
-        let mut server = loop {
-            let error = match borrow(&account.pool, self.worker).await {
-                Ok(server) => break server,
+        let mut tried: Vec<Arc<Pool>> = Vec::new();
+        let (mut server, pool) = loop {
+            let known = |pool: &Arc<Pool>| tried.iter().any(|t| Arc::ptr_eq(t, pool));
+            let mut others = account.cluster.members().iter().map(|m| &m.pool);
+            let pool = match account.anyone() {
+                // Any host will do.
+                first if known(first) => others.find(|p| !known(p)).unwrap_or(first),
+                first => first,
+            };
+            let pool = pool.clone();
+            let error = match borrow(&pool, self.worker).await {
+                Ok(server) => break (server, pool),
                 Err(error) => error,
             };
             let live = self.runtime.live();
@@ -150,6 +161,7 @@ impl Session {
                 {
                     account = now;
                 }
+                _ if tried.len() + 1 < account.cluster.members().len() => tried.push(pool),
                 _ => {
                     return Err(error.response().into_fatal().into());
                 }
@@ -160,7 +172,7 @@ impl Session {
             .await
         {
             if server.owed.at_rest() {
-                account.pool.release(server);
+                pool.release(server);
             }
             return Err(error.response().into_fatal().into());
         }
@@ -173,10 +185,10 @@ impl Session {
         {
             backend::parameter_status(&mut messages, name, value);
         }
-        account.pool.release(server);
+        pool.release(server);
         let messages: Arc<[u8]> = messages.into();
         self.runtime
-            .remember_welcome(&account.pool, params.clone(), messages.clone());
+            .remember_welcome(&pool, params.clone(), messages.clone());
         Ok(messages)
     }
 }
