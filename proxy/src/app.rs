@@ -12,6 +12,7 @@ use pgdog_config::api::{Cause, Phase};
 use pgdog_config::{Settings, Source};
 use pgdog_net::{Listener, TcpOptions};
 use pgdog_session::{Live, Runtime};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -64,6 +65,7 @@ async fn serve(start: Start, boot: Boot, log: logging::Control) -> anyhow::Resul
     let clock = Arc::new(Clock::default());
     let count = boot.settings.workers;
     let builder = Builder::new(clock.clone(), count);
+    builder.hosts().watch_on(Handle::current());
     let built = builder.build(boot.settings.clone(), None);
     let built =
         built.map_err(|problems| anyhow::anyhow!("the configuration is wrong:\n{problems}"))?;
@@ -107,6 +109,7 @@ async fn serve(start: Start, boot: Boot, log: logging::Control) -> anyhow::Resul
     drop(live);
     tokio::spawn(admin.keep_averages());
     tokio::spawn(worker::beat(runtime.clone(), workers.clone()));
+    tokio::spawn(pgdog_session::catalogue::keep(runtime.clone()));
     tokio::spawn(log.clone().tell_repetitions());
     tokio::spawn(hang_ups(reloader.clone(), hang_up));
     tokio::spawn(reloader.clone().watch());

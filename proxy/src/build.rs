@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use pgdog_backend::budget::Budget;
-use pgdog_backend::{Budgets, Clock, Pool, Target};
+use pgdog_backend::{
+    Budgets, Clock, Cluster, HostSpec, Hosts, Member, Pool, Prepared, Target,
+};
 use pgdog_config::hba::{CertificateCheck, Maps, Rules};
 use pgdog_config::{
-    self as config, PassthroughAuth, PoolSettings, Problem, ProblemCode, Problems, Settings,
+    self as config, PassthroughAuth, PoolSettings, Problem, ProblemCode, Problems, Role, Settings,
     Severity, TlsMode,
 };
 use pgdog_net::{
@@ -26,6 +28,8 @@ pub struct Builder {
     workers: usize,
     /// Limits over several pools, by what they limit.
     budgets: Arc<Budgets>,
+    /// What is known of hosts.
+    hosts: Hosts,
 }
 
 impl Builder {
@@ -33,11 +37,18 @@ impl Builder {
     #[must_use]
     pub fn new(clock: Arc<Clock>, workers: usize) -> Self {
         Self {
+            hosts: Hosts::new(clock.clone()),
             clock,
             keys: Arc::new(KeyCache::new(4096)),
             workers,
             budgets: Arc::default(),
         }
+    }
+
+    /// What is known of hosts.
+    #[must_use]
+    pub fn hosts(&self) -> &Hosts {
+        &self.hosts
     }
 
     /// Builds a configuration aside. Nothing of `old` is changed until [`Built::commit`].
@@ -57,32 +68,57 @@ impl Builder {
         let mut limits = Vec::new();
         let mut accounts: HashMap<String, HashMap<String, Arc<Account>>> = HashMap::new();
         let mut updates = Vec::new();
+        let mut databases: HashMap<String, Prepared> = HashMap::new();
         for user in &settings.users {
-            let target = match self.target(&user.pool, tcp) {
-                Ok(target) => Arc::new(target),
-                Err(problem) => {
-                    add(&mut problems, problem);
-                    continue;
-                }
-            };
-            let budgets = self.budgets.of(&user.pool);
-            limits.extend(budgets.iter().cloned());
-            let budgets = budgets.into_iter().map(|(budget, _)| budget).collect();
+            let serving = primary_first(&user.pool);
+            if serving.is_empty() {
+                add(&mut problems, no_host(&user.database));
+                continue;
+            }
+            let prepared = databases
+                .entry(user.database.clone())
+                .or_insert_with(|| self.prepare(&user.pool, &settings));
             let before = old.and_then(|old| old.account(&user.name, &user.database));
-            let wanted = Arc::new(user.pool.clone());
-            let pool = match before {
-                Some(before) if before.pool.settings().same_servers(&user.pool) => {
-                    updates.push(Update {
-                        pool: before.pool.clone(),
-                        settings: wanted,
-                        target,
-                        budgets,
-                    });
-                    before.pool.clone()
-                }
-                _ => Pool::new(wanted, target, budgets, self.workers, self.clock.clone()),
-            };
-            let account = Account::new(user.clone(), pool);
+            let mut members = Vec::new();
+            for (index, host) in serving.into_iter().zip(&prepared.hosts) {
+                let settings = user.pool.of_host(index);
+                let target = match self.target(&settings, tcp) {
+                    Ok(target) => Arc::new(target),
+                    Err(problem) => {
+                        add(&mut problems, problem);
+                        continue;
+                    }
+                };
+                let budgets = self.budgets.of(&settings);
+                limits.extend(budgets.iter().cloned());
+                let budgets = budgets.into_iter().map(|(budget, _)| budget).collect();
+                let known = before.and_then(|before| {
+                    let mut pools = before.everywhere().map(|a| &a.pool);
+                    pools.find(|pool| pool.settings().same_servers(&settings))
+                });
+                let settings = Arc::new(settings);
+                let pool = match known {
+                    Some(pool) => {
+                        updates.push(Update {
+                            pool: pool.clone(),
+                            settings,
+                            target,
+                            budgets,
+                        });
+                        pool.clone()
+                    }
+                    None => {
+                        Pool::new(settings, target, budgets, self.workers, self.clock.clone())
+                    }
+                };
+                let host = host.clone();
+                members.push(Member { pool, host });
+            }
+            if members.is_empty() {
+                continue;
+            }
+            let cluster = Cluster::new(members, prepared.database.clone());
+            let account = Account::new(user.clone(), cluster);
             if let Some(before) = before {
                 account.adopt(before);
             }
@@ -91,7 +127,7 @@ impl Builder {
                 .or_default()
                 .insert(user.database.clone(), Arc::new(account));
         }
-        let entrances = self.entrances(&settings, tcp, &mut problems);
+        let entrances = self.entrances(&settings, tcp, &mut databases, &mut problems);
         if !problems.is_empty() {
             return Err(Problems(problems));
         }
@@ -107,7 +143,20 @@ impl Builder {
             admin_tls,
             updates,
             limits,
+            databases: databases.into_values().collect(),
+            hosts: self.hosts.clone(),
         })
+    }
+
+    /// The hosts of a database, as they will be known.
+    fn prepare(&self, pool: &PoolSettings, settings: &Settings) -> Prepared {
+        let specs: Vec<_> = primary_first(pool)
+            .into_iter()
+            .map(|index| HostSpec::from(&pool.hosts[index]))
+            .collect();
+        let (balancing, checks) = (&settings.balancing, &settings.checks);
+        self.hosts
+            .prepare(&pool.database, &specs, balancing, checks)
     }
 
     /// Where users may come in who are not in the configuration.
@@ -115,6 +164,7 @@ impl Builder {
         &self,
         settings: &Settings,
         tcp: TcpOptions,
+        databases: &mut HashMap<String, Prepared>,
         problems: &mut Vec<Problem>,
     ) -> HashMap<String, Entrance> {
         let mut entrances = HashMap::new();
@@ -131,7 +181,15 @@ impl Builder {
                     continue;
                 }
             };
+            let prepared = databases
+                .entry(pool.database.clone())
+                .or_insert_with(|| self.prepare(pool, settings));
+            let Some(host) = prepared.hosts.first().cloned() else {
+                continue;
+            };
             let entrance = Entrance {
+                database: prepared.database.clone(),
+                host,
                 pool: pool.clone(),
                 target,
                 query: query.cloned(),
@@ -154,10 +212,7 @@ impl Builder {
             .shard(ShardId::ONLY)
             .and_then(Shard::primary)
             .or_else(|| pool.hosts.first())
-            .ok_or_else(|| {
-                let message = format!("database \"{}\" has no host", pool.database);
-                problem("databases", ProblemCode::MissingKey, message)
-            })?;
+            .ok_or_else(|| no_host(&pool.database))?;
         let tls = &pool.server_tls;
         let options = ClientTlsOptions {
             verify: match tls.mode {
@@ -211,6 +266,8 @@ pub struct Built {
     admin_tls: Option<ServerTls>,
     updates: Vec<Update>,
     limits: Vec<(Arc<Budget>, u32)>,
+    databases: Vec<Prepared>,
+    hosts: Hosts,
 }
 
 impl Built {
@@ -235,6 +292,9 @@ impl Built {
         {
             pool.configure(settings, target, &budgets);
         }
+        let names: Vec<_> = self.databases.iter().map(|d| d.database.name.clone()).collect();
+        self.hosts.keep(|name| names.iter().any(|n| n == name));
+        self.databases.into_iter().for_each(Prepared::commit);
         self.live
     }
 }
@@ -243,13 +303,30 @@ impl Built {
 /// finds its successor.
 pub fn retire(old: &Live, new: &Live) {
     for account in old.accounts.values().flat_map(HashMap::values) {
-        let kept = new
-            .account(&account.user.name, &account.user.database)
-            .is_some_and(|a| Arc::ptr_eq(&a.pool, &account.pool));
-        if !kept {
-            account.pool.close();
+        let after = new.account(&account.user.name, &account.user.database);
+        for Account { pool, .. } in account.everywhere().map(Arc::as_ref) {
+            let mut kept = after.into_iter().flat_map(Account::everywhere);
+            if !kept.any(|a| Arc::ptr_eq(&a.pool, pool)) {
+                pool.close();
+            }
         }
     }
+}
+
+/// The hosts that serve, as indexes: the configured primary first, as the one that is asked where any will do.
+fn primary_first(pool: &PoolSettings) -> Vec<usize> {
+    let mut serving = pool.serving();
+    serving.sort_by_key(|&index| match pool.hosts[index].role {
+        Role::Primary => 0,
+        Role::Auto => 1,
+        Role::Replica => 2,
+    });
+    serving
+}
+
+fn no_host(database: &str) -> Problem {
+    let message = format!("database \"{database}\" has no host");
+    problem("databases", ProblemCode::MissingKey, message)
 }
 
 fn client_tls(settings: &Settings, problems: &mut Vec<Problem>) -> Option<ServerTls> {

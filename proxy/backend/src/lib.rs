@@ -7,13 +7,11 @@
 pub mod budget;
 pub mod cancel;
 pub mod clock;
-pub mod cluster;
 pub mod error;
 pub mod expect;
 mod gate;
 mod grow;
 pub mod handle;
-pub mod host;
 pub mod listener;
 pub mod login;
 pub mod params;
@@ -27,11 +25,9 @@ mod wait;
 
 pub use budget::{Budgets, Places};
 pub use clock::Clock;
-pub use cluster::{Cluster, Member, NoPrimary, ReadNeed};
 pub use error::{CheckoutError, ServerError};
 pub use expect::{Expect, Owed, Verdict};
 pub use handle::{ServerHandle, ServerState};
-pub use host::HostState;
 pub use listener::{ChannelFigures, Listener, ListenerCounters, Mail, Mailbox};
 pub use login::{Passed, Target};
 pub use params::{Interner, Params, Value};

@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pgdog_backend::{Budgets, Clock, Cluster, Passed, Pool, Target};
+use pgdog_backend::{
+    Budgets, Clock, Cluster, DatabaseState, HostState, Member, Passed, Pool, Target,
+};
 use pgdog_config::{AuthQuery, Credentials, PassthroughAuth, PoolSettings, User};
 
 use crate::login::password::Shown;
@@ -30,6 +32,10 @@ pub struct Entrance {
     pub query: Option<AuthQuery>,
     /// Whether their servers are asked.
     pub passthrough: PassthroughAuth,
+    /// The database as it is known to the pools of all users.
+    pub database: Arc<DatabaseState>,
+    /// The host that guests are served by: the primary, where one is configured.
+    pub host: Arc<HostState>,
     /// Clients of each at once, over all databases.
     pub max_clients: Option<u32>,
     /// Limits over several pools.
@@ -84,6 +90,11 @@ impl Entrance {
             },
             |before| before.pool.clone(),
         );
+        let member = Member {
+            pool,
+            host: self.host.clone(),
+        };
+        let cluster = Cluster::new(vec![member], self.database.clone());
         let user = User {
             name: user.to_owned(),
             database: self.pool.database.clone(),
@@ -94,7 +105,7 @@ impl Entrance {
             max_clients: self.max_clients,
             pool: settings,
         };
-        let account = Account::new(user, Cluster::alone(pool));
+        let account = Account::new(user, cluster);
         if let Some(before) = before {
             account.adopt(before);
         }

@@ -100,6 +100,8 @@ pub(crate) enum NoHost {
     Primary(NoPrimary),
     /// For reads.
     Reads,
+    /// For reads that have to see the client's own write.
+    Replay,
 }
 
 impl NoHost {
@@ -117,7 +119,7 @@ impl NoHost {
                 format!("no primary of database \"{database}\" is known (hold_timeout)"),
             )
             .hint("SHOW REPLICATION on the admin console lists what is known of its hosts."),
-            Self::Reads => ErrorResponse::error(
+            Self::Reads | Self::Replay => ErrorResponse::error(
                 sqlstate::CANNOT_CONNECT,
                 format!("no host of database \"{database}\" may answer reads (read_write_split, bans)"),
             )
@@ -162,19 +164,18 @@ impl Active {
                     .members()
                     .iter()
                     .position(|m| Arc::ptr_eq(&m.pool, &client.pool) && m.host.is_free());
-                let need = ReadNeed {
-                    replica_only: wish == Wish::Read { replica: true },
-                    after: (client.wrote > 0).then_some(client.wrote),
-                };
+                let need = need(client, wish);
                 let chosen = match (wish, here) {
                     (Wish::Any, Some(here)) => Some(here),
                     _ => cluster.for_read(need),
                 };
                 // What any host can tell, the primary can.
                 let primary = || (wish == Wish::Any).then(|| cluster.for_write().ok())?;
-                chosen
-                    .or_else(primary)
-                    .ok_or(Event::NoHost(NoHost::Reads))?
+                let none = match need.after {
+                    Some(_) if !need.replica_only => NoHost::Replay,
+                    _ => NoHost::Reads,
+                };
+                chosen.or_else(primary).ok_or(Event::NoHost(none))?
             }
         };
         client.pool = cluster.members()[index].pool.clone();
@@ -276,11 +277,16 @@ impl Active {
             place = Place::Primary;
         }
         let told = hint.or_else(|| told_by(client));
+        let (wrote, follows) = (
+            client.wrote > 0,
+            client.live.settings.balancing.read_your_writes,
+        );
         let wish = match (told, place) {
             (Some(RoleHint::Primary), _) => Wish::Write,
             (Some(RoleHint::Replica), _) => Wish::Read { replica: true },
             (None, _) if self.mode == PoolerMode::Session => Wish::Write,
             (None, Place::Primary) => Wish::Write,
+            (None, Place::Read) if wrote && follows == ReadYourWrites::Primary => Wish::Write,
             (None, Place::Read) => Wish::Read { replica: false },
             // A transaction that has not said what it is for yet.
             (None, Place::Anywhere) if begins.is_some() => Wish::Write,
@@ -405,6 +411,9 @@ impl Active {
     /// No host may get the request now: it is held until one may, or until `hold_timeout` is over.
     pub(crate) async fn no_host(&mut self, client: &mut Client, why: NoHost) -> Result<(), Ended> {
         let response = why.response(&client.account);
+        if why == NoHost::Replay {
+            return self.await_replay(client).await;
+        }
         if why == NoHost::Primary(NoPrimary::ReplicasOnly) {
             self.trial.end();
             return self.give_up(client, &response).await;
@@ -442,6 +451,17 @@ impl Active {
         Some(self.hold(client, &error.response()).await)
     }
 
+    /// Waits until a replica has replayed what the client has written; when that takes too long, the primary is asked.
+    async fn await_replay(&mut self, client: &mut Client) -> Result<(), Ended> {
+        self.note(client, Doing::Waiting);
+        let limit = client.live.settings.balancing.read_your_writes_timeout;
+        let need = need(client, self.trial.wish);
+        let cluster = client.account.cluster.clone();
+        let replayed = pgdog_net::timer::timeout(limit, cluster.replayed(need)).await;
+        self.trial.to_primary = replayed.is_err();
+        Ok(())
+    }
+
     /// Waits for something to change, for a moment at most. When `hold_timeout` is over, the client is told why.
     async fn hold(&mut self, client: &mut Client, why: &ErrorResponse) -> Result<(), Ended> {
         let now = client.runtime.clock.now().max(1);
@@ -462,6 +482,15 @@ impl Active {
         // What changes meanwhile is seen by looking again.
         let _ = pgdog_net::timer::timeout(step, cluster.changed()).await;
         Ok(())
+    }
+}
+
+/// What a client's read asks of the host that answers it.
+fn need(client: &Client, wish: Wish) -> ReadNeed {
+    let follows = client.live.settings.balancing.read_your_writes == ReadYourWrites::Replayed;
+    ReadNeed {
+        replica_only: wish == Wish::Read { replica: true },
+        after: (follows && client.wrote > 0).then_some(client.wrote),
     }
 }
 
