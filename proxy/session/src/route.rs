@@ -392,7 +392,7 @@ impl Active {
                 if let Some(host) = host {
                     host.refused_write();
                 }
-                return self.hold(client, error).await;
+                return self.hold_back(client, error).await;
             }
             // Somebody wants it so.
             "25006" => {
@@ -418,7 +418,7 @@ impl Active {
             self.trial.end();
             return self.give_up(client, &response).await;
         }
-        self.hold(client, &response).await
+        self.hold_back(client, &response).await
     }
 
     /// Whether a request that found no server is tried again: its host has failed, and another one, or the same a moment
@@ -448,7 +448,7 @@ impl Active {
                 return Some(Ok(()));
             }
         }
-        Some(self.hold(client, &error.response()).await)
+        Some(self.hold_back(client, &error.response()).await)
     }
 
     /// Waits until a replica has replayed what the client has written; when that takes too long, the primary is asked.
@@ -463,7 +463,7 @@ impl Active {
     }
 
     /// Waits for something to change, for a moment at most. When `hold_timeout` is over, the client is told why.
-    async fn hold(&mut self, client: &mut Client, why: &ErrorResponse) -> Result<(), Ended> {
+    async fn hold_back(&mut self, client: &mut Client, why: &ErrorResponse) -> Result<(), Ended> {
         let now = client.runtime.clock.now().max(1);
         if self.trial.held == 0 {
             self.trial.held = now;
