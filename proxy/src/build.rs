@@ -4,9 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use pgdog_backend::budget::Budget;
-use pgdog_backend::{
-    Budgets, Clock, Cluster, HostSpec, Hosts, Member, Pool, Prepared, Target,
-};
+use pgdog_backend::{Budgets, Clock, Cluster, HostSpec, Hosts, Member, Pool, Prepared, Target};
 use pgdog_config::hba::{CertificateCheck, Maps, Rules};
 use pgdog_config::{
     self as config, PassthroughAuth, PoolSettings, Problem, ProblemCode, Problems, Role, Settings,
@@ -16,7 +14,7 @@ use pgdog_net::{
     Address, Alpn, ClientTls, ClientTlsOptions, NetError, ServerTls, ServerTlsOptions, TcpOptions,
     TlsVerify,
 };
-use pgdog_session::{Account, Entrance, Live, LoginRules};
+use pgdog_session::{Account, Entrance, EntranceHost, Live, LoginRules};
 use pgdog_shard::{Shard, ShardId, Topology};
 use pgdog_wire::scram::KeyCache;
 
@@ -107,9 +105,7 @@ impl Builder {
                         });
                         pool.clone()
                     }
-                    None => {
-                        Pool::new(settings, target, budgets, self.workers, self.clock.clone())
-                    }
+                    None => Pool::new(settings, target, budgets, self.workers, self.clock.clone()),
                 };
                 let host = host.clone();
                 members.push(Member { pool, host });
@@ -174,24 +170,28 @@ impl Builder {
             if query.is_none() && settings.passthrough == PassthroughAuth::Disabled {
                 continue;
             }
-            let target = match self.target(pool, tcp) {
-                Ok(target) => target,
-                Err(problem) => {
-                    add(problems, problem);
-                    continue;
-                }
-            };
             let prepared = databases
                 .entry(pool.database.clone())
                 .or_insert_with(|| self.prepare(pool, settings));
-            let Some(host) = prepared.hosts.first().cloned() else {
+            let mut hosts = Vec::new();
+            for (index, host) in primary_first(pool).into_iter().zip(&prepared.hosts) {
+                let pool = pool.of_host(index);
+                match self.target(&pool, tcp) {
+                    Ok(target) => hosts.push(EntranceHost {
+                        host: host.clone(),
+                        target,
+                        pool,
+                    }),
+                    Err(problem) => add(problems, problem),
+                }
+            }
+            if hosts.is_empty() {
                 continue;
-            };
+            }
             let entrance = Entrance {
                 database: prepared.database.clone(),
-                host,
+                hosts,
                 pool: pool.clone(),
-                target,
                 query: query.cloned(),
                 passthrough: settings.passthrough,
                 max_clients: settings.guest_max_clients,
@@ -292,7 +292,11 @@ impl Built {
         {
             pool.configure(settings, target, &budgets);
         }
-        let names: Vec<_> = self.databases.iter().map(|d| d.database.name.clone()).collect();
+        let names: Vec<_> = self
+            .databases
+            .iter()
+            .map(|d| d.database.name.clone())
+            .collect();
         self.hosts.keep(|name| names.iter().any(|n| n == name));
         self.databases.into_iter().for_each(Prepared::commit);
         self.live

@@ -21,7 +21,6 @@ pub(crate) const UNSUPPORTED: &[(&str, &[&str])] = &[
             "cutover_timeout_action",
             "cutover_traffic_stop_threshold",
             "dry_run",
-            "expanded_explain",
             "load_schema",
             "log_min_duration_parse",
             "omnisharded_sticky",

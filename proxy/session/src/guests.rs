@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pgdog_backend::{
-    Budgets, Clock, Cluster, DatabaseState, HostState, Member, Passed, Pool, Target,
+    Budgets, Clock, Cluster, DatabaseState, HostState, Member, Passed, Pool, Role, Target,
 };
 use pgdog_config::{AuthQuery, Credentials, PassthroughAuth, PoolSettings, User};
 
@@ -26,16 +26,14 @@ const KEPT: u64 = 60_000;
 pub struct Entrance {
     /// What their pools are like; the names of the user are empty.
     pub pool: PoolSettings,
-    /// How the servers are reached.
-    pub target: Target,
+    /// Its hosts: the primary first, where one is configured. There is at least one.
+    pub hosts: Vec<EntranceHost>,
     /// How their secrets are found.
     pub query: Option<AuthQuery>,
     /// Whether their servers are asked.
     pub passthrough: PassthroughAuth,
     /// The database as it is known to the pools of all users.
     pub database: Arc<DatabaseState>,
-    /// The host that guests are served by: the primary, where one is configured.
-    pub host: Arc<HostState>,
     /// Clients of each at once, over all databases.
     pub max_clients: Option<u32>,
     /// Limits over several pools.
@@ -45,6 +43,20 @@ pub struct Entrance {
     /// Coarse time.
     pub clock: Arc<Clock>,
 }
+
+/// One of the hosts that guests are served by.
+#[derive(Debug)]
+pub struct EntranceHost {
+    /// What pools to it are like; the names of the user are empty.
+    pub pool: PoolSettings,
+    /// How it is reached.
+    pub target: Target,
+    /// What is known of it.
+    pub host: Arc<HostState>,
+}
+
+/// References to a pool that an account itself has.
+const OWN: usize = 2;
 
 /// Who has let a guest in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,24 +89,25 @@ impl Entrance {
     /// An account of a user. It has the pool of the one before, if there was one, else a pool that opens no connection
     /// until the account is admitted.
     fn account(&self, user: &str, credentials: Credentials, before: Option<&Account>) -> Account {
-        let settings = self.settings_of(user);
-        let pool = before.map_or_else(
-            || {
+        let known = |index: usize| Some(before?.cluster.members().get(index)?.pool.clone());
+        let member = |(index, at): (usize, &EntranceHost)| {
+            let new = || {
+                let settings = settings_of(&at.pool, user);
                 Pool::new(
                     Arc::new(settings.clone()),
-                    Arc::new(self.target_of(user, Vec::new(), None)),
+                    Arc::new(self.target_of(at, user, Vec::new(), None)),
                     self.budgets.set(&settings),
                     self.workers,
                     self.clock.clone(),
                 )
-            },
-            |before| before.pool.clone(),
-        );
-        let member = Member {
-            pool,
-            host: self.host.clone(),
+            };
+            Member {
+                pool: known(index).unwrap_or_else(new),
+                host: at.host.clone(),
+            }
         };
-        let cluster = Cluster::new(vec![member], self.database.clone());
+        let members = self.hosts.iter().enumerate().map(member).collect();
+        let cluster = Cluster::new(members, self.database.clone());
         let user = User {
             name: user.to_owned(),
             database: self.pool.database.clone(),
@@ -103,7 +116,7 @@ impl Entrance {
             certificate_required: false,
             auth: None,
             max_clients: self.max_clients,
-            pool: settings,
+            pool: settings_of(&self.pool, user),
         };
         let account = Account::new(user, cluster);
         if let Some(before) = before {
@@ -112,23 +125,24 @@ impl Entrance {
         account
     }
 
-    fn settings_of(&self, user: &str) -> PoolSettings {
-        let mut settings = self.pool.clone();
-        // A pool that keeps connections of its own accord would never be unused.
-        settings.min_size = 0;
-        user.clone_into(&mut settings.user);
-        if settings.server_user.is_empty() {
-            user.clone_into(&mut settings.server_user);
+    /// How a host is reached for a user: by the login of the database, if it has one, else by the user's own.
+    fn target_of(
+        &self,
+        at: &EntranceHost,
+        user: &str,
+        passwords: Vec<String>,
+        passed: Option<Passed>,
+    ) -> Target {
+        if self.pool.server_user.is_empty() {
+            return at.target.of_user(user, passwords, passed);
         }
-        settings
+        at.target.clone()
     }
 
-    /// How the servers are reached for a user: by the login of the database, if it has one, else by the user's own.
-    fn target_of(&self, user: &str, passwords: Vec<String>, passed: Option<Passed>) -> Target {
-        if self.pool.server_user.is_empty() {
-            return self.own_target(user, passwords, passed);
-        }
-        self.target.clone()
+    /// The host that is asked whether a user's password is right: the one that takes writes, as far as one is known.
+    fn asked(&self) -> &EntranceHost {
+        let primary = |at: &&EntranceHost| at.host.role() == Role::Primary;
+        self.hosts.iter().find(primary).unwrap_or(&self.hosts[0])
     }
 
     /// How the servers are reached by the user itself.
@@ -138,16 +152,13 @@ impl Entrance {
         passwords: Vec<String>,
         passed: Option<Passed>,
     ) -> Target {
-        self.target.of_user(user, passwords, passed)
+        self.asked().target.of_user(user, passwords, passed)
     }
 
     /// Has what a user has shown, or what is known of its secret, log in to the servers.
     fn pass_on(&self, account: &Account, shown: Shown) {
         let User {
-            name,
-            credentials,
-            pool: settings,
-            ..
+            name, credentials, ..
         } = &account.user;
         let (passwords, passed) = match shown {
             Shown::Password(password) => (vec![password], None),
@@ -156,16 +167,29 @@ impl Entrance {
             }
             Shown::Keys(..) | Shown::Nothing => (credentials.passwords.clone(), None),
         };
-        let target = self.target_of(name, passwords, passed);
-        let before = account.pool.target();
-        let same = before.passwords == target.passwords && before.passed == target.passed;
-        // What has logged in before is better than nothing.
-        let nothing = target.passwords.is_empty() && target.passed.is_none();
-        if !same && !nothing {
-            let budgets = self.budgets.set(settings);
-            let settings = Arc::new(settings.clone());
-            account.pool.configure(settings, Arc::new(target), &budgets);
+        for (at, member) in self.hosts.iter().zip(account.cluster.members()) {
+            let target = self.target_of(at, name, passwords.clone(), passed.clone());
+            let before = member.pool.target();
+            let same = before.passwords == target.passwords && before.passed == target.passed;
+            // What has logged in before is better than nothing.
+            let nothing = target.passwords.is_empty() && target.passed.is_none();
+            if !same && !nothing {
+                let settings = settings_of(&at.pool, name);
+                let budgets = self.budgets.set(&settings);
+                let (settings, target) = (Arc::new(settings), Arc::new(target));
+                member.pool.configure(settings, target, &budgets);
+            }
         }
+    }
+
+    /// Whether the pools of an account are what they would be if they were made now.
+    fn fits(&self, account: &Account) -> bool {
+        let members = account.cluster.members();
+        let same = |(at, member): (&EntranceHost, &Member)| {
+            let now = settings_of(&at.pool, &account.user.name);
+            member.pool.settings().same_servers(&now)
+        };
+        members.len() == self.hosts.len() && self.hosts.iter().zip(members).all(same)
     }
 
     fn admits(&self, origin: Origin) -> bool {
@@ -174,6 +198,18 @@ impl Entrance {
             Origin::Server => self.passthrough != PassthroughAuth::Disabled,
         }
     }
+}
+
+/// The settings of a user's pool, of those without a user.
+fn settings_of(pool: &PoolSettings, user: &str) -> PoolSettings {
+    let mut settings = pool.clone();
+    // A pool that keeps connections of its own accord would never be unused.
+    settings.min_size = 0;
+    user.clone_into(&mut settings.user);
+    if settings.server_user.is_empty() {
+        user.clone_into(&mut settings.server_user);
+    }
+    settings
 }
 
 impl Guests {
@@ -187,7 +223,9 @@ impl Guests {
         if self.count.load(Ordering::Acquire) == 0 {
             return Vec::new();
         }
-        self.all().values().map(|g| g.account.clone()).collect()
+        let all = self.all();
+        let accounts = all.values().flat_map(|g| g.account.everywhere());
+        accounts.cloned().collect()
     }
 
     /// The upkeep of their pools, as one worker does it several times a second. Under the lock, so that whoever does it is
@@ -197,7 +235,8 @@ impl Guests {
             return;
         }
         let all = self.all();
-        all.values().for_each(|g| g.account.pool.tick(worker));
+        let accounts = all.values().flat_map(|g| g.account.everywhere());
+        accounts.for_each(|account| account.pool.tick(worker));
     }
 
     /// The account of a user in a database.
@@ -304,8 +343,9 @@ impl Guests {
         let mut all = self.all();
         all.retain(|_, guest| {
             // Its clients, and whoever is logging in, have the account or one before it with the same pool.
+            let mut accounts = guest.account.everywhere();
             let here =
-                Arc::strong_count(&guest.account) > 1 || Arc::strong_count(&guest.account.pool) > 1;
+                accounts.any(|a| Arc::strong_count(a) > 1 || Arc::strong_count(&a.pool) > OWN);
             if here {
                 guest.used = now;
                 return true;
@@ -316,7 +356,7 @@ impl Guests {
             if !stays {
                 let User { name, database, .. } = &guest.account.user;
                 tracing::debug!(user = %name, database = %database, "guest forgotten");
-                gone.push(guest.account.pool.clone());
+                gone.extend(guest.account.everywhere().map(|a| a.pool.clone()));
             }
             stays
         });
@@ -333,22 +373,21 @@ impl Guests {
             let entrance = live.entrances.get(database);
             let entrance = entrance.filter(|e| e.admits(guest.origin));
             let listed = live.account(user, database).is_some();
-            let stays = entrance.filter(|entrance| {
-                let now = entrance.settings_of(user);
-                !listed && before.pool.settings().same_servers(&now)
-            });
+            let stays = entrance.filter(|entrance| !listed && entrance.fits(before));
             let Some(entrance) = stays else {
-                gone.push(before.pool.clone());
+                gone.extend(before.everywhere().map(|a| a.pool.clone()));
                 return false;
             };
-            let secrets = before.pool.target();
-            let target =
-                entrance.target_of(user, secrets.passwords.clone(), secrets.passed.clone());
             let credentials = before.user.credentials.clone();
             let account = entrance.account(user, credentials, Some(before));
-            let settings = Arc::new(account.user.pool.clone());
-            let budgets = entrance.budgets.set(&settings);
-            account.pool.configure(settings, Arc::new(target), &budgets);
+            for (at, member) in entrance.hosts.iter().zip(account.cluster.members()) {
+                let secrets = member.pool.target();
+                let (passwords, passed) = (secrets.passwords.clone(), secrets.passed.clone());
+                let target = entrance.target_of(at, user, passwords, passed);
+                let settings = Arc::new(settings_of(&at.pool, user));
+                let budgets = entrance.budgets.set(&settings);
+                member.pool.configure(settings, Arc::new(target), &budgets);
+            }
             guest.account = Arc::new(account);
             guest.checked = 0;
             true

@@ -24,8 +24,8 @@ pub mod registry;
 mod relay;
 pub mod replication;
 mod requests;
-mod route;
 mod resets;
+mod route;
 pub mod runtime;
 mod sequences;
 mod settle;
@@ -35,7 +35,7 @@ mod watch;
 
 pub use client::{Client, Ended};
 pub use gates::{Gates, Scope};
-pub use guests::Entrance;
+pub use guests::{Entrance, EntranceHost};
 pub use handle::{ClientHandle, ClientKind, Doing, Identity, Signal};
 pub use login::{Console, Login, login};
 pub use metrics::Metrics;

@@ -188,6 +188,15 @@ impl Active {
                 self.barrier = true;
                 Some(Vec::new())
             }
+            (b'C', Verdict::Forward) if body == b"EXPLAIN\0" && self.trial.explained.is_some() => {
+                let lines = self.trial.explained.take().unwrap_or_default();
+                let mut out = Vec::new();
+                for line in lines.lines() {
+                    backend::text_row(&mut out, &[line]);
+                }
+                out.extend_from_slice(&framed(b'C', body));
+                Some(out)
+            }
             (b'C', Verdict::Forward) if matches!(body.first(), Some(b'D' | b'P')) => {
                 let tag = body.strip_suffix(b"\0").unwrap_or(body).to_vec();
                 self.completed(client, &tag).then(Vec::new)

@@ -21,6 +21,7 @@ use crate::active::{Active, Event, HIGH, Holding, Passing};
 use crate::client::{Client, Ended};
 use crate::handle::Doing;
 use crate::runtime::Account;
+use crate::watch::Watch;
 
 /// The setting by which a client says where it wants to go.
 const ROLE: &str = "pgdog.role";
@@ -68,6 +69,8 @@ pub(crate) struct Trial {
     to_primary: bool,
     /// Coarse time since when it is held back, ms; 0 when it is not.
     held: u64,
+    /// What the answer to an EXPLAIN ends with.
+    pub(crate) explained: Option<Box<str>>,
 }
 
 impl Trial {
@@ -90,6 +93,7 @@ impl Trial {
         self.tries = 0;
         self.to_primary = false;
         self.held = 0;
+        self.explained = None;
     }
 }
 
@@ -137,6 +141,8 @@ struct Asked {
     alone: bool,
     /// Where the request ends; `None` when it may go on.
     end: Option<usize>,
+    /// Why an EXPLAIN goes where it goes, where that is to be told.
+    why: Option<String>,
 }
 
 impl Active {
@@ -178,7 +184,22 @@ impl Active {
                 chosen.or_else(primary).ok_or(Event::NoHost(none))?
             }
         };
-        client.pool = cluster.members()[index].pool.clone();
+        let member = &cluster.members()[index];
+        client.pool = member.pool.clone();
+        self.trial.explained = asked.why.map(|why| {
+            let (host, role) = (&member.host.address, member.host.role().as_str());
+            let wish = match (wish, asked.told) {
+                (Wish::Write, _) => "primary",
+                (Wish::Read { .. }, _) => "read",
+                (Wish::Any, _) => "anywhere",
+            };
+            let told = if asked.told {
+                ", as the client has asked"
+            } else {
+                ""
+            };
+            format!("PgDog Routing:\n  Route: {wish}{told} ({why})\n  Host: {host} ({role})").into()
+        });
         self.trial.routed = true;
         self.trial.wish = wish;
         self.trial.bytes.clear();
@@ -205,12 +226,14 @@ impl Active {
             client.live.settings.balancing.transactions == ReadWriteStrategy::Aggressive;
         let (mut place, mut hint, mut begins) = (Place::Anywhere, None, None);
         let (mut alone, mut executes) = (true, false);
+        let (explains, mut why) = (client.live.settings.balancing.expanded_explain, None);
         let mut consider = |text: &[u8]| {
+            if explains && why.is_none() && is_explain(text) {
+                why = Some(planner.facts(text).explain(&catalogue));
+            }
             let route = planner.route(text, &catalogue);
             hint = hint.or(route.hint);
-            alone &= route.begins.is_none()
-                && route.why != Why::Transaction
-                && is_one(text);
+            alone &= route.begins.is_none() && route.why != Why::Transaction && is_one(text);
             let here = match route.begins {
                 Some(how) => {
                     begins = begins.or(Some(how));
@@ -247,7 +270,10 @@ impl Active {
                 b'B' => {
                     if let (Some(names), Some(statements)) = (BindNames::read(body), statements) {
                         if names.statement.is_empty() {
-                            statements.unnamed_text().into_iter().for_each(&mut consider);
+                            statements
+                                .unnamed_text()
+                                .into_iter()
+                                .for_each(&mut consider);
                         } else if let Some(statement) = statements.get(names.statement) {
                             consider(&statement.text);
                         }
@@ -284,7 +310,7 @@ impl Active {
         let wish = match (told, place) {
             (Some(RoleHint::Primary), _) => Wish::Write,
             (Some(RoleHint::Replica), _) => Wish::Read { replica: true },
-            (None, _) if self.mode == PoolerMode::Session => Wish::Write,
+            (None, _) if self.mode == PoolerMode::Session || client.reasons.any() => Wish::Write,
             (None, Place::Primary) => Wish::Write,
             (None, Place::Read) if wrote && follows == ReadYourWrites::Primary => Wish::Write,
             (None, Place::Read) => Wish::Read { replica: false },
@@ -297,6 +323,7 @@ impl Active {
             told: told.is_some(),
             alone,
             end,
+            why,
         })
     }
 
@@ -375,6 +402,9 @@ impl Active {
         self.custom.clear();
         self.reverts.clear();
         self.unflushed_server = false;
+        if let Some(watch) = &mut self.watch {
+            **watch = Watch::default();
+        }
         if let Some(statements) = &mut client.statements {
             statements.undo_all();
         }
@@ -510,6 +540,18 @@ fn told_by(client: &Client) -> Option<RoleHint> {
     } else {
         None
     }
+}
+
+/// Whether a text is an EXPLAIN whose answer is text.
+fn is_explain(text: &[u8]) -> bool {
+    if text.to_ascii_lowercase().windows(6).any(|w| w == b"format") {
+        return false;
+    }
+    let first = pgdog_sql::lexer::statements(text)
+        .next()
+        .unwrap_or_default();
+    let word = first.trim_ascii_start().get(..7);
+    word.is_some_and(|word| word.eq_ignore_ascii_case(b"explain"))
 }
 
 /// Whether a text is one statement, as far as can be told without reading it.

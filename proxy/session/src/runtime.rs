@@ -153,7 +153,9 @@ impl Account {
     /// Its server connections to the host that takes writes, as far as one is known.
     pub(crate) fn writer(&self) -> &Arc<Pool> {
         let members = self.cluster.members();
-        self.cluster.for_write().map_or(&self.pool, |i| &members[i].pool)
+        self.cluster
+            .for_write()
+            .map_or(&self.pool, |i| &members[i].pool)
     }
 
     /// Its server connections to any host that answers.

@@ -32,6 +32,8 @@ pub struct Balancing {
     pub read_your_writes_timeout: Duration,
     /// Time that a write waits while there is no primary; zero is not at all.
     pub hold_timeout: Duration,
+    /// Whether EXPLAIN tells where its statement goes.
+    pub expanded_explain: bool,
     /// Functions that only read, whatever the database says.
     pub read_functions: Vec<String>,
     /// Functions that write, whatever the database says.
@@ -90,6 +92,7 @@ pub(super) fn balancing(config: &Config) -> Balancing {
         read_your_writes: general.read_your_writes,
         read_your_writes_timeout: millis(general.read_your_writes_timeout),
         hold_timeout: millis(general.hold_timeout),
+        expanded_explain: general.expanded_explain,
         read_functions: general.read_functions.clone(),
         write_functions: general.write_functions.clone(),
     }

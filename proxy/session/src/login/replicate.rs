@@ -27,12 +27,12 @@ impl Session {
         registered
             .handle
             .does(Doing::Active, self.runtime.clock.now());
-        let places = account
-            .pool
+        let pool = account.writer().clone();
+        let places = pool
             .reserve(self.worker)
             .await
             .map_err(|e| e.response().into_fatal())?;
-        let target = account.pool.target();
+        let target = pool.target();
         let mut parameters = target.parameters.clone();
         parameters.extend(
             startup
