@@ -8,6 +8,7 @@ use pgdog_config::Source;
 use crate::app::Start;
 use crate::import::command::Import;
 use crate::reload::Identity;
+use crate::route::Route;
 
 /// A pooler, load balancer and sharding router for PostgreSQL.
 #[derive(Debug, Parser)]
@@ -40,6 +41,13 @@ pub enum Command {
     ///
     /// Examples: pgdog import /etc/pgbouncer/pgbouncer.ini --out /etc/pgdog; pgdog import pgcat.toml
     Import(Import),
+    /// Print for each query of a file where it would go, and why. It connects to nothing.
+    ///
+    /// Of functions it knows PostgreSQL's own; --functions adds those of a database. What a comment asks for
+    /// (/* pgdog_role: replica */) is shown, and not applied.
+    ///
+    /// Examples: pgdog route queries.sql; echo 'select 1 for update' | pgdog route -
+    Route(Route),
 }
 
 /// What to serve, and as whom.

@@ -12,4 +12,5 @@ pub mod logging;
 mod panel;
 pub mod reload;
 mod rlimit;
+pub mod route;
 mod worker;

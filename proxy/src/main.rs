@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::Parser;
 use pgdog::app::{self, Start};
 use pgdog::args::{Cli, Command, Files};
-use pgdog::{import, logging};
+use pgdog::{import, logging, route};
 use pgdog_config::{Config, Settings, Source};
 use pgdog_wire::saslprep;
 use pgdog_wire::scram::{Params, Verifier};
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Configcheck(files) => return configcheck(&files),
         Command::Hash { password } => hash(password),
         Command::Import(what) => import::command::run(&what, &say),
+        Command::Route(what) => route::run(&what, &mut std::io::stdout().lock()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -21,7 +21,13 @@ const STEP: u64 = 0x1319_8a2e_0370_7345;
 /// The number that stands for all texts like this one. It allocates nothing.
 #[must_use]
 pub fn fingerprint(text: &[u8]) -> u64 {
-    let mut hash = SEED;
+    seeded(text, SEED)
+}
+
+/// The same from another beginning: where it is secret, nobody can make two texts meet.
+#[must_use]
+pub(crate) fn seeded(text: &[u8], seed: u64) -> u64 {
+    let mut hash = seed;
     for item in Items::new(text) {
         hash = match item.kind {
             Kind::Word => folded(hash, item.of(text)),
@@ -100,6 +106,12 @@ fn is_role(word: &[u8]) -> bool {
     ["role", "user", "group"]
         .iter()
         .any(|role| word.eq_ignore_ascii_case(role.as_bytes()))
+}
+
+/// A number for these very bytes, constants and all.
+#[must_use]
+pub(crate) fn of_bytes(text: &[u8], seed: u64) -> u64 {
+    exact(mix(seed, 5 << 32), text)
 }
 
 /// Takes eight bytes more into the hash.

@@ -1,0 +1,214 @@
+//! What PostgreSQL's grammar says of a query string, as far as routing asks: all of its statements, and all of each.
+
+mod statement;
+mod walk;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::functions::{Functions, Name, Verdict};
+use crate::route::{Begins, Lock, Place, Why};
+
+/// Longer texts are not parsed: the parser would hold up everything else for too long.
+pub const LONGEST: usize = 1 << 20;
+
+/// What one statement does to the transaction it runs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// It opens one.
+    Begins(Begins),
+    /// It ends one.
+    Ends,
+    /// It ends one and opens the next.
+    Chains,
+    /// A savepoint, or a setting of the transaction.
+    Within,
+}
+
+/// What is known of one statement.
+#[derive(Debug, Clone)]
+pub struct Statement {
+    /// Its command, as `SELECT` or `CREATE TABLE`.
+    pub command: &'static str,
+    /// Where it may run, functions left out of account.
+    pub place: Place,
+    /// Why there.
+    pub why: Why,
+    /// What it does to the transaction.
+    pub control: Option<Control>,
+    /// The functions it calls, in no order.
+    pub functions: Vec<Name>,
+    /// The tables and views it names.
+    pub tables: Vec<Name>,
+    /// Its strongest locking clause.
+    pub lock: Option<Lock>,
+}
+
+/// What is known of a query string.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    statements: Vec<Statement>,
+    error: Option<Box<str>>,
+    /// The answer for the whole string, functions left out of account.
+    place: Place,
+    why: Why,
+    begins: Option<Begins>,
+    /// The functions of all statements.
+    functions: Vec<Name>,
+}
+
+impl Facts {
+    /// Parses a text. One that does not parse, or is too long, is known to be unknown.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Self {
+        if text.len() > LONGEST {
+            let error = format!("{} bytes are more than {LONGEST}", text.len());
+            return Self::unknown(Why::TooLong, &error);
+        }
+        // Other encodings than UTF-8 put other letters into literals and names, and nothing into the grammar.
+        let text = String::from_utf8_lossy(text);
+        let parsed = catch_unwind(AssertUnwindSafe(|| pg_query::parse(&text, 0)));
+        let tree = match parsed {
+            Ok(Ok(tree)) => tree.protobuf,
+            Ok(Err(error)) => return Self::unknown(Why::Unknown, &message(&error)),
+            Err(_) => return Self::unknown(Why::Unknown, "the parser failed"),
+        };
+        let statements: Option<Vec<_>> = tree
+            .stmts
+            .iter()
+            .map(|raw| statement::read(raw.stmt.as_deref()?.node.as_ref()?))
+            .collect();
+        match statements {
+            Some(statements) => Self::of(statements),
+            None => Self::unknown(Why::Unknown, "a statement that is not known"),
+        }
+    }
+
+    fn unknown(why: Why, error: &str) -> Self {
+        Self {
+            statements: Vec::new(),
+            error: Some(error.into()),
+            place: Place::Primary,
+            why,
+            begins: None,
+            functions: Vec::new(),
+        }
+    }
+
+    fn of(statements: Vec<Statement>) -> Self {
+        let (place, why) = whole(&statements);
+        let mut functions: Vec<Name> = Vec::new();
+        for name in statements.iter().flat_map(|s| &s.functions) {
+            if !functions.contains(name) {
+                functions.push(name.clone());
+            }
+        }
+        Self {
+            begins: begins(&statements),
+            error: None,
+            place,
+            why,
+            functions,
+            statements,
+        }
+    }
+
+    /// The statements, one after the other.
+    #[must_use]
+    pub fn statements(&self) -> &[Statement] {
+        &self.statements
+    }
+
+    /// Why it could not be parsed.
+    #[must_use]
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// All functions that are called.
+    #[must_use]
+    pub fn functions(&self) -> &[Name] {
+        &self.functions
+    }
+
+    /// How the transaction begins that the string's first statement opens and the string does not end.
+    #[must_use]
+    pub fn begins(&self) -> Option<Begins> {
+        self.begins
+    }
+
+    /// The answer, functions left out of account.
+    #[must_use]
+    pub fn without_functions(&self) -> (Place, Why) {
+        (self.place, self.why)
+    }
+
+    /// The first function that may not be called on a replica, by its place in [`Facts::functions`]; nothing when the place is
+    /// the primary anyway.
+    #[must_use]
+    pub fn culprit(&self, functions: &Functions) -> Option<(usize, Verdict)> {
+        if self.place == Place::Primary {
+            return None;
+        }
+        self.functions
+            .iter()
+            .map(|name| functions.verdict(name))
+            .enumerate()
+            .find(|(_, verdict)| !verdict.reads())
+    }
+
+    /// The answer for a database with these functions.
+    #[must_use]
+    pub fn place(&self, functions: &Functions) -> (Place, Why) {
+        match self.culprit(functions) {
+            Some((_, verdict)) => (Place::Primary, Why::Calls(verdict)),
+            None => (self.place, self.why),
+        }
+    }
+
+    /// The reason in words, with the names that [`Why`] has no room for.
+    #[must_use]
+    pub fn explain(&self, functions: &Functions) -> String {
+        match (self.culprit(functions), &self.error) {
+            (Some((at, verdict)), _) => format!("function {} {verdict}", self.functions[at]),
+            (None, Some(error)) => format!("{}: {error}", self.why),
+            (None, None) => self.why.to_string(),
+        }
+    }
+}
+
+fn message(error: &pg_query::Error) -> String {
+    match error {
+        pg_query::Error::Parse(message) => message.clone(),
+        pg_query::Error::Decode(_) => "nested too deeply to be looked at".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// The first statement that needs the primary decides; then one that reads.
+fn whole(statements: &[Statement]) -> (Place, Why) {
+    let first = |place| statements.iter().find(|s| s.place == place);
+    first(Place::Primary)
+        .or_else(|| first(Place::Read))
+        .or_else(|| statements.first())
+        .map_or((Place::Anywhere, Why::Empty), |s| (s.place, s.why))
+}
+
+fn begins(statements: &[Statement]) -> Option<Begins> {
+    let (first, rest) = statements.split_first()?;
+    let Some(Control::Begins(begins)) = first.control else {
+        return None;
+    };
+    let ended = |s: &Statement| matches!(s.control, Some(Control::Ends | Control::Chains));
+    if rest.iter().any(ended) {
+        return None;
+    }
+    // What is said behind BEGIN counts as if it stood there.
+    let asks = |s: &Statement| matches!(s.why, Why::ReadWrite | Why::Serializable);
+    if rest.iter().any(asks) {
+        return Some(Begins::ReadWrite);
+    }
+    Some(begins)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+//! `pgdog route`: where the queries of a file would go, and why.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use pgdog_sql::functions::{CATALOGUE, Row};
+use pgdog_sql::lexer::{Lexer, Token, skip_blank};
+use pgdog_sql::{Begins, Facts, Functions, Place, RoleHint, hints};
+use serde::Serialize;
+
+/// Which queries, and what is known of the database they are for.
+#[derive(Debug, Clone, Args)]
+pub struct Route {
+    /// A file of queries, each ended by a semicolon; - is standard input.
+    pub file: PathBuf,
+    /// The functions of a database: lines of schema,name,volatile,builtin, as `psql --csv -t` prints what --functions-query
+    /// asks for.
+    #[arg(long, value_name = "FILE")]
+    pub functions: Option<PathBuf>,
+    /// Print the query that --functions wants the answer of, instead of routing anything.
+    #[arg(long)]
+    pub functions_query: bool,
+    /// A function that only reads, whatever the database says; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub reads: Vec<String>,
+    /// A function that writes, whatever the database says; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub writes: Vec<String>,
+    /// Print a JSON object per query.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// One query and where it goes.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Routed {
+    place: String,
+    line: usize,
+    query: String,
+    why: String,
+    /// What a comment asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'static str>,
+    /// How a transaction begins with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    begins: Option<&'static str>,
+}
+
+/// Prints to `out`, a line per query.
+pub fn run(route: &Route, out: &mut impl Write) -> anyhow::Result<()> {
+    if route.functions_query {
+        return writeln!(out, "{CATALOGUE}").context("write the query");
+    }
+    let text = read(&route.file)?;
+    let functions = match &route.functions {
+        Some(file) => catalogue(&read(file)?).with_context(|| format!("{}", file.display()))?,
+        None => Functions::unread(),
+    };
+    let functions = functions.configured(
+        route.reads.iter().map(String::as_str),
+        route.writes.iter().map(String::as_str),
+    );
+    for routed in all(&text, &functions) {
+        let line = if route.json {
+            serde_json::to_string(&routed).context("write JSON")?
+        } else {
+            routed.for_people()
+        };
+        writeln!(out, "{line}").context("write the routes")?;
+    }
+    Ok(())
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    if file.as_os_str() != "-" {
+        return std::fs::read(file).with_context(|| format!("read {}", file.display()));
+    }
+    let mut text = Vec::new();
+    std::io::stdin()
+        .lock()
+        .read_to_end(&mut text)
+        .context("read the queries from standard input")?;
+    Ok(text)
+}
+
+/// The functions of a database from lines of CSV. Names with commas or quotes in them are quoted there; so are they read.
+fn catalogue(text: &[u8]) -> anyhow::Result<Functions> {
+    let text = std::str::from_utf8(text).context("not UTF-8")?;
+    let mut rows = Vec::new();
+    for (at, line) in text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.is_empty())
+    {
+        let fields = fields(line);
+        let [schema, name, volatile, builtin] = &fields[..] else {
+            bail!(
+                "line {}: four fields are wanted, schema,name,volatile,builtin; found {}",
+                at + 1,
+                fields.len()
+            );
+        };
+        let flag = |field: &str| match field {
+            "t" | "true" => Ok(true),
+            "f" | "false" => Ok(false),
+            other => bail!("line {}: {other:?} is neither t nor f", at + 1),
+        };
+        rows.push((
+            schema.clone(),
+            name.clone(),
+            flag(volatile)?,
+            flag(builtin)?,
+        ));
+    }
+    Ok(Functions::new(rows.iter().map(
+        |(schema, name, volatile, builtin)| Row {
+            schema,
+            name,
+            volatile: *volatile,
+            builtin: *builtin,
+        },
+    )))
+}
+
+fn fields(line: &str) -> Vec<String> {
+    let mut fields = vec![String::new()];
+    let mut quoted = false;
+    let mut letters = line.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' if quoted && letters.peek() == Some(&'"') => {
+                letters.next();
+                fields.last_mut().expect("never empty").push('"');
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            other => fields.last_mut().expect("never empty").push(other),
+        }
+    }
+    fields
+}
+
+/// The queries of a text: what stands between semicolons, with the comments before it.
+fn all<'a>(text: &'a [u8], functions: &'a Functions) -> impl Iterator<Item = Routed> + 'a {
+    let mut lexer = Lexer::new(text);
+    let mut line = 1;
+    let mut counted = 0;
+    std::iter::from_fn(move || {
+        loop {
+            let from = lexer.position();
+            let first = skip_blank(text, from);
+            let mut tokens = 0;
+            let ended = loop {
+                match lexer.next() {
+                    Some(Token::Symbol(b';')) => break true,
+                    Some(_) => tokens += 1,
+                    None => break false,
+                }
+            };
+            if tokens > 0 {
+                line += text[counted..first].iter().filter(|b| **b == b'\n').count();
+                counted = first;
+                let end = if ended {
+                    lexer.position() - 1
+                } else {
+                    text.len()
+                };
+                return Some(one(&text[from..end], first - from, line, functions));
+            }
+            if !ended {
+                return None;
+            }
+        }
+    })
+}
+
+fn one(query: &[u8], first: usize, line: usize, functions: &Functions) -> Routed {
+    let facts = Facts::parse(query);
+    let (place, _) = facts.place(functions);
+    let hint = hints(query).role.map(|role| match role {
+        RoleHint::Primary => "primary",
+        RoleHint::Replica => "replica",
+    });
+    let begins = facts.begins().map(|begins| match begins {
+        Begins::ReadWrite => "read write",
+        Begins::ReadOnly => "read only",
+        Begins::Unsaid => "unsaid",
+    });
+    Routed {
+        place: Place::to_string(&place),
+        line,
+        query: String::from_utf8_lossy(&query[first..]).trim().to_owned(),
+        why: facts.explain(functions),
+        hint,
+        begins,
+    }
+}
+
+/// What is shown of a query on one line.
+const SHOWN: usize = 60;
+
+impl Routed {
+    fn for_people(&self) -> String {
+        let mut query = self.query.split_whitespace().collect::<Vec<_>>().join(" ");
+        if let Some((at, _)) = query.char_indices().nth(SHOWN) {
+            query.truncate(at);
+            query.push('…');
+        }
+        let hint = self
+            .hint
+            .map(|role| format!("; a comment asks for the {role}"));
+        format!(
+            "{:<8}  line {:<4}  {query} — {}{}",
+            self.place,
+            self.line,
+            self.why,
+            hint.unwrap_or_default()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<String> {
+        let functions = Functions::unread();
+        all(text.as_bytes(), &functions)
+            .map(|routed| routed.for_people())
+            .collect()
+    }
+
+    #[test]
+    fn each_query_has_its_line_and_its_reason() {
+        let text =
+            "select 1;\n\n-- one\nselect ';'\n  for update;;\nset a = 1; selec 2;\nselect f(1)\n";
+        assert_eq!(
+            lines(text),
+            [
+                "read      line 1     select 1 — only reads",
+                "primary   line 4     select ';' for update — locking clause FOR UPDATE",
+                "anywhere  line 6     set a = 1 — changes settings of the session",
+                "primary   line 6     selec 2 — does not parse: syntax error at or near \"selec\"",
+                "primary   line 7     select f(1) — function f is not known",
+            ]
+        );
+    }
+
+    #[test]
+    fn comments_are_shown_and_not_applied() {
+        assert_eq!(
+            lines("/* pgdog_role: primary */ select 1; /* x */"),
+            ["read      line 1     select 1 — only reads; a comment asks for the primary"]
+        );
+    }
+
+    #[test]
+    fn functions_come_from_csv() {
+        let functions = catalogue(b"public,f,f,f\n\"a,b\",\"g\"\"\",t,f\n").unwrap();
+        let place = |text: &str| all(text.as_bytes(), &functions).next().unwrap().why;
+        assert_eq!(place("select f(1)"), "only reads");
+        assert_eq!(
+            place("select \"a,b\".\"g\"\"\"()"),
+            "function a,b.g\" is volatile"
+        );
+        let wrong = catalogue(b"public,f,f,f\npublic,g,x,f").unwrap_err();
+        assert_eq!(wrong.to_string(), "line 2: \"x\" is neither t nor f");
+    }
+}
