@@ -33,7 +33,6 @@ const WRITE: &[&str] = &[
 ];
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn the_regression_suite_is_survived_and_none_of_its_commands_that_write_is_sent_to_a_replica() {
     let Some(folder) = std::env::var_os("PGDOG_REGRESS_SQL") else {
         eprintln!(
