@@ -14,7 +14,8 @@ use serde::Serialize;
 #[derive(Debug, Clone, Args)]
 pub struct Route {
     /// A file of queries, each ended by a semicolon; - is standard input.
-    pub file: PathBuf,
+    #[arg(required_unless_present = "functions_query")]
+    pub file: Option<PathBuf>,
     /// The functions of a database: lines of schema,name,volatile,builtin, as `psql --csv -t` prints what --functions-query
     /// asks for.
     #[arg(long, value_name = "FILE")]
@@ -50,10 +51,10 @@ struct Routed {
 
 /// Prints to `out`, a line per query.
 pub fn run(route: &Route, out: &mut impl Write) -> anyhow::Result<()> {
-    if route.functions_query {
+    let Some(file) = route.file.as_ref().filter(|_| !route.functions_query) else {
         return writeln!(out, "{CATALOGUE}").context("write the query");
-    }
-    let text = read(&route.file)?;
+    };
+    let text = read(file)?;
     let functions = match &route.functions {
         Some(file) => catalogue(&read(file)?).with_context(|| format!("{}", file.display()))?,
         None => Functions::unread(),

@@ -106,8 +106,11 @@ pub struct Functions {
     /// By name; `None` before the catalogue has been read.
     catalogue: Option<HashMap<Box<str>, Vec<Known>>>,
     /// By name: the schema, where one is said, and whether it writes.
-    configured: HashMap<Box<str>, Vec<(Option<Box<str>>, Verdict)>>,
+    configured: HashMap<Box<str>, Vec<Said>>,
 }
+
+/// What is configured for a name: in which schema, where one is said.
+type Said = (Option<Box<str>>, Verdict);
 
 #[derive(Debug)]
 struct Known {

@@ -38,7 +38,7 @@ pub struct Planner {
 /// What has been counted since the planner was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
-    /// Texts that were known.
+    /// Texts that were known. One that is just being forgotten may be missed: no lock is worth it.
     pub hits: u64,
     /// Texts that had to be parsed.
     pub misses: u64,
