@@ -231,11 +231,13 @@ impl Bench {
         match *row {
             Row::Select { protocol, clients } => Load::select(protocol, clients, self.length)
                 .measure(&self.postgres, &start(Login::Trust)?, &folder),
-            Row::Split(protocol) => Load::select(protocol, 16, self.length).measure(
-                &self.postgres,
-                &start(Login::Trust)?,
-                &folder,
-            ),
+            Row::Split(protocol) => {
+                let running = start(Login::Trust)?;
+                let load = Load::select(protocol, 16, self.length);
+                let figures = load.measure(&self.postgres, &running, &folder)?;
+                replica.map_or(Ok(()), has_answered)?;
+                Ok(figures)
+            }
             Row::TpcB => {
                 let load = Load {
                     script: "tpcb-like",
@@ -273,6 +275,16 @@ impl Bench {
             Row::Sends => tools::sends(&start(Login::Trust)?, &folder, self.sizes.pipelines),
         }
     }
+}
+
+/// A second host that answers nothing costs nothing, and would make a fine figure.
+fn has_answered(replica: &Postgres) -> Result<()> {
+    let reads = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT abalance%'";
+    anyhow::ensure!(
+        replica.sql("postgres", reads)? != "0",
+        "the replica has answered no read"
+    );
+    Ok(())
 }
 
 /// The columns: what is not there is left out, and said.

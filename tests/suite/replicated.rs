@@ -97,7 +97,10 @@ fn a_frozen_host_hangs_and_goes_on() {
     client.send(&[Message::query("select 1")]);
     // The kernel takes new connections on its behalf, and nobody answers those either.
     let mut other = RawClient::open(cluster.port(1)).expect("the kernel accepts");
-    other.send(&[Message::startup(&[("user", "pgdog")])]);
+    other.send(&[Message::startup(&[
+        ("user", "pgdog"),
+        ("database", "postgres"),
+    ])]);
     assert_eq!(client.receive(millis(300)), Received::Silence);
     assert_eq!(other.receive(millis(300)), Received::Silence);
     cluster.thaw(1);
@@ -278,7 +281,7 @@ fn the_ledger_finds_what_is_lost_and_what_is_too_much() {
     let missing = book.acknowledged_but_missing(postgres);
     assert_eq!(missing.len(), 3, "{missing:?}");
     // And one is there that was refused.
-    let mut forged = book.clone();
+    let mut forged = book;
     let entry = forged
         .entries
         .iter_mut()
