@@ -32,7 +32,7 @@ const TEXTS: &[(&str, bool)] = &[
         false,
     ),
     (
-        "delete from t where a = 2 returning current_setting('port')",
+        "with gone as (delete from t where a = 2) select current_setting('port')",
         false,
     ),
     ("select current_setting('port') from t for update", false),
