@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     PgDog {
         workers: u32,
     },
+    /// One worker in front of a primary and a replica, with reads on both.
+    PgDogSplit,
 }
 
 /// One column of the table.
@@ -46,6 +48,8 @@ pub(crate) enum Login {
 /// What a peer is configured with.
 pub(crate) struct Surroundings<'a> {
     pub(crate) postgres: &'a Postgres,
+    /// The second host of [`Kind::PgDogSplit`].
+    pub(crate) replica: Option<&'a Postgres>,
     pub(crate) tls: &'a Tls,
     /// For the peer's files; all users may write to it.
     pub(crate) folder: &'a Path,
@@ -179,15 +183,23 @@ impl Peer {
                     fill(include_str!("odyssey.conf")).replace("@AUTH@", &auth),
                 )?])
             }
-            Kind::PgDog { workers } => {
+            Kind::PgDog { .. } | Kind::PgDogSplit => {
+                let workers = match self.kind {
+                    Kind::PgDog { workers } => workers,
+                    _ => 1,
+                };
                 let auth = if login == Login::Trust {
                     "trust"
                 } else {
                     "scram"
                 };
-                let config = fill(include_str!("pgdog.toml"))
+                let mut config = fill(include_str!("pgdog.toml"))
                     .replace("@AUTH@", auth)
                     .replace("@WORKERS@", &workers.to_string());
+                if let Some(replica) = at.replica {
+                    let template = fill(include_str!("pgdog-split.toml"));
+                    config.push_str(&template.replace("@REPLICA@", &replica.port.to_string()));
+                }
                 let secret = if login == Login::Trust {
                     String::new()
                 } else {

@@ -42,19 +42,7 @@ impl Postgres {
         if let Some(user) = user {
             user.own(folder)?;
         }
-        let as_user = |program: &str| {
-            let mut command = Command::new(programs.join(program));
-            command
-                .current_dir(folder)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null());
-            if let Some(user) = user {
-                user.apply(&mut command);
-            }
-            command
-        };
-        let made = as_user("initdb")
+        let made = as_user(&programs.join("initdb"), folder, user)
             .arg("-D")
             .arg(&data)
             .args([
@@ -69,14 +57,45 @@ impl Postgres {
             ])
             .status();
         anyhow::ensure!(made.context("run initdb")?.success(), "initdb failed");
+        let mut postgres = Self::run(programs, folder, user)?;
+        postgres.fill(scale)?;
+        Ok(postgres)
+    }
 
+    /// Makes a streaming replica of this cluster, and waits until it has everything.
+    pub(crate) fn replicate(&self, folder: &Path, user: Option<&Unprivileged>) -> Result<Self> {
+        if let Some(user) = user {
+            user.own(folder)?;
+        }
+        let copied = as_user(&self.programs.join("pg_basebackup"), folder, user)
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", USER])
+            .args(["-c", "fast", "--no-sync", "-R", "-D"])
+            .arg(folder.join("data"))
+            .status();
+        anyhow::ensure!(
+            copied.context("run pg_basebackup")?.success(),
+            "pg_basebackup failed"
+        );
+        let replica = Self::run(self.programs.clone(), folder, user)?;
+        let end = Instant::now() + Duration::from_secs(30);
+        let written = self.sql("postgres", "SELECT pg_current_wal_lsn()")?;
+        let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{written}'");
+        while replica.sql("postgres", &replayed)? != "t" {
+            anyhow::ensure!(Instant::now() < end, "the replica does not catch up");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(replica)
+    }
+
+    /// Starts the cluster in a folder and waits until it answers.
+    fn run(programs: PathBuf, folder: &Path, user: Option<&Unprivileged>) -> Result<Self> {
         let port = host::free_port()?;
         let log =
             fs::File::create(folder.join("postgres.log")).context("create the log of Postgres")?;
-        let mut command = as_user("postgres");
+        let mut command = as_user(&programs.join("postgres"), folder, user);
         command
             .arg("-D")
-            .arg(&data)
+            .arg(folder.join("data"))
             .args(["-p", &port.to_string(), "-k", ""])
             .stderr(log);
         for setting in [
@@ -97,7 +116,6 @@ impl Postgres {
             child,
         };
         postgres.wait()?;
-        postgres.fill(scale)?;
         Ok(postgres)
     }
 
@@ -175,6 +193,20 @@ impl Drop for Postgres {
         host::signal(self.child.id(), "QUIT");
         drop(self.child.wait());
     }
+}
+
+/// A program in a folder, as the user that Postgres accepts.
+fn as_user(program: &Path, folder: &Path, user: Option<&Unprivileged>) -> Command {
+    let mut command = Command::new(program);
+    command
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    if let Some(user) = user {
+        user.apply(&mut command);
+    }
+    command
 }
 
 /// Debian keeps all but the client's programs out of the PATH.

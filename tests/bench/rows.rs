@@ -1,5 +1,7 @@
 //! The rows of the table: what is measured, on whom, and how often.
 
+use std::cell::OnceCell;
+
 use anyhow::Result;
 
 use crate::args::Args;
@@ -16,6 +18,8 @@ use crate::{bulk, host, idle, tools};
 pub(crate) enum Row {
     /// Reads by primary key.
     Select { protocol: Protocol, clients: u32 },
+    /// The same reads with and without a second host that answers half of them.
+    Split(Protocol),
     /// The TPC-B-like script, seven statements a transaction.
     TpcB,
     /// A login per transaction.
@@ -38,6 +42,7 @@ impl Row {
         for clients in [1, 16, 64, 256] {
             rows.extend(Protocol::ALL.map(|protocol| Self::Select { protocol, clients }));
         }
+        rows.extend(Protocol::ALL.map(Self::Split));
         rows.extend([
             Self::TpcB,
             Self::Connect { tls: false },
@@ -57,6 +62,7 @@ impl Row {
     pub(crate) fn name(&self) -> String {
         match self {
             Self::Select { protocol, clients } => format!("S-{}-{clients}", protocol.name()),
+            Self::Split(protocol) => format!("split-{}-16", protocol.name()),
             Self::TpcB => "tpcb-simple-16".to_owned(),
             Self::Connect { tls: false } => "connect-scram".to_owned(),
             Self::Connect { tls: true } => "connect-scram-tls".to_owned(),
@@ -79,6 +85,11 @@ impl Row {
 
     pub(crate) fn runs_on(&self, kind: Kind) -> bool {
         match (self, kind) {
+            // What choosing a host costs is what the same proxy costs more than with one host: nobody else is asked.
+            (Self::Split(_), kind) => {
+                matches!(kind, Kind::PgDog { workers: 1 } | Kind::PgDogSplit)
+            }
+            (_, Kind::PgDogSplit) => false,
             // Two workers are about throughput; what one transaction costs is judged on one.
             (Self::Select { clients, .. }, Kind::PgDog { workers: 2 }) => *clients == 16,
             (_, Kind::PgDog { workers }) => workers == 1,
@@ -105,6 +116,8 @@ struct Sizes {
 /// Everything the measurements share.
 pub(crate) struct Bench {
     pub(crate) peers: Vec<Peer>,
+    // Before the primary: it ends first.
+    replica: OnceCell<Postgres>,
     postgres: Postgres,
     tls: Tls,
     user: Option<Unprivileged>,
@@ -174,6 +187,7 @@ impl Bench {
         );
         Ok(Self {
             peers,
+            replica: OnceCell::new(),
             postgres,
             tls,
             user,
@@ -189,11 +203,26 @@ impl Bench {
         self.facts.clone()
     }
 
+    /// A streaming replica, made when a row first needs it: it costs the others' figures nothing.
+    fn replica(&self) -> Result<&Postgres> {
+        if let Some(replica) = self.replica.get() {
+            return Ok(replica);
+        }
+        let folder = self.scratch.folder("replica")?;
+        let replica = self.postgres.replicate(&folder, self.user.as_ref())?;
+        Ok(self.replica.get_or_init(|| replica))
+    }
+
     /// Measures one row on one peer, which is started and stopped for it.
     pub(crate) fn measure(&self, row: &Row, peer: &Peer) -> Result<Figures> {
         let folder = self.scratch.folder("run")?;
+        let replica = match peer.kind {
+            Kind::PgDogSplit => Some(self.replica()?),
+            _ => None,
+        };
         let at = Surroundings {
             postgres: &self.postgres,
+            replica,
             tls: &self.tls,
             folder: &folder,
             user: self.user.as_ref(),
@@ -202,6 +231,13 @@ impl Bench {
         match *row {
             Row::Select { protocol, clients } => Load::select(protocol, clients, self.length)
                 .measure(&self.postgres, &start(Login::Trust)?, &folder),
+            Row::Split(protocol) => {
+                let running = start(Login::Trust)?;
+                let load = Load::select(protocol, 16, self.length);
+                let figures = load.measure(&self.postgres, &running, &folder)?;
+                replica.map_or(Ok(()), has_answered)?;
+                Ok(figures)
+            }
             Row::TpcB => {
                 let load = Load {
                     script: "tpcb-like",
@@ -241,6 +277,16 @@ impl Bench {
     }
 }
 
+/// A second host that answers nothing costs nothing, and would make a fine figure.
+fn has_answered(replica: &Postgres) -> Result<()> {
+    let reads = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT abalance%'";
+    anyhow::ensure!(
+        replica.sql("postgres", reads)? != "0",
+        "the replica has answered no read"
+    );
+    Ok(())
+}
+
 /// The columns: what is not there is left out, and said.
 fn find_peers(args: &Args) -> Vec<Peer> {
     let named = |path: &Option<String>| {
@@ -272,6 +318,7 @@ fn find_peers(args: &Args) -> Vec<Peer> {
         add("odyssey", Kind::Odyssey, Some(program));
     }
     add("pgdog", Kind::PgDog { workers: 1 }, Some(args.pgdog()));
+    add("pgdog-split", Kind::PgDogSplit, Some(args.pgdog()));
     add("pgdog-2w", Kind::PgDog { workers: 2 }, Some(args.pgdog()));
     peers
 }

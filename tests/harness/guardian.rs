@@ -28,7 +28,8 @@ while read -r verb what; do
     esac
 done
 # QUIT is the immediate shutdown of Postgres, which takes its children along; KILL would leave them.
-[ -z "${pids# }" ] || { kill -QUIT $pids; sleep 0.3; kill -KILL $pids; }
+# CONT wakes those that a test has frozen.
+[ -z "${pids# }" ] || { kill -QUIT $pids; kill -CONT $pids; sleep 0.3; kill -KILL $pids; }
 for dir in $dirs; do rm -rf "$dir"; done
 "#;
 

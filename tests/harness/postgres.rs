@@ -56,6 +56,15 @@ impl PostgresOptions {
         self
     }
 
+    /// With everything that `other` asks for on top.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.settings.extend_from_slice(&other.settings);
+        self.hba.extend_from_slice(&other.hba);
+        self.tls |= other.tls;
+        self
+    }
+
     /// Offers TLS with a self-signed certificate for `localhost` and `127.0.0.1`.
     #[must_use]
     pub fn tls(mut self) -> Self {
@@ -103,22 +112,27 @@ impl Postgres {
 
     /// Starts a cluster.
     pub fn start(options: &PostgresOptions) -> Self {
+        let this = Self::start_from(options, template::copy_to);
+        this.client("postgres")
+            .run("create role pgdog superuser login password 'pgdog'");
+        this
+    }
+
+    /// Starts a cluster on the data directory that `fill` makes.
+    pub(crate) fn start_from(options: &PostgresOptions, fill: impl FnOnce(&Path)) -> Self {
         let scratch = Scratch::new("postgres");
         template::hand_over(scratch.path());
-        template::copy_to(&scratch.path().join("data"));
+        fill(&scratch.path().join("data"));
         for attempt in 1.. {
             let port = free_port();
             configure(scratch.path(), port, options);
             match launch(scratch.path(), port) {
                 Ok(child) => {
-                    let this = Self {
+                    return Self {
                         scratch,
                         port,
                         process: Mutex::new(Some(child)),
                     };
-                    this.client("postgres")
-                        .run("create role pgdog superuser login password 'pgdog'");
-                    return this;
                 }
                 Err(log) if attempt < 5 && log.contains("Address already in use") => {}
                 Err(log) => panic!("Postgres does not start:\n{log}"),
@@ -224,6 +238,20 @@ impl Postgres {
                 Err(log) => panic!("Postgres does not start again:\n{log}"),
             }
         }
+    }
+
+    /// Starts it after a stop on another data directory, the one that `fill` makes, on the same port.
+    pub(crate) fn start_over(&self, options: &PostgresOptions, fill: impl FnOnce(&Path)) {
+        let data = self.data_directory();
+        fs::remove_dir_all(&data).expect("the data directory is ours");
+        fill(&data);
+        configure(self.scratch.path(), self.port, options);
+        self.start_again();
+    }
+
+    /// The process id of the postmaster; none when it is stopped.
+    pub fn pid(&self) -> Option<u32> {
+        self.lock().as_ref().map(Child::id)
     }
 
     /// Fast shutdown and start.

@@ -2,6 +2,7 @@
 
 mod admin;
 mod auth;
+mod balance;
 mod cancel;
 mod chaos;
 mod conversations;
@@ -23,6 +24,7 @@ mod mirroring;
 mod pinning;
 mod pools;
 mod pubsub;
+mod replicated;
 mod replication;
 mod startup;
 mod timeouts;

@@ -8,6 +8,7 @@ use super::{Metric, Report, YARDSTICK};
 
 const OURS: &str = "pgdog";
 const TWO_WORKERS: &str = "pgdog-2w";
+const TWO_HOSTS: &str = "pgdog-split";
 const KIB: f64 = 1024.0;
 
 /// A goal with the figure that decides it.
@@ -76,6 +77,15 @@ pub(super) fn judged(report: &Report) -> Vec<Judged> {
                 report.ratio(&row, Metric::Cpu, OURS),
             );
         }
+    }
+    for (protocol, most) in [("simple", 1.3), ("extended", 1.15), ("prepared", 1.15)] {
+        let row = format!("split-{protocol}-16");
+        let times = report.paired(&row, Metric::Cpu, TWO_HOSTS, OURS, |two, one| two / one);
+        judge(
+            format!("{row}: CPU per transaction, of that with one host"),
+            Bound::AtMost(most),
+            times.filter(|times| times.is_finite()),
+        );
     }
     for protocol in ["simple", "extended", "prepared"] {
         let row = format!("S-{protocol}-1");
