@@ -19,7 +19,8 @@ pub struct Database {
     pub port: u16,
     /// Name of the database on the server. Default: the `name`. Applies on reload.
     pub database_name: Option<String>,
-    /// What the host is in its shard. Default: primary. Applies on reload.
+    /// What the host is in its shard. With `auto` the hosts are asked; where one host is a fixed primary, `auto` ones are
+    /// replicas. Default: primary. Applies on reload.
     #[serde(default)]
     pub role: Role,
     /// Number of the shard the host belongs to. Default: 0. Applies on reload.
@@ -75,7 +76,10 @@ pub struct Database {
     pub lock_timeout: Option<u64>,
     /// `default_transaction_read_only` of the server connections. Default: that of the server. Applies on reload.
     pub read_only: Option<bool>,
-    /// Share of this host when hosts are chosen by weight. Default: 255. Applies on reload.
+    /// Zone that the host is in, see `zone` of `[general]`. Default: none. Applies on reload.
+    pub zone: Option<String>,
+    /// Share of this host when hosts are chosen by weight; 0 is no reads unless no other host may answer them, however hosts
+    /// are chosen. Default: 255. Applies on reload.
     #[serde(default = "default_weight")]
     pub lb_weight: u8,
     /// Whether the host is only a source for resharding and gets no traffic. Default: false. Applies on reload.

@@ -1,7 +1,7 @@
 //! The two halves of a configuration as JSON documents, and how they become one again.
 //!
 //! - The **topology** is `{"databases": […]}` with one entry for each host: its `name` (of the database), `host`, `port`,
-//!   `database_name`, `role`, `shard`, `lb_weight` and `resharding_only`.
+//!   `database_name`, `role`, `shard`, `lb_weight`, `zone` and `resharding_only`.
 //! - The **settings** are everything else. Their `databases` have one entry for each database that has settings of its own
 //!   (`name`, `pool_size`, …); these count for all its hosts.
 //!
@@ -24,6 +24,7 @@ pub const HOST_KEYS: &[&str] = &[
     "role",
     "shard",
     "lb_weight",
+    "zone",
     "resharding_only",
 ];
 

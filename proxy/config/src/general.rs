@@ -4,8 +4,8 @@ use crate::macros::section;
 use crate::modes::{
     ClientAuth, ClientRecovery, CopyFormat, CutoverTimeoutAction, LoadBalancingStrategy,
     LoadSchema, LogFormat, PassthroughAuth, PoolerMode, PreparedLevel, QueryParserEngine,
-    QueryParserLevel, QuerySizeAction, ReadWriteSplit, ReadWriteStrategy, Recovery, SystemCatalogs,
-    TlsMode, UniqueIdFunction,
+    QueryParserLevel, QuerySizeAction, ReadWriteSplit, ReadWriteStrategy, ReadYourWrites, Recovery,
+    SystemCatalogs, TlsMode, UniqueIdFunction,
 };
 
 /// All names with their schema: what runs as a user who reads passwords must not depend on a `search_path`.
@@ -139,15 +139,17 @@ section! {
         healthcheck_interval: u64 = 30_000,
         /// Time such a check may take, ms. Default: 5000. Applies on reload.
         healthcheck_timeout: u64 = 5_000,
-        /// Interval of the checks in the background, ms, 0 = off. Default: 30000. Applies on reload.
+        /// Interval of the checks in the background, each over a connection of its own, ms, 0 = off. Default: 30000. Applies on reload.
         idle_healthcheck_interval: u64 = 30_000,
-        /// Time before the first check in the background, ms. Default: 5000. Applies on reload.
+        /// Time before the first check in the background of a database with one host, ms; several hosts are looked at from the
+        /// start. Default: 5000. Applies on reload.
         idle_healthcheck_delay: u64 = 5_000,
         /// Whether a new host gets no traffic before it passed a check. Default: false. Applies on reload.
         require_healthcheck_on_discovery: bool = false,
         /// Port of plain HTTP for health: /livez, /startupz, /readyz, which any other path stands for; at `openmetrics_host`. Default: none = off. Needs a restart.
         healthcheck_port: Option<u16> = None,
-        /// Time that a resolved host name is kept, ms. Default: none = the resolver of the system. Applies on reload.
+        /// Interval at which the names of hosts are looked up again, ms; where the addresses have changed, the server connections
+        /// are renewed. Default: none = each new connection looks its name up, and those that are open stay. Applies on reload.
         dns_ttl: Option<u64> = None,
 
         // TLS
@@ -169,21 +171,36 @@ section! {
         tls_server_private_key: Option<String> = None,
 
         // Load balancing
-        /// How a replica is chosen. Default: random. Applies on reload.
+        /// How a host is chosen for a read. Default: random. Applies on reload.
         load_balancing_strategy: LoadBalancingStrategy = LoadBalancingStrategy::Random,
         /// Whether the primary serves reads. Default: include_primary. Applies on reload.
         read_write_split: ReadWriteSplit = ReadWriteSplit::IncludePrimary,
         /// Where transactions that began with a read go. Default: conservative. Applies on reload.
         read_write_strategy: ReadWriteStrategy = ReadWriteStrategy::Conservative,
-        /// Time a banned replica gets no traffic, ms. Default: 300000. Applies on reload.
+        /// Zone that the proxy runs in: reads stay within it while a host with the same `zone` may answer them. Default: none. Applies on reload.
+        zone: Option<String> = None,
+        /// Time in which the share of a host grows to its full size when it is back after a ban, ms, 0 = at once. Default: 5000. Applies on reload.
+        slow_start: u64 = 5_000,
+        /// Functions that only read, whatever the database says of them: `name` or `schema.name`. Default: none. Applies on reload.
+        read_functions: Vec<String> = Vec::new(),
+        /// Functions that write, whatever the database says of them: `name` or `schema.name`. Default: none. Applies on reload.
+        write_functions: Vec<String> = Vec::new(),
+        /// Where the reads of a client go that has written. Default: off. Applies on reload.
+        read_your_writes: ReadYourWrites = ReadYourWrites::Off,
+        /// Time that such a read waits for a replica with `read_your_writes = "replayed"` before it goes to the primary, ms. Default: 0. Applies on reload.
+        read_your_writes_timeout: u64 = 0,
+        /// Time that a write waits while no host is known to be the primary, ms. Default: 10000. Applies on reload.
+        hold_timeout: u64 = 10_000,
+        /// Time a banned host gets no reads, and longer while its checks fail, ms. Default: 300000. Applies on reload.
         ban_timeout: u64 = 300_000,
         /// Lag at which a replica is banned, ms. Default: off. Applies on reload.
         ban_replica_lag: Option<u64> = None,
         /// Lag at which a replica is banned, bytes. Default: off. Applies on reload.
         ban_replica_lag_bytes: Option<u64> = None,
-        /// Time before the first look at the replication position, ms. Default: off. Applies on reload.
+        /// Time before the first look at roles and replication positions, ms; 9223372036854775807 means none where the roles
+        /// are fixed and nothing else needs it. Default: none = at once where there are several hosts. Applies on reload.
         lsn_check_delay: Option<u64> = None,
-        /// Interval of looks at the replication position, ms. Default: 5000. Applies on reload.
+        /// Interval of looks at roles and replication positions, ms. Default: 5000. Applies on reload.
         lsn_check_interval: u64 = 5_000,
         /// Time such a look may take, ms. Default: 5000. Applies on reload.
         lsn_check_timeout: u64 = 5_000,

@@ -41,15 +41,16 @@ pub use check::nearest;
 pub use keys::Key;
 pub use load::Source;
 pub use modes::{
-    AuthType, ClientAuth, ClientRecovery, LogFormat, MirrorLevel, PassthroughAuth, PoolerMode,
-    PreparedLevel, QuerySizeAction, Recovery, Role, TlsMode,
+    AuthType, ClientAuth, ClientRecovery, LoadBalancingStrategy, LogFormat, MirrorLevel,
+    PassthroughAuth, PoolerMode, PreparedLevel, QuerySizeAction, ReadWriteSplit, ReadWriteStrategy,
+    ReadYourWrites, Recovery, Role, TlsMode,
 };
 pub use problem::{Problem, ProblemCode, Problems, Severity};
 pub use secret::Secret;
 pub use settings::{
-    Address, Admin, AdminHttp, AuthQuery, ClientTimeouts, ClientTls, Credentials, Dedup, Hba, Host,
-    Listen, Log, LoginLimits, Mirror, Peer, PlainHttp, PoolSettings, ServerTls, Settings, Tcp,
-    User,
+    Address, Admin, AdminHttp, AuthQuery, Balancing, Checks, ClientTimeouts, ClientTls,
+    Credentials, Dedup, Hba, Host, Listen, Log, LoginLimits, Mirror, Peer, PlainHttp, PoolSettings,
+    ServerTls, Settings, Tcp, User,
 };
 
 /// A section that is accepted, but that this version does not look into.

@@ -201,6 +201,21 @@ pub enum LoadBalancingStrategy {
     LeastActiveConnections,
     /// In turn, by weight.
     WeightedRoundRobin,
+    /// The better one of two taken by chance: by its connections in use times its latency.
+    LeastLatency,
+}
+
+/// Where a client's reads go after a write of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadYourWrites {
+    /// Where all reads go: they may miss the write for as long as replicas lag.
+    #[default]
+    Off,
+    /// To the primary, for the rest of the session.
+    Primary,
+    /// To a replica that has replayed the write, else to the primary.
+    Replayed,
 }
 
 /// Whether the primary serves reads.

@@ -1,6 +1,7 @@
 //! What a configuration means: precedence applied, names resolved, "off" values turned into `None`.
 
 mod auth_query;
+mod balancing;
 mod build;
 mod credentials;
 mod http;
@@ -10,6 +11,8 @@ mod pools;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use balancing::{Balancing, Checks};
 
 use crate::Config;
 use crate::modes::{
@@ -89,6 +92,10 @@ pub struct Settings {
     pub state_dir: Option<PathBuf>,
     /// Whether a changed file is a reload.
     pub watch: bool,
+    /// How reads are spread over the hosts of a database, and what happens to writes without a primary.
+    pub balancing: Balancing,
+    /// How hosts are watched.
+    pub checks: Checks,
     /// What is mirrored, and where to.
     pub mirrors: Vec<Mirror>,
     /// One entry for each user and database.
@@ -421,6 +428,9 @@ pub struct PoolSettings {
     pub healthcheck_timeout: Duration,
     /// Startup parameters of the server connections.
     pub parameters: Vec<(String, String)>,
+    /// The pools of the single hosts, one for each of `hosts`; none in such a pool itself. The sizes, timeouts and logins
+    /// above are those of the host that matters most.
+    pub members: Vec<PoolSettings>,
 }
 
 impl PoolSettings {
@@ -439,6 +449,46 @@ impl PoolSettings {
             && self.server_passwords == other.server_passwords
             && self.server_tls == other.server_tls
             && self.parameters == other.parameters
+    }
+}
+
+impl PoolSettings {
+    /// The hosts that may get traffic, as indexes of `hosts`: those of the first shard that are not kept for resharding, or
+    /// the first one where there is none of these.
+    #[must_use]
+    pub fn serving(&self) -> Vec<usize> {
+        let serves = |host: &Host| host.shard == 0 && !host.resharding_only;
+        let all = self.hosts.iter().enumerate();
+        let serving: Vec<usize> = all.filter(|(_, h)| serves(h)).map(|(i, _)| i).collect();
+        if serving.is_empty() {
+            (0..self.hosts.len()).take(1).collect()
+        } else {
+            serving
+        }
+    }
+
+    /// The pool of one host: its own sizes, timeouts and login. Who the user is comes from `self`, so that it may have been
+    /// filled in since the settings were built.
+    #[must_use]
+    pub fn of_host(&self, index: usize) -> Self {
+        let Some(member) = self.members.get(index) else {
+            let hosts = self.hosts.get(index).cloned().into_iter().collect();
+            return Self {
+                hosts,
+                members: Vec::new(),
+                ..self.clone()
+            };
+        };
+        let mut member = member.clone();
+        self.user.clone_into(&mut member.user);
+        if member.server_user.is_empty() {
+            self.server_user.clone_into(&mut member.server_user);
+        }
+        if member.server_passwords.is_empty() {
+            self.server_passwords
+                .clone_into(&mut member.server_passwords);
+        }
+        member
     }
 }
 
@@ -478,6 +528,7 @@ impl fmt::Debug for PoolSettings {
             healthcheck_interval,
             healthcheck_timeout,
             parameters,
+            members,
         } = self;
         f.debug_struct("PoolSettings")
             .field("user", user)
@@ -506,6 +557,7 @@ impl fmt::Debug for PoolSettings {
             .field("healthcheck_interval", healthcheck_interval)
             .field("healthcheck_timeout", healthcheck_timeout)
             .field("parameters", parameters)
+            .field("members", members)
             .finish()
     }
 }
@@ -521,6 +573,8 @@ pub struct Host {
     pub role: Role,
     /// Its share when hosts are chosen by weight.
     pub weight: u8,
+    /// The zone it is in.
+    pub zone: Option<String>,
     /// Name of the database on the server.
     pub database: String,
     /// Whether it is only a source for resharding.

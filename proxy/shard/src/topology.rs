@@ -77,6 +77,7 @@ mod tests {
             shard,
             role,
             weight: 1,
+            zone: None,
             database: "d".into(),
             resharding_only: false,
         }

@@ -211,14 +211,14 @@ fn keys_without_effect_are_named_once_at_start() {
     }
     let database = Postgres::shared().fresh_database();
     let config = config(&database)
-        .general("read_write_strategy", "\"aggressive\"")
+        .general("dry_run", "true")
         .general("broadcast_port", "9090")
         .append("[[sharded_tables]]\ndatabase = \"x\"\nname = \"t\"\ncolumn = \"id\"\ndata_type = \"bigint\"");
     let proxy = Proxy::start(&config);
     proxy.client("pgdog", database.name()).run("select 1");
     let log = proxy.log();
     for key in [
-        "general.read_write_strategy",
+        "general.dry_run",
         "general.broadcast_port",
         "sharded_tables",
     ] {

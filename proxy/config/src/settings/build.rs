@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Admin, ClientTimeouts, ClientTls, Dedup, Hba, Listen, Log, LoginLimits, Peer, Settings, Tcp,
-    auth_query, http, mirrors, pools,
+    auth_query, balancing, http, mirrors, pools,
 };
 use crate::Config;
 use crate::modes::{AuthType, ClientAuth, Role, TlsMode};
@@ -23,6 +23,14 @@ impl Report<'_> {
     pub(super) fn error(&mut self, path: &str, code: ProblemCode, message: impl Into<String>) {
         self.problems
             .push(self.config.origin.place(path).error(path, code, message));
+    }
+
+    /// An error that several places may find.
+    pub(super) fn error_once(&mut self, path: &str, code: ProblemCode, message: String) {
+        let problem = self.config.origin.place(path).error(path, code, message);
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
     }
 
     pub(super) fn warning(&mut self, path: &str, code: ProblemCode, message: impl Into<String>) {
@@ -123,6 +131,8 @@ pub(super) fn build(config: &Config) -> Result<(Settings, Vec<Problem>), Problem
         plain_http: http::plain(&mut report),
         state_dir: path(config.admin.state_dir.as_ref()),
         watch: general.watch_config,
+        balancing: balancing::balancing(config),
+        checks: balancing::checks(config),
         mirrors: mirrors::all(&mut report, &users),
         users,
     };
@@ -426,6 +436,7 @@ fn databases(report: &mut Report<'_>) {
             report.error(&path("role"), ProblemCode::Conflict, message);
         }
     }
+    balancing::roles(report);
     for (name, shards) in shards {
         let gap = shards
             .iter()

@@ -17,12 +17,30 @@ use crate::{Config, databases, users};
 /// say different things about the pool, the primary is right.
 struct Cluster<'a> {
     hosts: Vec<(usize, &'a databases::Database)>,
+    /// Which of them matters most.
+    lead: usize,
 }
 
 impl<'a> Cluster<'a> {
     /// What the host that matters most says. A replica's timeout or login is not one of the primary.
     fn lead<T>(&self, key: impl Fn(&'a databases::Database) -> Option<T>) -> Option<T> {
-        self.hosts.first().and_then(|(_, host)| key(host))
+        self.hosts.get(self.lead).and_then(|(_, host)| key(host))
+    }
+
+    /// The same cluster as the host with this index in the configuration sees it.
+    fn led_by(&self, index: usize) -> Self {
+        let lead = self.hosts.iter().position(|(of, _)| *of == index);
+        Self {
+            hosts: self.hosts.clone(),
+            lead: lead.unwrap_or(self.lead),
+        }
+    }
+
+    /// The indexes of the hosts, in the order they were written.
+    fn written(&self) -> Vec<usize> {
+        let mut indexes: Vec<usize> = self.hosts.iter().map(|(index, _)| *index).collect();
+        indexes.sort_unstable();
+        indexes
     }
 
     /// What the first host says that says something, for keys that are about the database as a whole.
@@ -32,7 +50,7 @@ impl<'a> Cluster<'a> {
 
     fn role(&self) -> Role {
         self.hosts
-            .first()
+            .get(self.lead)
             .map(|(_, host)| host.role)
             .unwrap_or_default()
     }
@@ -78,8 +96,10 @@ pub(super) fn users(report: &mut Report<'_>) -> (Vec<User>, Vec<PoolSettings>) {
             let Some(cluster) = clusters.get(database) else {
                 continue;
             };
-            let pool = pool(config, user, database, cluster);
-            size_problems(report, index, user, cluster, &pool);
+            let pool = pool_with_members(config, user, database, cluster);
+            for (host, member) in cluster.written().into_iter().zip(&pool.members) {
+                size_problems(report, index, user, &cluster.led_by(host), member);
+            }
             entries.push(User {
                 name: user.name.clone(),
                 database: database.to_owned(),
@@ -122,7 +142,7 @@ pub(super) fn users(report: &mut Report<'_>) -> (Vec<User>, Vec<PoolSettings>) {
     let nobody = users::User::default();
     let of_guests = clusters
         .iter()
-        .map(|(name, cluster)| pool(config, &nobody, name, cluster));
+        .map(|(name, cluster)| pool_with_members(config, &nobody, name, cluster));
     (entries, of_guests.collect())
 }
 
@@ -131,7 +151,10 @@ fn clusters<'a>(report: &mut Report<'a>) -> BTreeMap<&'a str, Cluster<'a>> {
     for (index, host) in report.config.databases.iter().enumerate() {
         clusters
             .entry(&host.name)
-            .or_insert_with(|| Cluster { hosts: Vec::new() })
+            .or_insert_with(|| Cluster {
+                hosts: Vec::new(),
+                lead: 0,
+            })
             .hosts
             .push((index, host));
     }
@@ -236,26 +259,30 @@ fn size_problems(
     let owner = |says: fn(&databases::Database) -> bool| {
         cluster
             .hosts
-            .first()
+            .get(cluster.lead)
             .filter(|(_, host)| says(host))
             .map(|(index, _)| *index)
     };
     if pool.size == 0 {
-        let sized = owner(|host| host.pool_size.is_some() || host.pool_size_primary.is_some());
+        let sized = owner(|host| {
+            host.pool_size.is_some()
+                || host.pool_size_primary.is_some()
+                || host.pool_size_replica.is_some()
+        });
         let path = place(
             user.pool_size.is_some(),
             sized,
             "pool_size",
             "default_pool_size",
         );
-        report.error(
-            &path,
-            ProblemCode::BadValue,
-            "a pool needs at least one server connection",
-        );
+        let message = "a pool needs at least one server connection";
+        report.error_once(&path, ProblemCode::BadValue, message.to_owned());
     } else if pool.min_size > pool.size {
-        let sized =
-            owner(|host| host.min_pool_size.is_some() || host.min_pool_size_primary.is_some());
+        let sized = owner(|host| {
+            host.min_pool_size.is_some()
+                || host.min_pool_size_primary.is_some()
+                || host.min_pool_size_replica.is_some()
+        });
         let path = place(
             user.min_pool_size.is_some(),
             sized,
@@ -266,7 +293,26 @@ fn size_problems(
             "{} connections kept open for user \"{}\" in database \"{}\", but the pool holds {} only",
             pool.min_size, pool.user, pool.database, pool.size
         );
-        report.error(&path, ProblemCode::Conflict, message);
+        report.error_once(&path, ProblemCode::Conflict, message);
+    }
+}
+
+/// The pool of a user with those of its single hosts.
+fn pool_with_members(
+    config: &Config,
+    user: &users::User,
+    database: &str,
+    cluster: &Cluster<'_>,
+) -> PoolSettings {
+    let whole = pool(config, user, database, cluster);
+    let written = cluster.written().into_iter().zip(&whole.hosts);
+    let members = written.map(|(index, host)| PoolSettings {
+        hosts: vec![host.clone()],
+        ..pool(config, user, database, &cluster.led_by(index))
+    });
+    PoolSettings {
+        members: members.collect(),
+        ..whole
     }
 }
 
@@ -422,6 +468,7 @@ pub(super) fn of_general(config: &Config) -> PoolSettings {
         },
         healthcheck_timeout: millis(general.healthcheck_timeout),
         parameters: Vec::new(),
+        members: Vec::new(),
     }
 }
 
@@ -445,6 +492,7 @@ fn hosts(cluster: &Cluster<'_>) -> Vec<Host> {
             shard: host.shard,
             role: host.role,
             weight: host.lb_weight,
+            zone: host.zone.clone(),
             database: host.database_name.as_ref().unwrap_or(&host.name).clone(),
             resharding_only: host.resharding_only,
         })

@@ -4,6 +4,14 @@ use crate::{Config, json_schema};
 
 /// Section, key, a value that is not the default.
 const KEYS: &[(&str, &str, &str)] = &[
+    ("general", "hold_timeout", "7"),
+    ("general", "read_functions", r#"["x"]"#),
+    ("general", "read_your_writes", r#""replayed""#),
+    ("general", "read_your_writes_timeout", "7"),
+    ("general", "slow_start", "7"),
+    ("general", "write_functions", r#"["x"]"#),
+    ("general", "zone", r#""x""#),
+    ("databases", "zone", r#""x""#),
     ("general", "auth_dbname", r#""x""#),
     ("general", "auth_failure_delay", "7"),
     ("general", "auth_failure_delay_max", "7"),

@@ -329,7 +329,7 @@ fn a_verifier_stands_in_for_a_password_where_it_can() {
 
 #[test]
 fn a_key_without_effect_gives_one_warning() {
-    let pgdog = "[general]\nquery_parser = \"on\"\nload_balancing_strategy = \"random\"\n[[databases]]\nname = \"a\"\nhost = \"p\"\n[[databases]]\nname = \"a\"\nhost = \"r\"\nrole = \"replica\"\n[[databases]]\nname = \"a\"\nhost = \"s\"\nrole = \"replica\"\n[rewrite]\nenabled = true\n[[plugins]]\nname = \"x\"\n";
+    let pgdog = "[general]\nquery_parser = \"on\"\nload_schema = \"auto\"\n[[databases]]\nname = \"a\"\nhost = \"p\"\n[[databases]]\nname = \"a\"\nhost = \"r\"\nrole = \"replica\"\n[[databases]]\nname = \"a\"\nhost = \"s\"\nrole = \"replica\"\n[rewrite]\nenabled = true\n[[plugins]]\nname = \"x\"\n";
     let warnings = warnings(pgdog, USER);
     assert!(
         warnings
@@ -346,7 +346,6 @@ fn a_key_without_effect_gives_one_warning() {
         shown,
         [
             "pgdog.toml:2: general.query_parser: has no effect in this version",
-            "pgdog.toml:10: databases[1].role: has no effect in this version",
             "pgdog.toml:16: rewrite.enabled: has no effect in this version",
             "pgdog.toml:17: plugins: has no effect in this version",
         ]

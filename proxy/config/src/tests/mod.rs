@@ -1,6 +1,7 @@
 //! Tests of the crate as a whole.
 
 mod auth;
+mod balancing;
 mod documents;
 mod keys;
 mod loading;
