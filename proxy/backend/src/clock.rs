@@ -46,6 +46,12 @@ impl Clock {
         system() - self.zero
     }
 
+    /// Stands at a time of a test's choice.
+    #[cfg(test)]
+    pub(crate) fn set(&self, ms: u64) {
+        self.now.store(ms, Ordering::Relaxed);
+    }
+
     /// Moves the time on.
     pub fn tick(&self) {
         self.now

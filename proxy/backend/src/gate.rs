@@ -69,6 +69,12 @@ impl Pool {
         self.lock().gate.has(Gate::PAUSED)
     }
 
+    /// Whether it is out of use for good.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.lock().gate.has(Gate::CLOSED)
+    }
+
     /// Whether it is held for maintenance.
     #[must_use]
     pub fn is_held(&self) -> bool {

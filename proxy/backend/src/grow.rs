@@ -310,6 +310,7 @@ async fn failed(pool: &Arc<Pool>, permit: Permit, worker: usize, error: ServerEr
     };
     drop(permit);
     tracing::warn!(user = %pool.user, database = %pool.database, "failed to connect to server: {error}");
+    pool.tell_failure(&error);
     // Where there are connections, those who wait get one of them.
     if error.is_permanent() && !pool.lock().has_servers() {
         pool.fail_waiters(&CheckoutError::Server(error));

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Context;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::error::{CheckoutError, ServerError};
 use crate::gate::Gate;
 use crate::handle::{ServerHandle, ServerState};
+use crate::host::HostState;
 use crate::listener::Listener;
 use crate::login::Target;
 use crate::plans::Plans;
@@ -55,6 +56,8 @@ pub struct Pool {
     pub plans: Plans,
     /// Channels that its clients listen to without a server of their own.
     pub listener: Listener,
+    /// The host that its servers are on, which hears of failures.
+    host: OnceLock<Arc<HostState>>,
 }
 
 /// Counters, since the pool was made.
@@ -100,6 +103,8 @@ pub(crate) struct State {
     pub(crate) retry_at: u64,
     /// The connections, for views; those that are gone are taken out now and then.
     servers: Vec<Weak<ServerHandle>>,
+    /// The host that counts connections on loan: where there are several to choose among.
+    counted: Option<Arc<HostState>>,
 }
 
 /// A place in a pool (and in the limits above it) that a connection takes; dropping it frees the place.
@@ -111,6 +116,9 @@ pub struct Permit {
     pub(crate) worker: usize,
     /// Its connection has been told to go.
     going: bool,
+    /// The host that counts its connection while that is on loan.
+    host: Option<Arc<HostState>>,
+    lent: bool,
 }
 
 impl Permit {
@@ -121,6 +129,8 @@ impl Permit {
             budgets,
             worker,
             going: false,
+            host: None,
+            lent: false,
         }
     }
 
@@ -135,11 +145,32 @@ impl Permit {
         if !std::mem::replace(&mut self.going, true) {
             state.closing += 1;
         }
+        self.take_back();
+    }
+
+    /// Its connection is on loan from now on.
+    #[inline]
+    fn lend(&mut self, host: &Arc<HostState>) {
+        if !std::mem::replace(&mut self.lent, true) {
+            let host = self.host.get_or_insert_with(|| host.clone());
+            host.active.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Nobody has its connection any more.
+    #[inline]
+    fn take_back(&mut self) {
+        if std::mem::take(&mut self.lent)
+            && let Some(host) = &self.host
+        {
+            host.active.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        self.take_back();
         for budget in &self.budgets {
             budget.release();
         }
@@ -194,6 +225,7 @@ impl Pool {
             asks_sequences: AtomicBool::new(false),
             plans: Plans::default(),
             listener: Listener::default(),
+            host: OnceLock::new(),
             state: Mutex::new(State {
                 settings,
                 target,
@@ -212,6 +244,7 @@ impl Pool {
                 failures: 0,
                 retry_at: 0,
                 servers: Vec::new(),
+                counted: None,
             }),
         });
         for budget in budgets {
@@ -222,6 +255,26 @@ impl Pool {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells it the host that its servers are on; where that is one of several, connections on loan are counted there.
+    pub(crate) fn attach(&self, host: &Arc<HostState>, one_of_many: bool) {
+        // A pool never moves to another host.
+        let _ = self.host.set(host.clone());
+        self.lock().counted = one_of_many.then(|| host.clone());
+    }
+
+    /// The host that its servers are on.
+    #[must_use]
+    pub fn host(&self) -> Option<&Arc<HostState>> {
+        self.host.get()
+    }
+
+    /// Tells the host that a connection to it could not be had or was lost.
+    pub(crate) fn tell_failure(&self, error: &ServerError) {
+        if let Some(host) = self.host.get() {
+            host.failed(error);
+        }
     }
 
     /// When servers go back to the pool.
@@ -341,7 +394,9 @@ impl Pool {
                 if check_before.is_some_and(|before| top.used <= before && now != top.used) {
                     return None;
                 }
-                state.idle[worker].pop()?
+                let mut server = state.idle[worker].pop()?;
+                state.lend(&mut server);
+                server
             };
             if server.still_idle(cx) && server.expires.is_none_or(|at| at > self.clock.now()) {
                 return Some(server);
@@ -376,8 +431,9 @@ impl Pool {
             if state.waiters == 0
                 && !state.gate.shut()
                 && let Some(owner) = idle
-                && let Some(server) = state.idle[owner].pop()
+                && let Some(mut server) = state.idle[owner].pop()
             {
+                state.lend(&mut server);
                 drop(state);
                 if waiter.grant(server).is_err() {
                     unreachable!("nobody else knows the waiter yet");
@@ -432,10 +488,14 @@ impl Pool {
             return;
         }
         while let Some(waiter) = state.next_waiter(server.worker) {
+            state.lend(&mut server);
             match waiter.grant(server) {
                 Ok(()) => return,
                 Err(back) => server = back,
             }
+        }
+        if let Some(permit) = &mut server.permit {
+            permit.take_back();
         }
         let worker = server.worker;
         state.idle[worker].push(server);
@@ -498,11 +558,23 @@ impl State {
         self.total.saturating_sub(self.closing)
     }
 
+    /// Counts a connection as on loan, where somebody counts.
+    #[inline]
+    fn lend(&self, server: &mut Server) {
+        if let Some(host) = &self.counted
+            && let Some(permit) = &mut server.permit
+        {
+            permit.lend(host);
+        }
+    }
+
     /// A waiter and an idle connection for it, as long as there are both.
     pub(crate) fn next_served(&mut self) -> Option<(Arc<Waiter>, Box<Server>)> {
         let worker = self.idle.iter().position(|s| !s.is_empty())?;
         let waiter = self.next_waiter(worker)?;
-        self.idle[worker].pop().map(|server| (waiter, server))
+        let mut server = self.idle[worker].pop()?;
+        self.lend(&mut server);
+        Some((waiter, server))
     }
 
     /// The waiter whose turn it is, given the worker that the connection belongs to.
@@ -601,7 +673,8 @@ impl Pool {
         if interval.is_some_and(|i| {
             Duration::from_millis(now.saturating_sub(server.used)) >= i && now != server.used
         }) {
-            if server.query(";", timeout).await.is_err() {
+            if let Err(error) = server.query(";", timeout).await {
+                self.tell_failure(&error);
                 self.stats.discards.fetch_add(1, Ordering::Relaxed);
                 return None;
             }
