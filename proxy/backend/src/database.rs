@@ -262,9 +262,14 @@ impl DatabaseState {
                 }
             }));
         }
-        if !before.is_empty() {
-            // Whose timeline was the highest may be gone on purpose.
+        if before.iter().any(|m| Some(m.host.id) == inner.reigning) {
+            // The primary was taken out on purpose: its history counts no more.
             inner.floor = 0;
+            inner.reigning = None;
+            inner.samples.clear();
+            for member in &inner.members {
+                member.host.replayed_until.store(0, Ordering::Release);
+            }
         }
         for gone in &before {
             gone.host.retired.store(true, Ordering::Release);
