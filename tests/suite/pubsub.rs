@@ -7,6 +7,8 @@ use pgdog_tests::{
     Activity, Database, Message, Postgres, Proxy, ProxyConfig, RawClient, Received, raw, wait,
 };
 
+use crate::admin;
+
 mod limits;
 mod semantics;
 
@@ -194,7 +196,10 @@ fn a_client_that_does_not_read_loses_some_and_is_told_how_many() {
     if !Postgres::installed() {
         return;
     }
-    let mut stage = Stage::set_with(|c| c.general("pub_sub_channel_size", "10"));
+    let mut stage = Stage::set_with(|c| {
+        c.general("pub_sub_channel_size", "10")
+            .append(&format!("[admin]\npassword = \"{}\"", admin::PASSWORD))
+    });
     let mut client = stage.client();
     client.run("listen flood");
     // More than sockets take: 2000 times 7000 bytes.
@@ -203,6 +208,13 @@ fn a_client_that_does_not_read_loses_some_and_is_told_how_many() {
         "select pg_notify('flood', n || repeat('x', 7000)) from generate_series(1, {count}) n"
     ));
     stage.speaker.run("notify flood, 'end'");
+    // What comes while the client reads may all find room.
+    let mut console = admin::console(&stage.proxy);
+    let all_came = || {
+        let rows = console.query_rows("show listeners received");
+        rows.iter().any(|row| row.contains(&(count + 1).to_string()))
+    };
+    assert!(wait::until(raw::PATIENCE, all_came));
     let (mut heard, mut lost) = (0, 0);
     while heard + lost < count + 1 {
         let Received::Frame(frame) = client.receive(raw::PATIENCE) else {

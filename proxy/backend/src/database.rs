@@ -113,6 +113,8 @@ struct Inner {
 struct Known {
     host: Arc<HostState>,
     seen: Seen,
+    /// Coarse time before it was asked for that, ms.
+    asked: u64,
     /// Coarse time since when it belongs to the database, ms.
     since: u64,
     /// Looks in a row at which its lag was within the limits.
@@ -253,15 +255,21 @@ impl DatabaseState {
                 Known {
                     host: host.clone(),
                     seen: Seen::Pending,
+                    asked: 0,
                     since: self.clock.now(),
                     in_time: 0,
                     watched: false,
                 }
             }));
         }
-        if !before.is_empty() {
-            // Whose timeline was the highest may be gone on purpose.
+        if before.iter().any(|m| Some(m.host.id) == inner.reigning) {
+            // The primary was taken out on purpose: its history counts no more.
             inner.floor = 0;
+            inner.reigning = None;
+            inner.samples.clear();
+            for member in &inner.members {
+                member.host.replayed_until.store(0, Ordering::Release);
+            }
         }
         for gone in &before {
             gone.host.retired.store(true, Ordering::Release);
@@ -323,6 +331,7 @@ impl DatabaseState {
         host.seen.store(now.max(1), Ordering::Relaxed);
         host.lsn.store(look.lsn, Ordering::Relaxed);
         host.timeline.store(look.timeline, Ordering::Relaxed);
+        inner.members[index].asked = began;
         inner.members[index].seen = Seen::Said(Observation {
             in_recovery: look.in_recovery,
             timeline: look.timeline,
@@ -331,7 +340,6 @@ impl DatabaseState {
         let evicted = self.evaluate(&mut inner);
         let mut progress = false;
         if inner.verdict == Verdict::Primary(index) {
-            inner.samples.add(began, look.lsn, look.timeline);
             host.lag_bytes.store(0, Ordering::Relaxed);
             host.lag_ms.store(0, Ordering::Relaxed);
         } else if look.in_recovery {

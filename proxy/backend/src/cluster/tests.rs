@@ -14,7 +14,8 @@ const ROLES: [Configured; 3] = [
     Configured::Replica,
 ];
 
-fn over(scene: &Scene) -> Arc<Cluster> {
+/// The pools of an account over the hosts of a scene.
+pub(crate) fn over(scene: &Scene) -> Arc<Cluster> {
     let member = |host: &Arc<HostState>| {
         let target = Target {
             address: host.address.clone(),

@@ -62,6 +62,13 @@ impl DatabaseState {
             }
             self.epoch.fetch_add(1, Ordering::AcqRel);
         }
+        // Its position counts from when it was read, though others had to be asked before it was known to be the primary's.
+        if let Verdict::Primary(index) = verdict
+            && let Seen::Said(said) = inner.members[index].seen
+        {
+            let asked = inner.members[index].asked;
+            inner.samples.add(asked, said.lsn, said.timeline);
+        }
         if primary.is_some() {
             inner.reigning = primary;
         }

@@ -394,3 +394,31 @@ fn looks_are_as_frequent_as_their_purpose_needs() {
     let limited = plan(&Scene::with(&FIXED, &Balancing::default(), &lag));
     assert!(limited.look && limited.interval == Some(Duration::from_millis(250)));
 }
+
+#[test]
+fn only_the_primary_s_removal_lets_an_older_one_back() {
+    let (balancing, checks) = (Balancing::default(), Checks::default());
+    let scene = Scene::new(&[AUTO; 4]);
+    scene.replica_says(0, 100, 1);
+    scene.primary_says(1, 100, 2);
+    scene.replica_says(3, 100, 2);
+    scene.replica_says(2, 100, 2);
+    assert_eq!(scene.writer(), Ok(1));
+    assert!(scene.hosts[2].has_replayed_since(0));
+    scene.is_silent(1);
+    scene.primary_says(0, 90, 1);
+    let all = specs(&[AUTO; 4]);
+    let without_replica = scene.registry.prepare("d", &all[..3], &balancing, &checks);
+    without_replica.commit();
+    assert_eq!(scene.writer(), Err(NoPrimary::Unknown));
+    let without_primary =
+        scene
+            .registry
+            .prepare("d", &[all[0].clone(), all[2].clone()], &balancing, &checks);
+    without_primary.commit();
+    scene.primary_says(0, 90, 1);
+    scene.clock.set(12_000);
+    scene.primary_says(0, 90, 1);
+    assert_eq!(scene.writer(), Ok(0));
+    assert!(!scene.hosts[2].has_replayed_since(0));
+}
