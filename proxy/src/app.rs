@@ -110,6 +110,7 @@ async fn serve(start: Start, boot: Boot, log: logging::Control) -> anyhow::Resul
     tokio::spawn(admin.keep_averages());
     tokio::spawn(worker::beat(runtime.clone(), workers.clone()));
     tokio::spawn(pgdog_session::catalogue::keep(runtime.clone()));
+    tokio::spawn(pgdog_session::route::tell_changes(runtime.clone()));
     tokio::spawn(log.clone().tell_repetitions());
     tokio::spawn(hang_ups(reloader.clone(), hang_up));
     tokio::spawn(reloader.clone().watch());

@@ -212,7 +212,8 @@ fn a_client_that_does_not_read_loses_some_and_is_told_how_many() {
     let mut console = admin::console(&stage.proxy);
     let all_came = || {
         let rows = console.query_rows("show listeners received");
-        rows.iter().any(|row| row.contains(&(count + 1).to_string()))
+        rows.iter()
+            .any(|row| row.contains(&(count + 1).to_string()))
     };
     assert!(wait::until(raw::PATIENCE, all_came));
     let (mut heard, mut lost) = (0, 0);

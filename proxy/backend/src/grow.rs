@@ -312,7 +312,14 @@ async fn failed(pool: &Arc<Pool>, permit: Permit, worker: usize, error: ServerEr
     tracing::warn!(user = %pool.user, database = %pool.database, "failed to connect to server: {error}");
     pool.tell_failure(&error);
     // Where there are connections, those who wait get one of them.
-    if error.is_permanent() && !pool.lock().has_servers() {
+    let (alone, elsewhere) = {
+        let state = pool.lock();
+        let alone = error.is_permanent() && !state.has_servers();
+        // Where there are other hosts, nobody waits for one that does not answer.
+        let elsewhere = state.is_one_of_many() && !crate::host::is_full(&error);
+        (alone, elsewhere)
+    };
+    if alone || elsewhere {
         pool.fail_waiters(&CheckoutError::Server(error));
     }
     pgdog_net::timer::sleep(pause).await;

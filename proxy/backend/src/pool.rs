@@ -553,6 +553,11 @@ impl Pool {
 }
 
 impl State {
+    /// Whether there are other hosts to choose.
+    pub(crate) fn is_one_of_many(&self) -> bool {
+        self.counted.is_some()
+    }
+
     /// Connections open or being opened, without those that are going.
     pub(crate) fn staying(&self) -> u32 {
         self.total.saturating_sub(self.closing)

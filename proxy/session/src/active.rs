@@ -24,7 +24,7 @@ use crate::client::Client;
 use crate::handle::{Doing, Signal};
 use crate::mirror;
 use crate::named::{Rewritten, Shift};
-use crate::route::{NoHost, Trial};
+use crate::route::{Choice, NoHost, Trial};
 use crate::tally::Tally;
 use crate::watch::Watch;
 
@@ -53,6 +53,8 @@ pub(crate) enum Event {
     FetchChannels,
     /// No host may get what the client says.
     NoHost(NoHost),
+    /// The transaction that the client has begun is to begin on the server.
+    Begin,
     /// What was asked has not taken place, and may do so elsewhere.
     Again(Box<ErrorResponse>),
     /// No connection could be had.
@@ -122,6 +124,8 @@ pub(crate) enum Checkout {
     Wait,
     /// The client must say more first, so that a host can be chosen.
     More,
+    /// The message is answered without.
+    Answered,
 }
 
 /// A client being served.
@@ -563,10 +567,11 @@ impl Active {
         self.watches(client);
         self.mode = client.pool().mode();
         if !client.account.cluster.is_single() {
-            if !self.choose(client)? {
-                return Ok(Checkout::More);
+            match self.choose(client)? {
+                Choice::Made => self.mode = client.pool().mode(),
+                Choice::More => return Ok(Checkout::More),
+                Choice::Deferred => return Ok(Checkout::Answered),
             }
-            self.mode = client.pool().mode();
         }
         match client.pool().take(client.worker, cx) {
             Some(server) => {
@@ -617,6 +622,9 @@ impl Active {
                 return None;
             }
             if server.owed.status != TransactionStatus::Idle {
+                if self.trial.routed {
+                    self.routed_within(client);
+                }
                 self.note(client, Doing::IdleInTransaction);
                 return (self.leaving != Leaving::No && !whole_message(&self.cin))
                     .then_some(Event::ClientLeft);
@@ -651,6 +659,11 @@ impl Active {
             && self.cout.is_empty()
         {
             return Some(Event::ClientLeft);
+        }
+        if self.trial.deferred && self.cin.is_empty() && self.waiting.is_none() {
+            // In a transaction, as the client sees it.
+            self.note(client, Doing::IdleInTransaction);
+            return None;
         }
         if self.waiting.is_some()
             || !self.cin.is_empty()
@@ -716,6 +729,12 @@ impl Active {
             handle.in_transaction(None);
         } else if self.doing == Doing::Idle {
             handle.in_transaction(Some(now));
+        }
+        if self.trial.routed
+            && self.doing == Doing::Active
+            && let Some(host) = client.pool().host()
+        {
+            host.record_latency(exact.saturating_sub(self.tally.since()));
         }
         self.tally.turn(self.doing, doing, exact, handle, counters);
         if self.watch.is_some() {

@@ -32,6 +32,8 @@ impl Signal {
     pub const CONFIG: Self = Self(1 << 7);
     /// There are notifications. Heeded when idle, and left in its place until then.
     pub const NOTIFIED: Self = Self(1 << 8);
+    /// A host of its database has come or gone, or is something else now.
+    pub const HOSTS: Self = Self(1 << 9);
 
     /// Whether any of `other` is in it.
     #[must_use]

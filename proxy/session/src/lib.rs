@@ -25,7 +25,7 @@ mod relay;
 pub mod replication;
 mod requests;
 mod resets;
-mod route;
+pub mod route;
 pub mod runtime;
 mod sequences;
 mod settle;

@@ -157,7 +157,12 @@ impl Active {
             match kind {
                 b'S' if len == frame::HEADER => {
                     self.cin.consume(len);
-                    backend::ready(&mut self.cout.bytes, TransactionStatus::Idle);
+                    let status = if self.trial.deferred {
+                        TransactionStatus::InTransaction
+                    } else {
+                        TransactionStatus::Idle
+                    };
+                    backend::ready(&mut self.cout.bytes, status);
                     return Ok(Step::Next);
                 }
                 b'H' if len == frame::HEADER => {
@@ -168,8 +173,15 @@ impl Active {
                     Checkout::Ready => {}
                     Checkout::Wait => return Ok(Step::Wait),
                     Checkout::More => return Ok(Step::More),
+                    Checkout::Answered => return Ok(Step::Next),
                 },
             }
+        }
+        if self.trial.watched() {
+            if self.trial.deferred {
+                return Err(Event::Begin);
+            }
+            self.arm(client);
         }
         self.note(client, Doing::Active);
         if self.watch.is_some() && !self.look(client, header, whole) {

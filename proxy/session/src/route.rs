@@ -8,19 +8,24 @@
 //! takes no writes (25006) has changed nothing, and is sent to the primary; one that only reads is sent again when its host
 //! goes away. Both only as long as the client has seen nothing of the answer.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgdog_backend::{CheckoutError, HostState, NoPrimary, Pool, ReadNeed, ServerError, Value};
+use pgdog_backend::{
+    CheckoutError, HostState, NoPrimary, Pool, ReadNeed, Reason, Role, ServerError, Value,
+};
 use pgdog_config::{PoolerMode, ReadWriteStrategy, ReadYourWrites};
 use pgdog_sql::{Begins, Effects, Place, RoleHint, Why};
+use pgdog_wire::backend::{self, TransactionStatus};
 use pgdog_wire::frontend::{BindNames, Parse, query_text};
-use pgdog_wire::{ClientError as _, ErrorResponse, Header, error, frame, sqlstate};
+use pgdog_wire::{ClientError as _, ErrorResponse, Header, Severity, error, frame, sqlstate};
 
 use crate::active::{Active, Event, HIGH, Holding, Passing};
 use crate::client::{Client, Ended};
-use crate::handle::Doing;
-use crate::runtime::Account;
+use crate::handle::{Doing, Signal};
+use crate::runtime::{Account, Runtime};
+use crate::settle::ASK_TIMEOUT;
 use crate::watch::Watch;
 
 /// The setting by which a client says where it wants to go.
@@ -54,9 +59,26 @@ pub(crate) enum Wish {
     Any,
 }
 
+/// What came of choosing a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// It is chosen.
+    Made,
+    /// The client must say more first.
+    More,
+    /// A transaction has begun that has not said yet what it is for: its host is chosen with its first statement.
+    Deferred,
+}
+
 /// A request on its way, and what it takes to send it again.
 #[derive(Debug, Default)]
 pub(crate) struct Trial {
+    /// The text with which the transaction began, as long as nothing else of it has taken place.
+    begin: Vec<u8>,
+    /// The server has not been told of it.
+    pub(crate) deferred: bool,
+    /// The next request is the first of the transaction.
+    first: bool,
     /// A host was chosen for it.
     pub(crate) routed: bool,
     pub(crate) wish: Wish,
@@ -74,6 +96,12 @@ pub(crate) struct Trial {
 }
 
 impl Trial {
+    /// Whether the next request needs a look, beside that at its host.
+    #[inline]
+    pub(crate) fn watched(&self) -> bool {
+        self.deferred || self.first
+    }
+
     /// Bytes have gone to the client: an answer that it has begun to read cannot be taken back.
     #[inline]
     pub(crate) fn sent(&mut self, count: usize) {
@@ -88,6 +116,9 @@ impl Trial {
 
     /// It is answered.
     pub(crate) fn end(&mut self) {
+        self.begin.clear();
+        self.deferred = false;
+        self.first = false;
         self.routed = false;
         self.bytes.clear();
         self.tries = 0;
@@ -141,20 +172,26 @@ struct Asked {
     alone: bool,
     /// Where the request ends; `None` when it may go on.
     end: Option<usize>,
+    /// It is a BEGIN that waits for what comes next.
+    defers: bool,
     /// Why an EXPLAIN goes where it goes, where that is to be told.
     why: Option<String>,
 }
 
 impl Active {
-    /// Chooses the host for what the client says next. `false`: more of it must come first.
+    /// Chooses the host for what the client says next.
     ///
     /// # Errors
     ///
     /// [`Event::NoHost`].
-    pub(crate) fn choose(&mut self, client: &mut Client) -> Result<bool, Event> {
+    pub(crate) fn choose(&mut self, client: &mut Client) -> Result<Choice, Event> {
         let Some(asked) = self.asked(client) else {
-            return Ok(false);
+            return Ok(Choice::More);
         };
+        if asked.defers {
+            self.defer();
+            return Ok(Choice::Deferred);
+        }
         let wish = if self.trial.to_primary {
             Wish::Write
         } else {
@@ -203,6 +240,9 @@ impl Active {
         self.trial.routed = true;
         self.trial.wish = wish;
         self.trial.bytes.clear();
+        if !self.trial.deferred {
+            self.trial.begin.clear();
+        }
         if let Some(end) = asked.end
             && end <= AGAIN_MAX
             && !asked.told
@@ -214,7 +254,134 @@ impl Active {
             self.trial.bytes.extend_from_slice(&self.cin.data()[..end]);
             self.trial.mark = self.cout.len();
         }
-        Ok(true)
+        Ok(Choice::Made)
+    }
+
+    /// Answers a BEGIN, which the server is told before the next statement.
+    fn defer(&mut self) {
+        let len = Header::peek(self.cin.data())
+            .ok()
+            .flatten()
+            .map_or(0, |h| h.len);
+        let text = query_text(&self.cin.data()[frame::HEADER..len]).unwrap_or_default();
+        let starts = text.trim_ascii_start().get(..5);
+        let starts = starts.is_some_and(|word| word.eq_ignore_ascii_case(b"start"));
+        self.trial.begin.clear();
+        self.trial.begin.extend_from_slice(text);
+        self.trial.deferred = true;
+        self.cin.consume(len);
+        let tag = if starts { "START TRANSACTION" } else { "BEGIN" };
+        backend::command_complete(&mut self.cout.bytes, tag);
+        backend::ready(&mut self.cout.bytes, TransactionStatus::InTransaction);
+    }
+
+    /// Has the transaction begin on the server that the client has now.
+    pub(crate) async fn begin(&mut self, client: &mut Client) -> Result<(), Ended> {
+        let Some(server) = &mut self.server else {
+            return Ok(());
+        };
+        let text = String::from_utf8_lossy(&self.trial.begin).into_owned();
+        match server.query(&text, ASK_TIMEOUT).await {
+            Ok(_) => {
+                self.trial.deferred = false;
+                self.trial.first = true;
+                self.trial.mark = self.cout.len();
+                Ok(())
+            }
+            Err(ServerError::Refused(error)) if error.severity != Severity::Fatal => {
+                self.drop_server(client);
+                self.refuse(client, error.into_fatal()).await
+            }
+            Err(error) => {
+                self.drop_server(client);
+                let why = CheckoutError::Server(error);
+                match self.host_failed(client, &why).await {
+                    Some(held) => held,
+                    None => self.refuse(client, why.response().into_fatal()).await,
+                }
+            }
+        }
+    }
+
+    /// The first request of a transaction that nothing has taken place of: it can be sent again, behind its BEGIN.
+    pub(crate) fn arm(&mut self, client: &Client) {
+        self.trial.first = false;
+        let data = self.cin.data();
+        let mut at = 0;
+        while let Ok(Some(Header { kind, len })) = Header::peek(&data[at..]) {
+            let Some(body) = data.get(at + frame::HEADER..at + len) else {
+                break;
+            };
+            at += len;
+            let ends = matches!(kind, b'Q' | b'S');
+            let one = kind != b'Q' || is_one(query_text(body).unwrap_or_default());
+            if ends && one && at <= AGAIN_MAX && client.tap.is_none() {
+                self.trial.bytes.clear();
+                self.trial.bytes.extend_from_slice(&data[..at]);
+                self.trial.mark = self.cout.len();
+                return;
+            }
+            if ends {
+                break;
+            }
+        }
+        self.trial.begin.clear();
+    }
+
+    /// The server is at rest within a transaction.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn routed_within(&mut self, _: &Client) {
+        let bytes = std::mem::take(&mut self.trial.bytes);
+        if bytes.is_empty() {
+            return;
+        }
+        // That was its BEGIN, if it came alone.
+        let text = bytes.get(frame::HEADER..).and_then(query_text);
+        let text = text.filter(|_| bytes[0] == b'Q' && !self.failed);
+        self.trial.begin.clear();
+        if let Some(text) = text.filter(|text| begins(text)) {
+            self.trial.begin.extend_from_slice(text);
+            self.trial.first = true;
+        }
+    }
+
+    /// Hosts have come or gone: nobody waits for one that does not answer.
+    pub(crate) async fn hosts_changed(&mut self, client: &mut Client) -> Result<(), Ended> {
+        if !self.trial.routed {
+            return Ok(());
+        }
+        let Some(host) = self.host(client) else {
+            return Ok(());
+        };
+        let primary = host.role() == Role::Primary;
+        let gone = host.ban().is_some_and(|ban| ban.reason == Reason::Failed);
+        if self.waiting.is_some() {
+            let fits = match self.trial.wish {
+                Wish::Write => primary,
+                Wish::Read { .. } | Wish::Any => !gone,
+            };
+            if !fits {
+                // In line again, elsewhere.
+                self.waiting = None;
+            }
+            return Ok(());
+        }
+        let busy = self.server.as_ref().is_some_and(|s| !s.owed.settled());
+        if !gone || !busy {
+            return Ok(());
+        }
+        if self.deserves_another_try(b"57P01", true) {
+            return self
+                .try_again(client, &ServerError::Closed.response())
+                .await;
+        }
+        if primary {
+            return Ok(());
+        }
+        let text = format!("host {} does not answer any more", host.address);
+        let error = ErrorResponse::fatal(sqlstate::CONNECTION_FAILURE, text);
+        self.refuse(client, error).await
     }
 
     /// What the client's messages up to the end of its request ask for; `None` when more must come first.
@@ -225,6 +392,14 @@ impl Active {
         let aggressive =
             client.live.settings.balancing.transactions == ReadWriteStrategy::Aggressive;
         let (mut place, mut hint, mut begins) = (Place::Anywhere, None, None);
+        let deferred = self.trial.deferred;
+        if deferred {
+            // What comes next decides.
+            begins = Some(Begins::Unsaid);
+            if !aggressive {
+                place = Place::Primary;
+            }
+        }
         let (mut alone, mut executes) = (true, false);
         let (explains, mut why) = (client.live.settings.balancing.expanded_explain, None);
         let mut consider = |text: &[u8]| {
@@ -232,8 +407,8 @@ impl Active {
                 why = Some(planner.facts(text).explain(&catalogue));
             }
             let route = planner.route(text, &catalogue);
-            hint = hint.or(route.hint);
-            alone &= route.begins.is_none() && route.why != Why::Transaction && is_one(text);
+            hint = hint.or(route.hint).or_else(|| set_within(text));
+            alone &= route.why != Why::Transaction && is_one(text);
             let here = match route.begins {
                 Some(how) => {
                     begins = begins.or(Some(how));
@@ -300,7 +475,10 @@ impl Active {
             return None;
         }
         // No replica is serializable, and where backslashes escape, texts are not what they look like.
-        let odd = ["default_transaction_isolation", "standard_conforming_strings"];
+        let odd = [
+            "default_transaction_isolation",
+            "standard_conforming_strings",
+        ];
         if end.is_none() || odd.iter().any(|name| client.params.get(name).is_some()) {
             place = Place::Primary;
         }
@@ -316,14 +494,22 @@ impl Active {
             (None, Place::Primary) => Wish::Write,
             (None, Place::Read) if wrote && follows == ReadYourWrites::Primary => Wish::Write,
             (None, Place::Read) => Wish::Read { replica: false },
-            // A transaction that has not said what it is for yet.
+            // A transaction that has not said what it is for.
             (None, Place::Anywhere) if begins.is_some() => Wish::Write,
             (None, Place::Anywhere) => Wish::Any,
         };
         Some(Asked {
             wish,
             told: told.is_some(),
-            alone,
+            // What a transaction has begun with is sent again with it.
+            alone: alone && !deferred,
+            defers: aggressive
+                && !deferred
+                && begins == Some(Begins::Unsaid)
+                && alone
+                && self.mode == PoolerMode::Transaction
+                && client.tap.is_none()
+                && data.first() == Some(&b'Q'),
             end,
             why,
         })
@@ -416,6 +602,9 @@ impl Active {
         self.cin.bytes.extend_from_slice(&rest);
         self.trial.bytes.clear();
         self.trial.tries += 1;
+        self.trial.first = false;
+        // Nothing of its transaction has taken place but its BEGIN.
+        self.trial.deferred = !self.trial.begin.is_empty();
         match code {
             // A replica that cancels reads for its own sake does so again.
             "40001" => self.trial.to_primary = true,
@@ -575,5 +764,62 @@ async fn takes_no_writes(pool: &Arc<Pool>) -> bool {
         Ok(Ok(rows)) => crate::notify::is_on(&rows),
         // It has gone, or is about to.
         _ => true,
+    }
+}
+
+/// Whether a text is one statement that begins a transaction.
+fn begins(text: &[u8]) -> bool {
+    let word = text
+        .trim_ascii_start()
+        .split(|b| !b.is_ascii_alphabetic())
+        .next();
+    let word = word.unwrap_or_default();
+    is_one(text) && (word.eq_ignore_ascii_case(b"begin") || word.eq_ignore_ascii_case(b"start"))
+}
+
+/// Where a string sends itself that sets the role, as the first of its transaction.
+fn set_within(text: &[u8]) -> Option<RoleHint> {
+    let at = text
+        .windows(ROLE.len())
+        .position(|w| w.eq_ignore_ascii_case(ROLE.as_bytes()))?;
+    let after = text[at + ROLE.len()..].to_ascii_lowercase();
+    let has = |word: &[u8]| after.windows(word.len()).position(|w| w == word);
+    match (has(b"replica"), has(b"primary")) {
+        (Some(replica), primary) if primary.is_none_or(|primary| replica < primary) => {
+            Some(RoleHint::Replica)
+        }
+        (_, Some(_)) => Some(RoleHint::Primary),
+        _ => None,
+    }
+}
+
+/// Tells clients of hosts that have come or gone. Never ends; cancel safe.
+pub async fn tell_changes(runtime: Arc<Runtime>) {
+    let mut seen: HashMap<String, u64> = HashMap::new();
+    loop {
+        tokio::time::sleep(Duration::from_millis(HELD_STEP)).await;
+        let live = runtime.live();
+        let mut changed: Vec<&str> = Vec::new();
+        for account in live.accounts.values().flat_map(HashMap::values) {
+            let name = account.identity.database.as_str();
+            if account.cluster.is_single() || changed.contains(&name) {
+                continue;
+            }
+            let now = *account.cluster.database().changes().borrow();
+            if seen
+                .insert(name.to_owned(), now)
+                .is_some_and(|before| before != now)
+            {
+                changed.push(name);
+            }
+        }
+        if changed.is_empty() {
+            continue;
+        }
+        for client in runtime.registry.all() {
+            if changed.contains(&client.identity.database.as_str()) {
+                client.signal(Signal::HOSTS);
+            }
+        }
     }
 }

@@ -129,6 +129,7 @@ impl Active {
             Event::Params => self.sync_params(client).await,
             Event::CheckoutFailed(error) => self.checkout_failed(client, &error).await,
             Event::NoHost(why) => self.no_host(client, why).await,
+            Event::Begin => self.begin(client).await,
             Event::Again(error) => self.try_again(client, &error).await,
             Event::Settle => {
                 self.settle(client).await?;
@@ -275,7 +276,9 @@ impl Active {
         client: &mut Client,
         response: &ErrorResponse,
     ) -> Result<(), Ended> {
+        // A transaction that the client has begun cannot end without a word.
         let drop = client.live.settings.client_recovery == ClientRecovery::Drop
+            || self.trial.deferred
             || response.severity == Severity::Fatal;
         if drop {
             return self.refuse(client, response.clone().into_fatal()).await;
@@ -473,6 +476,9 @@ impl Active {
                     )
                     .await;
             }
+        }
+        if signal.has(Signal::HOSTS) {
+            self.hosts_changed(client).await?;
         }
         self.draining |= signal.has(Signal::DRAIN);
         if signal.has(Signal::CANCEL) {

@@ -26,7 +26,7 @@ fn lined(cluster: &Replicated, database: &str, lines: [&str; 3]) -> ProxyConfig 
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn round_robin_gives_each_the_same() {
     if !Postgres::installed() {
         return;
@@ -48,7 +48,7 @@ fn round_robin_gives_each_the_same() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn chance_gives_each_about_the_same() {
     if !Postgres::installed() {
         return;
@@ -67,7 +67,7 @@ fn chance_gives_each_about_the_same() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn weights_are_shares_and_none_is_none() {
     if !Postgres::installed() {
         return;
@@ -88,7 +88,7 @@ fn weights_are_shares_and_none_is_none() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn the_least_busy_is_asked() {
     if !Postgres::installed() {
         return;
@@ -121,7 +121,7 @@ fn the_least_busy_is_asked() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn a_slow_host_is_asked_less() {
     if !Postgres::installed() {
         return;
@@ -141,7 +141,7 @@ fn a_slow_host_is_asked_less() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn hosts_of_the_same_zone_come_first() {
     if !Postgres::installed() {
         return;
@@ -156,7 +156,7 @@ fn hosts_of_the_same_zone_come_first() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn prepared_statements_work_on_whichever_host() {
     if !Postgres::installed() {
         return;

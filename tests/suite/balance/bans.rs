@@ -74,19 +74,19 @@ fn a_replica_in_trouble_is_left_out_until_it_is_back(trouble: Trouble) {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn a_replica_that_refuses_is_left_out_until_it_is_back() {
     a_replica_in_trouble_is_left_out_until_it_is_back(Trouble::Refused);
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn a_replica_that_hangs_is_left_out_until_it_is_back() {
     a_replica_in_trouble_is_left_out_until_it_is_back(Trouble::Black);
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn connections_that_are_reset_fail_nobody_but_who_was_on_them() {
     if !Postgres::installed() {
         return;
@@ -112,7 +112,7 @@ fn connections_that_are_reset_fail_nobody_but_who_was_on_them() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn a_killed_and_a_frozen_replica_are_left_out() {
     if !Postgres::installed() {
         return;
@@ -134,7 +134,7 @@ fn a_killed_and_a_frozen_replica_are_left_out() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn the_primary_helps_out_when_a_replica_is_banned() {
     if !Postgres::installed() {
         return;
@@ -153,7 +153,7 @@ fn the_primary_helps_out_when_a_replica_is_banned() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn when_all_are_banned_none_is() {
     if !Postgres::installed() {
         return;
@@ -184,7 +184,7 @@ fn when_all_are_banned_none_is() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn the_primary_is_never_banned_for_writes() {
     if !Postgres::installed() {
         return;
@@ -217,7 +217,7 @@ fn the_primary_is_never_banned_for_writes() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn checks_do_not_wait_behind_traffic() {
     if !Postgres::installed() {
         return;

@@ -40,7 +40,7 @@ fn bounded(book: &Book, gap: Duration, proxy: &Proxy) {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn a_switchover_under_load_is_a_pause() {
     if !Postgres::installed() {
         return;
@@ -67,7 +67,7 @@ fn a_switchover_under_load_is_a_pause() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn a_switchover_by_shutdown_is_a_pause() {
     if !Postgres::installed() {
         return;
@@ -88,7 +88,7 @@ fn a_switchover_by_shutdown_is_a_pause() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn there_and_back_again_several_times() {
     if !Postgres::installed() {
         return;
@@ -120,7 +120,7 @@ fn there_and_back_again_several_times() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn a_killed_primary_is_replaced_without_losing_what_was_acknowledged() {
     if !Postgres::installed() {
         return;
@@ -147,7 +147,7 @@ fn a_killed_primary_is_replaced_without_losing_what_was_acknowledged() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn a_frozen_primary_that_wakes_up_is_no_primary_any_more() {
     if !Postgres::installed() {
         return;
@@ -172,7 +172,7 @@ fn a_frozen_primary_that_wakes_up_is_no_primary_any_more() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn a_primary_that_is_cut_off_for_a_moment_fails_no_write_that_had_not_begun() {
     if !Postgres::installed() {
         return;
@@ -198,7 +198,7 @@ fn a_primary_that_is_cut_off_for_a_moment_fails_no_write_that_had_not_begun() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn a_write_is_held_no_longer_than_it_may_be() {
     if !Postgres::installed() {
         return;
@@ -229,7 +229,7 @@ fn a_write_is_held_no_longer_than_it_may_be() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn two_primaries_of_one_timeline_get_no_writes() {
     if !Postgres::installed() {
         return;
@@ -259,7 +259,7 @@ fn two_primaries_of_one_timeline_get_no_writes() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn a_primary_whose_disk_is_full_still_answers_reads() {
     if !Postgres::installed() {
         return;

@@ -114,7 +114,7 @@ fn by_all_protocols(client: &mut RawClient, sql: &str) -> [String; 3] {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn reads_go_to_replicas_and_what_may_write_to_the_primary() {
     if !Postgres::installed() {
         return;
@@ -151,7 +151,7 @@ fn reads_go_to_replicas_and_what_may_write_to_the_primary() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn a_transaction_stays_on_one_host() {
     if !Postgres::installed() {
         return;
@@ -191,7 +191,7 @@ fn a_transaction_stays_on_one_host() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn an_aggressive_split_routes_a_transaction_by_its_first_statement() {
     if !Postgres::installed() {
         return;
@@ -218,7 +218,7 @@ fn an_aggressive_split_routes_a_transaction_by_its_first_statement() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn the_primary_answers_reads_as_the_split_says() {
     if !Postgres::installed() {
         return;
@@ -248,7 +248,7 @@ fn the_primary_answers_reads_as_the_split_says() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn a_client_can_say_where_it_wants_to_read() {
     if !Postgres::installed() {
         return;
@@ -284,7 +284,7 @@ fn a_client_can_say_where_it_wants_to_read() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn a_read_only_user_never_meets_the_primary() {
     if !Postgres::installed() {
         return;
@@ -311,7 +311,7 @@ fn a_read_only_user_never_meets_the_primary() {
 }
 
 #[test]
-#[ignore = "needs read/write split"]
+
 fn one_host_is_all_there_is_whatever_the_split_says() {
     if !Postgres::installed() {
         return;
