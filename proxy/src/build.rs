@@ -114,7 +114,7 @@ impl Builder {
                 continue;
             }
             let cluster = Cluster::new(members, prepared.database.clone());
-            let account = Account::new(user.clone(), cluster);
+            let account = Account::new(user, &cluster);
             if let Some(before) = before {
                 account.adopt(before);
             }

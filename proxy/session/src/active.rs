@@ -623,7 +623,7 @@ impl Active {
             }
             if server.owed.status != TransactionStatus::Idle {
                 if self.trial.routed {
-                    self.routed_within(client);
+                    self.routed_within();
                 }
                 self.note(client, Doing::IdleInTransaction);
                 return (self.leaving != Leaving::No && !whole_message(&self.cin))
@@ -647,7 +647,7 @@ impl Active {
             }
             let keep = client.reasons.any() || self.mode == PoolerMode::Session;
             if self.trial.routed {
-                self.routed(client, !keep);
+                self.routed(client);
             }
             if !keep && let Some(server) = self.server.take() {
                 client.pool().release(server);

@@ -97,7 +97,7 @@ pub async fn keep(runtime: Arc<Runtime>) {
                 }
             }
         }
-        tokio::time::sleep(STEP).await;
+        pgdog_net::timer::sleep(STEP).await;
     }
 }
 
@@ -127,7 +127,7 @@ async fn read(runtime: &Runtime, account: &Account) -> Result<Functions, ServerE
             server.close();
             rows
         };
-        match tokio::time::timeout(LIMIT, asked).await {
+        match pgdog_net::timer::timeout(LIMIT, asked).await {
             Ok(Ok(rows)) => return Ok(functions(runtime, &rows)),
             Ok(Err(error)) => failed = error,
             Err(_) => failed = ServerError::Timeout(LIMIT),

@@ -118,7 +118,7 @@ impl Entrance {
             max_clients: self.max_clients,
             pool: settings_of(&self.pool, user),
         };
-        let account = Account::new(user, cluster);
+        let account = Account::new(&user, &cluster);
         if let Some(before) = before {
             account.adopt(before);
         }

@@ -193,6 +193,7 @@ impl Active {
             if self.trial.routed && matches!(kind, b'Q' | b'S' | b'F') {
                 // The next request may belong elsewhere.
                 self.barrier = true;
+                self.trial.handed = true;
             }
             if self.watch.is_some() {
                 self.handed_over(client);

@@ -116,7 +116,7 @@ impl Account {
     ///
     /// When the cluster has no host.
     #[must_use]
-    pub fn new(user: User, cluster: Arc<Cluster>) -> Self {
+    pub fn new(user: &User, cluster: &Arc<Cluster>) -> Self {
         let identity = Arc::new(Identity {
             user: user.name.clone(),
             database: user.database.clone(),

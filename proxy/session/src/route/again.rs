@@ -1,0 +1,251 @@
+//! A request that could not be served by its host: held back, sent again elsewhere, or refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgdog_backend::{CheckoutError, NoPrimary, Pool, Reason, Role, ServerError};
+use pgdog_sql::Effects;
+use pgdog_wire::{ClientError as _, ErrorResponse, error, sqlstate};
+
+use super::ask::need;
+use super::{NoHost, TRIES_MAX, Wish};
+use crate::active::{Active, Event, Holding, Passing};
+use crate::client::{Client, Ended};
+use crate::handle::Doing;
+use crate::watch::Watch;
+
+/// Whether writes are refused by a server itself, and not by what a user or a database is set to.
+const TAKES_NO_WRITES: &str = "select pg_is_in_recovery() or exists (select from pg_settings \
+    where name = 'default_transaction_read_only' and setting = 'on' and source in ('configuration file', 'command line'))";
+/// Time for that question.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
+/// A client that is held looks again this often, whatever happens, ms.
+const HELD_STEP: u64 = 100;
+
+impl Active {
+    /// Whether a request that got this error is to be sent again, to a host that may do better.
+    pub(crate) fn deserves_another_try(&self, code: &[u8], fatal: bool) -> bool {
+        let whole = self.trial.handed && self.from_client.left == 0;
+        if self.trial.bytes.is_empty() || !whole || self.trial.tries >= TRIES_MAX {
+            return false;
+        }
+        let reads = matches!(self.trial.wish, Wish::Read { .. } | Wish::Any);
+        match code {
+            // Refused before anything was done, by a host that takes no writes.
+            b"25006" => true,
+            // The host is going, or has come in the way of what it replays.
+            b"57P01" | b"57P02" | b"57P03" | b"57P05" => fatal && reads,
+            b"40001" => reads && !self.trial.to_primary,
+            _ => false,
+        }
+    }
+
+    /// An error has come: it ends here when its request is to be sent again.
+    #[cold]
+    pub(crate) fn may_try_again(&self, body: &[u8]) -> Result<(), Event> {
+        let fatal = error::field(body, b'V') == Some(b"FATAL");
+        let code = error::field(body, b'C').unwrap_or_default();
+        if self.deserves_another_try(code, fatal) {
+            return Err(Event::Again(Box::new(ErrorResponse::read(body))));
+        }
+        Ok(())
+    }
+
+    /// Takes back a request of which nothing has taken place, so that it is looked at again.
+    pub(crate) async fn try_again(
+        &mut self,
+        client: &mut Client,
+        error: &ErrorResponse,
+    ) -> Result<(), Ended> {
+        let code = &*error.code;
+        let (wish, host, pool) = (self.trial.wish, self.host(client), client.pool.clone());
+        client.runtime.metrics.count(|m| &m.retries);
+        tracing::debug!(user = %client.account.user.name, database = %client.account.user.database, code, "a request is sent again to another host");
+        self.drop_server(client);
+        let start = self.cout.start;
+        self.cout.bytes.truncate(start + self.trial.mark);
+        self.sin.clear();
+        self.sout.clear();
+        self.from_client = Passing::default();
+        self.from_server = Passing::default();
+        self.effects = Effects::NONE;
+        self.pending = None;
+        self.naming = None;
+        self.barrier = false;
+        self.skipping = false;
+        self.failed = false;
+        self.told = false;
+        self.holding = Holding::No;
+        self.restores.clear();
+        self.told_before.clear();
+        self.custom.clear();
+        self.reverts.clear();
+        self.unflushed_server = false;
+        if let Some(watch) = &mut self.watch {
+            **watch = Watch::default();
+        }
+        if let Some(statements) = &mut client.statements {
+            statements.undo_all();
+        }
+        let rest = self.cin.data().to_vec();
+        self.cin.clear();
+        self.cin.bytes.extend_from_slice(&self.trial.bytes);
+        self.cin.bytes.extend_from_slice(&rest);
+        self.trial.bytes.clear();
+        self.trial.tries += 1;
+        self.trial.first = false;
+        // Nothing of its transaction has taken place but its BEGIN.
+        self.trial.deferred = !self.trial.begin.is_empty();
+        match code {
+            // A replica that cancels reads for its own sake does so again.
+            "40001" => self.trial.to_primary = true,
+            "25006" if wish != Wish::Write => self.trial.to_primary = true,
+            "25006" if takes_no_writes(&pool).await => {
+                if let Some(host) = host {
+                    host.refused_write();
+                }
+                return self.hold_back(client, error).await;
+            }
+            // Somebody wants it so.
+            "25006" => {
+                self.trial.end();
+                return self.give_up(client, error).await;
+            }
+            _ => {
+                if let Some(host) = host {
+                    host.failed(&ServerError::Closed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// No host may get the request now: it is held until one may, or until `hold_timeout` is over.
+    pub(crate) async fn no_host(&mut self, client: &mut Client, why: NoHost) -> Result<(), Ended> {
+        let response = why.response(&client.account);
+        if why == NoHost::Replay {
+            return self.await_replay(client).await;
+        }
+        if why == NoHost::Primary(NoPrimary::ReplicasOnly) {
+            self.trial.end();
+            return self.give_up(client, &response).await;
+        }
+        self.hold_back(client, &response).await
+    }
+
+    /// Whether a request that found no server is tried again: its host has failed, and another one, or the same a moment
+    /// later, may serve it.
+    pub(crate) async fn host_failed(
+        &mut self,
+        client: &mut Client,
+        error: &CheckoutError,
+    ) -> Option<Result<(), Ended>> {
+        if client.account.cluster.is_single() {
+            return None;
+        }
+        let (CheckoutError::Server(cause) | CheckoutError::Unreachable { cause, .. }) = error
+        else {
+            return None;
+        };
+        if cause.is_permanent() {
+            return None;
+        }
+        if let Some(host) = self.host(client) {
+            host.failed(cause);
+        }
+        client.pool = client.account.pool.clone();
+        if self.trial.wish != Wish::Write && self.trial.tries < TRIES_MAX {
+            self.trial.tries += 1;
+            if usize::from(self.trial.tries) < client.account.cluster.members().len() {
+                return Some(Ok(()));
+            }
+        }
+        Some(self.hold_back(client, &error.response()).await)
+    }
+
+    /// Waits until a replica has replayed what the client has written; when that takes too long, the primary is asked.
+    async fn await_replay(&mut self, client: &mut Client) -> Result<(), Ended> {
+        self.note(client, Doing::Waiting);
+        let limit = client.live.settings.balancing.read_your_writes_timeout;
+        let need = need(client, self.trial.wish);
+        let cluster = client.account.cluster.clone();
+        let replayed = pgdog_net::timer::timeout(limit, cluster.replayed(need)).await;
+        self.trial.to_primary = replayed.is_err();
+        Ok(())
+    }
+
+    /// Waits for something to change, for a moment at most. When `hold_timeout` is over, the client is told why.
+    async fn hold_back(&mut self, client: &mut Client, why: &ErrorResponse) -> Result<(), Ended> {
+        let now = client.runtime.clock.now().max(1);
+        if self.trial.held == 0 {
+            self.trial.held = now;
+            client.runtime.metrics.count(|m| &m.holds);
+        }
+        self.note(client, Doing::Waiting);
+        let limit = client.live.settings.balancing.hold_timeout;
+        let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let left = limit.saturating_sub(now - self.trial.held);
+        if left == 0 {
+            self.trial.end();
+            return self.give_up(client, why).await;
+        }
+        let cluster = client.account.cluster.clone();
+        let step = std::time::Duration::from_millis(left.min(HELD_STEP));
+        // What changes meanwhile is seen by looking again.
+        let _ = pgdog_net::timer::timeout(step, cluster.changed()).await;
+        Ok(())
+    }
+
+    /// Hosts have come or gone: nobody waits for one that does not answer.
+    pub(crate) async fn hosts_changed(&mut self, client: &mut Client) -> Result<(), Ended> {
+        if !self.trial.routed {
+            return Ok(());
+        }
+        let Some(host) = self.host(client) else {
+            return Ok(());
+        };
+        let primary = host.role() == Role::Primary;
+        let gone = host.ban().is_some_and(|ban| ban.reason == Reason::Failed);
+        if self.waiting.is_some() {
+            let fits = match self.trial.wish {
+                Wish::Write => primary,
+                Wish::Read { .. } | Wish::Any => !gone,
+            };
+            if !fits {
+                // In line again, elsewhere.
+                self.waiting = None;
+            }
+            return Ok(());
+        }
+        let busy = self.server.as_ref().is_some_and(|s| !s.owed.settled());
+        if !gone || !busy {
+            return Ok(());
+        }
+        if self.deserves_another_try(b"57P01", true) {
+            return self
+                .try_again(client, &ServerError::Closed.response())
+                .await;
+        }
+        if primary {
+            return Ok(());
+        }
+        let text = format!("host {} does not answer any more", host.address);
+        let error = ErrorResponse::fatal(sqlstate::CONNECTION_FAILURE, text);
+        self.refuse(client, error).await
+    }
+}
+
+/// Whether a host takes no writes, as a new connection finds it.
+async fn takes_no_writes(pool: &Arc<Pool>) -> bool {
+    let asked = async {
+        let mut server = pool.target().connect().await?;
+        let rows = server.query(TAKES_NO_WRITES, ASK_LIMIT).await;
+        server.close();
+        rows
+    };
+    match pgdog_net::timer::timeout(ASK_LIMIT, asked).await {
+        Ok(Ok(rows)) => crate::notify::is_on(&rows),
+        // It has gone, or is about to.
+        _ => true,
+    }
+}

@@ -1,0 +1,273 @@
+//! What the messages of a request ask for, as far as their texts tell.
+
+use std::sync::Arc;
+
+use pgdog_backend::{ReadNeed, Value};
+use pgdog_config::{PoolerMode, PreparedLevel, ReadWriteStrategy, ReadYourWrites};
+use pgdog_sql::{Begins, Functions, Place, RoleHint, Why};
+use pgdog_wire::frontend::{BindNames, Parse, query_text};
+use pgdog_wire::{Header, frame};
+
+use super::{READ_ONLY, Wish};
+use crate::active::{Active, HIGH};
+use crate::client::Client;
+
+/// The setting by which a client says where it wants to go.
+const ROLE: &str = "pgdog.role";
+/// Settings with which a request goes to the primary: no replica is serializable, and where backslashes escape, texts are not
+/// what they look like.
+const ODD: [&str; 2] = [
+    "default_transaction_isolation",
+    "standard_conforming_strings",
+];
+/// A request that is not whole when it is as large as this goes to the primary.
+const LARGE: usize = HIGH / 2;
+
+/// What the messages up to the end of a request ask for.
+pub(super) struct Asked {
+    pub(super) wish: Wish,
+    /// The client itself has said where it wants to go.
+    pub(super) told: bool,
+    /// It is one transaction, or the beginning of one, which nothing has taken place of when it fails.
+    pub(super) alone: bool,
+    /// It is a BEGIN that waits for what comes next.
+    pub(super) defers: bool,
+    /// Where the request ends; `None` when it may go on.
+    pub(super) end: Option<usize>,
+    /// Why an EXPLAIN goes where it goes, where that is to be told.
+    pub(super) why: Option<String>,
+}
+
+/// What the texts so far ask for together.
+struct Sum<'a> {
+    client: &'a Client,
+    functions: Arc<Functions>,
+    aggressive: bool,
+    place: Place,
+    hint: Option<RoleHint>,
+    begins: Option<Begins>,
+    alone: bool,
+    why: Option<String>,
+}
+
+impl Sum<'_> {
+    fn text(&mut self, text: &[u8]) {
+        let planner = &self.client.runtime.planner;
+        let explains = self.client.live.settings.balancing.expanded_explain;
+        if explains && self.why.is_none() && is_explain(text) {
+            self.why = Some(planner.facts(text).explain(&self.functions));
+        }
+        let route = planner.route(text, &self.functions);
+        self.hint = self.hint.or(route.hint);
+        self.alone &= route.why != Why::Transaction && is_one(text);
+        let Some(how) = route.begins else {
+            return self.place(route.place);
+        };
+        self.hint = self.hint.or_else(|| set_within(text));
+        self.begins = self.begins.or(Some(how));
+        self.place(match how {
+            Begins::ReadOnly => Place::Read,
+            Begins::Unsaid if self.aggressive => Place::Anywhere,
+            Begins::Unsaid | Begins::ReadWrite => Place::Primary,
+        });
+    }
+
+    fn place(&mut self, here: Place) {
+        self.place = match (self.place, here) {
+            (Place::Primary, _) | (_, Place::Primary) => Place::Primary,
+            (Place::Read, _) | (_, Place::Read) => Place::Read,
+            (Place::Anywhere, Place::Anywhere) => Place::Anywhere,
+        };
+    }
+
+    /// One message.
+    fn message(&mut self, kind: u8, body: &[u8]) {
+        match kind {
+            b'Q' => self.text(query_text(body).unwrap_or_default()),
+            b'P' => {
+                let Some(parse) = Parse::read(body) else {
+                    return;
+                };
+                let level = self.client.live.settings.prepared;
+                if level == PreparedLevel::Disabled && !parse.name.is_empty() {
+                    // It keeps its server from then on.
+                    self.place(Place::Primary);
+                }
+                self.text(parse.query);
+            }
+            b'B' => {
+                let Some(names) = BindNames::read(body) else {
+                    return;
+                };
+                let statements = self.client.statements.as_deref();
+                if !names.statement.is_empty() {
+                    // One that nobody knows is unknown everywhere, or was parsed just before.
+                    if let Some(statement) = statements.and_then(|s| s.get(names.statement)) {
+                        let statement = statement.clone();
+                        self.text(&statement.text);
+                    }
+                } else if let Some(statements) = statements {
+                    match statements.unnamed_text() {
+                        Some(text) => self.text(text),
+                        None if statements.has_unnamed() => self.place(Place::Primary),
+                        None => {}
+                    }
+                }
+            }
+            b'F' => self.place(Place::Primary),
+            _ => {}
+        }
+    }
+
+    fn wish(&self, mode: PoolerMode, told: Option<RoleHint>) -> Wish {
+        let client = self.client;
+        let follows = client.live.settings.balancing.read_your_writes;
+        match (told, self.place) {
+            (Some(RoleHint::Primary), _) => Wish::Write,
+            (Some(RoleHint::Replica), _) => Wish::Read { replica: true },
+            (None, _) if mode == PoolerMode::Session || client.reasons.any() => Wish::Write,
+            (None, Place::Primary) => Wish::Write,
+            (None, Place::Read) if client.wrote > 0 && follows == ReadYourWrites::Primary => {
+                Wish::Write
+            }
+            (None, Place::Read) => Wish::Read { replica: false },
+            // A transaction that has not said what it is for.
+            (None, Place::Anywhere) if self.begins.is_some() => Wish::Write,
+            (None, Place::Anywhere) => Wish::Any,
+        }
+    }
+}
+
+impl Active {
+    /// What the client's messages up to the end of its request ask for; `None` when more must come first.
+    pub(super) fn asked(&self, client: &Client) -> Option<Asked> {
+        let data = self.cin.data();
+        let balancing = &client.live.settings.balancing;
+        let aggressive = balancing.transactions == ReadWriteStrategy::Aggressive;
+        let deferred = self.trial.deferred;
+        let mut sum = Sum {
+            client,
+            functions: client.account.catalogue(&client.runtime).now(),
+            aggressive,
+            place: Place::Anywhere,
+            hint: None,
+            // What comes behind a BEGIN that waits decides.
+            begins: deferred.then_some(Begins::Unsaid),
+            alone: true,
+            why: None,
+        };
+        if deferred && !aggressive {
+            sum.place(Place::Primary);
+        }
+        let (mut at, mut end, mut executes, mut flushed) = (0, None, false, false);
+        while end.is_none() {
+            let Ok(Some(Header { kind, len })) = Header::peek(&data[at..]) else {
+                break;
+            };
+            let Some(body) = data.get(at + frame::HEADER..at + len) else {
+                break;
+            };
+            sum.message(kind, body);
+            at += len;
+            executes |= kind == b'E';
+            flushed = kind == b'H';
+            if matches!(kind, b'Q' | b'F' | b'S' | b'H' | b'X') {
+                end = Some(at);
+            }
+        }
+        if executes && flushed {
+            // What follows is of the same transaction.
+            sum.place(Place::Primary);
+            sum.alone = false;
+        }
+        if end.is_none() {
+            // A message that is larger than what is kept of one may do anything.
+            let large = matches!(Header::peek(data), Ok(Some(h)) if h.len >= LARGE);
+            if data.len() < LARGE && !large {
+                return None;
+            }
+            sum.place(Place::Primary);
+        }
+        if ODD.iter().any(|name| client.params.get(name).is_some()) {
+            sum.place(Place::Primary);
+        }
+        let told = sum.hint.or_else(|| told_by(client));
+        let lone = sum.alone && !flushed && data.first() == Some(&b'Q');
+        Some(Asked {
+            wish: sum.wish(self.mode, told),
+            told: told.is_some(),
+            // What a transaction has begun with is sent again with it.
+            alone: sum.alone && !flushed && !deferred,
+            defers: aggressive
+                && !deferred
+                && lone
+                && sum.begins == Some(Begins::Unsaid)
+                && self.mode == PoolerMode::Transaction
+                && client.tap.is_none(),
+            end,
+            why: sum.why,
+        })
+    }
+}
+
+/// What a client's read asks of the host that answers it.
+pub(super) fn need(client: &Client, wish: Wish) -> ReadNeed {
+    let follows = client.live.settings.balancing.read_your_writes == ReadYourWrites::Replayed;
+    ReadNeed {
+        replica_only: wish == Wish::Read { replica: true },
+        after: (follows && client.wrote > 0).then_some(client.wrote),
+    }
+}
+
+/// What the client's session says of where it wants to go.
+fn told_by(client: &Client) -> Option<RoleHint> {
+    let mut parameters = client.account.user.pool.parameters.iter();
+    if parameters.any(|(name, value)| name == READ_ONLY && value == "on") {
+        return Some(RoleHint::Replica);
+    }
+    // The value, or the whole statement that has set it.
+    let (Value::Plain(value) | Value::Statement(value)) = client.params.get(ROLE)?;
+    let value = value.to_ascii_lowercase();
+    if value.contains("replica") {
+        Some(RoleHint::Replica)
+    } else if value.contains("primary") {
+        Some(RoleHint::Primary)
+    } else {
+        None
+    }
+}
+
+/// Whether a text is an EXPLAIN whose answer is text.
+fn is_explain(text: &[u8]) -> bool {
+    if text.to_ascii_lowercase().windows(6).any(|w| w == b"format") {
+        return false;
+    }
+    let first = pgdog_sql::lexer::statements(text)
+        .next()
+        .unwrap_or_default();
+    let word = first.trim_ascii_start().get(..7);
+    word.is_some_and(|word| word.eq_ignore_ascii_case(b"explain"))
+}
+
+/// Whether a text is one statement, as far as can be told without reading it.
+pub(super) fn is_one(text: &[u8]) -> bool {
+    let text = text.trim_ascii_end();
+    let text = text.strip_suffix(b";").unwrap_or(text);
+    !text.contains(&b';')
+}
+
+/// Where a string sends itself that sets the role, as the first of its transaction.
+fn set_within(text: &[u8]) -> Option<RoleHint> {
+    let at = text
+        .windows(ROLE.len())
+        .position(|w| w.eq_ignore_ascii_case(ROLE.as_bytes()))?;
+    let after = text[at + ROLE.len()..].to_ascii_lowercase();
+    let has = |word: &[u8]| after.windows(word.len()).position(|w| w == word);
+    match (has(b"replica"), has(b"primary")) {
+        (Some(replica), primary) if primary.is_none_or(|primary| replica < primary) => {
+            Some(RoleHint::Replica)
+        }
+        (_, Some(_)) => Some(RoleHint::Primary),
+        _ => None,
+    }
+}
