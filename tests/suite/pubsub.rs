@@ -198,6 +198,8 @@ fn a_client_that_does_not_read_loses_some_and_is_told_how_many() {
     }
     let mut stage = Stage::set_with(|c| {
         c.general("pub_sub_channel_size", "10")
+            .general("auth_type", "\"plain\"")
+            .general("plain_without_tls", "true")
             .append(&format!("[admin]\npassword = \"{}\"", admin::PASSWORD))
     });
     let mut client = stage.client();

@@ -87,6 +87,16 @@ impl ServerError {
         }
     }
 
+    /// Whether it is the connection that has ended, and not a question that was answered with no.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        match self {
+            Self::Closed | Self::Io(_) | Self::Timeout(_) => true,
+            Self::Refused(error) => error.code.starts_with("57P"),
+            _ => false,
+        }
+    }
+
     /// The cause without the place.
     fn reason(&self) -> String {
         match self {

@@ -190,10 +190,8 @@ impl Active {
         let step = self.serve(client, header, whole)?;
         if matches!(step, Step::Next) {
             self.tally.asked(kind);
-            if self.trial.routed && matches!(kind, b'Q' | b'S' | b'F') {
-                // The next request may belong elsewhere.
-                self.barrier = true;
-                self.trial.handed = true;
+            if self.trial.routed {
+                self.handed(kind);
             }
             if self.watch.is_some() {
                 self.handed_over(client);

@@ -61,6 +61,18 @@ pub(crate) enum Choice {
     Deferred,
 }
 
+/// How much of a request has been dealt with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Handed {
+    /// Nothing.
+    #[default]
+    None,
+    /// Some of its messages.
+    Part,
+    /// All of it.
+    All,
+}
+
 /// A request on its way, and what it takes to send it again.
 #[derive(Debug, Default)]
 pub(crate) struct Trial {
@@ -70,8 +82,8 @@ pub(crate) struct Trial {
     pub(crate) deferred: bool,
     /// The next request is the first of the transaction.
     first: bool,
-    /// All of it has gone to the server.
-    pub(crate) handed: bool,
+    /// How much of it has been dealt with.
+    pub(crate) handed: Handed,
     /// A host was chosen for it.
     pub(crate) routed: bool,
     pub(crate) wish: Wish,
@@ -217,7 +229,7 @@ impl Active {
         });
         self.trial.routed = true;
         self.trial.wish = wish;
-        self.trial.handed = false;
+        self.trial.handed = Handed::None;
         self.trial.bytes.clear();
         if !self.trial.deferred {
             self.trial.begin.clear();
@@ -234,6 +246,18 @@ impl Active {
             self.trial.mark = self.cout.len();
         }
         Ok(Choice::Made)
+    }
+
+    /// A message of the request was dealt with.
+    #[inline]
+    pub(crate) fn handed(&mut self, kind: u8) {
+        self.trial.handed = if matches!(kind, b'Q' | b'S' | b'F') {
+            // The next request may belong elsewhere.
+            self.barrier = true;
+            Handed::All
+        } else {
+            Handed::Part
+        };
     }
 
     /// The server is at rest: the request and its host are done with.

@@ -198,6 +198,14 @@ impl Active {
                 self.waiting = Some(client.pool().wait(client.worker));
                 Ok(())
             }
+            Err(error) if self.trial.routed && error.is_gone() => {
+                self.drop_server(client);
+                let why = CheckoutError::Server(error);
+                match self.host_failed(client, &why).await {
+                    Some(held) => held,
+                    None => self.refuse(client, why.response().into_fatal()).await,
+                }
+            }
             Err(error) => {
                 // Not even a new connection of this pool would take them: the session cannot go on as it was.
                 self.drop_server(client);

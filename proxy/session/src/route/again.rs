@@ -8,7 +8,7 @@ use pgdog_sql::Effects;
 use pgdog_wire::{ClientError as _, ErrorResponse, error, sqlstate};
 
 use super::ask::need;
-use super::{NoHost, TRIES_MAX, Wish};
+use super::{Handed, NoHost, TRIES_MAX, Wish};
 use crate::active::{Active, Event, Holding, Passing};
 use crate::client::{Client, Ended};
 use crate::handle::Doing;
@@ -25,7 +25,7 @@ const HELD_STEP: u64 = 100;
 impl Active {
     /// Whether a request that got this error is to be sent again, to a host that may do better.
     pub(crate) fn deserves_another_try(&self, code: &[u8], fatal: bool) -> bool {
-        let whole = self.trial.handed && self.from_client.left == 0;
+        let whole = self.trial.handed != Handed::Part && self.from_client.left == 0;
         if self.trial.bytes.is_empty() || !whole || self.trial.tries >= TRIES_MAX {
             return false;
         }
@@ -87,10 +87,12 @@ impl Active {
         if let Some(statements) = &mut client.statements {
             statements.undo_all();
         }
-        let rest = self.cin.data().to_vec();
-        self.cin.clear();
-        self.cin.bytes.extend_from_slice(&self.trial.bytes);
-        self.cin.bytes.extend_from_slice(&rest);
+        if self.trial.handed == Handed::All {
+            let rest = self.cin.data().to_vec();
+            self.cin.clear();
+            self.cin.bytes.extend_from_slice(&self.trial.bytes);
+            self.cin.bytes.extend_from_slice(&rest);
+        }
         self.trial.bytes.clear();
         self.trial.tries += 1;
         self.trial.first = false;

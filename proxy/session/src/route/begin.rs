@@ -5,8 +5,8 @@ use pgdog_wire::backend::{self, TransactionStatus};
 use pgdog_wire::frontend::query_text;
 use pgdog_wire::{ClientError as _, Header, Severity, frame};
 
-use super::AGAIN_MAX;
 use super::ask::is_one;
+use super::{AGAIN_MAX, Handed};
 use crate::active::Active;
 use crate::client::{Client, Ended};
 use crate::settle::ASK_TIMEOUT;
@@ -74,7 +74,7 @@ impl Active {
                 self.trial.bytes.clear();
                 self.trial.bytes.extend_from_slice(&data[..at]);
                 self.trial.mark = self.cout.len();
-                self.trial.handed = false;
+                self.trial.handed = Handed::None;
                 return;
             }
             if ends {
