@@ -15,7 +15,7 @@ use pgdog_tests::raw::PATIENCE;
 use pgdog_tests::{Database, Frame, Message, Postgres, Proxy, ProxyConfig, RawClient, wait};
 
 /// The password of the console.
-pub(super) const PASSWORD: &str = "open sesame";
+const PASSWORD: &str = "open sesame";
 
 /// A proxy whose console asks for a plain password, which a client without arithmetic can give; its users are trusted.
 pub(super) fn config(database: &Database<'_>) -> ProxyConfig {

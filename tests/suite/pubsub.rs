@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use pgdog_tests::transcript::lines;
 use pgdog_tests::{
-    Activity, Database, Message, Postgres, Proxy, ProxyConfig, RawClient, Received, raw, wait,
+    Activity, Database, Message, Postgres, Proxy, ProxyConfig, Psql, RawClient, Received, raw, wait,
 };
-
-use crate::admin;
 
 mod limits;
 mod semantics;
@@ -198,9 +196,7 @@ fn a_client_that_does_not_read_loses_some_and_is_told_how_many() {
     }
     let mut stage = Stage::set_with(|c| {
         c.general("pub_sub_channel_size", "10")
-            .general("auth_type", "\"plain\"")
-            .general("plain_without_tls", "true")
-            .append(&format!("[admin]\npassword = \"{}\"", admin::PASSWORD))
+            .append("[admin]\npassword = \"open sesame\"")
     });
     let mut client = stage.client();
     client.run("listen flood");
@@ -211,11 +207,12 @@ fn a_client_that_does_not_read_loses_some_and_is_told_how_many() {
     ));
     stage.speaker.run("notify flood, 'end'");
     // What comes while the client reads may all find room.
-    let mut console = admin::console(&stage.proxy);
+    let console = Psql::new(stage.proxy.port(), "admin", "admin").password("open sesame");
     let all_came = || {
-        let rows = console.query_rows("show listeners received");
-        rows.iter()
-            .any(|row| row.contains(&(count + 1).to_string()))
+        let shown = console.run("show listeners");
+        shown
+            .expect("the console answers")
+            .contains(&format!("|{}|", count + 1))
     };
     assert!(wait::until(raw::PATIENCE, all_came));
     let (mut heard, mut lost) = (0, 0);
