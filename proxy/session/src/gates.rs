@@ -111,6 +111,7 @@ impl Gates {
     pub(crate) fn apply_and<T>(&self, live: Arc<Live>, then: impl FnOnce(Arc<Live>) -> T) -> T {
         let switches = self.lock();
         let accounts = live.accounts.values().flat_map(HashMap::values);
+        let accounts = accounts.flat_map(Account::everywhere);
         switches.apply(accounts.map(Arc::as_ref));
         then(live)
     }
