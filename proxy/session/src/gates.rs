@@ -118,7 +118,8 @@ impl Gates {
 
     /// The same for an account that came without a configuration, and is known already.
     pub(crate) fn begin(&self, account: &Account) {
-        self.lock().apply([account]);
+        let others = account.others.iter().map(Arc::as_ref);
+        self.lock().apply(std::iter::once(account).chain(others));
     }
 }
 

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use pgdog_tests::raw::PATIENCE;
-use pgdog_tests::{Cut, Database, Postgres, Proxy, ProxyConfig, RawClient, Replicated, wait};
+use pgdog_tests::{
+    Cut, Database, Message, Postgres, Proxy, ProxyConfig, RawClient, Replicated, wait,
+};
 
 use super::http::{api, metrics};
 use super::{PASSWORD, console, refused, row, trusted, until, view};
@@ -89,6 +91,11 @@ fn readers(client: &mut RawClient, reads: usize) -> Vec<u16> {
     seen.sort_unstable();
     seen.dedup();
     seen
+}
+
+fn wait_readers(client: &mut RawClient, wanted: &[u16]) {
+    let came = wait::until(PATIENCE, || readers(client, 6) == wanted);
+    assert!(came, "{wanted:?} answer");
 }
 
 fn sorted(mut ports: Vec<u16>) -> Vec<u16> {
@@ -229,7 +236,8 @@ fn a_ban_takes_a_host_out_of_the_reads_until_unban() {
     assert_eq!(pool["banned"], "t");
     console.run(&format!("UNBAN {id}"));
     assert!(view(&mut console, "SHOW BANS").is_empty());
-    assert_eq!(readers(&mut client, 6), replicas);
+    // A host that is back starts slowly.
+    wait_readers(&mut client, &replicas);
 
     // By names, of one host and of all.
     console.run(&format!("BAN {name} 127.0.0.1:{}", ports[2]));
@@ -239,7 +247,7 @@ fn a_ban_takes_a_host_out_of_the_reads_until_unban() {
     client.run("create table written (a int)");
     console.run("UNBAN");
     assert!(view(&mut console, "SHOW BANS").is_empty());
-    assert_eq!(readers(&mut client, 6), replicas);
+    wait_readers(&mut client, &replicas);
 
     for (sql, part) in [
         ("BAN 4711", "there is no pool 4711"),
@@ -325,6 +333,11 @@ fn metrics_tell_roles_lag_bans_and_queries_of_each_host() {
     }
     let sql = "SHOW POOLS";
     until(&mut console, sql, ("user", "pgdog"), "sv_active", "0");
+    let known = || {
+        let rows = view(&mut console, "SHOW REPLICATION");
+        rows.iter().all(|row| row["replica_lag"] != "NULL")
+    };
+    assert!(wait::until(PATIENCE, known), "the lag of all is known");
     // Reading it finds series that come twice.
     let found = metrics(&proxy);
     let texts: Vec<String> = ports.iter().map(u16::to_string).collect();
@@ -339,7 +352,9 @@ fn metrics_tell_roles_lag_bans_and_queries_of_each_host() {
         assert!(host(&found, "pgdog_host_lsn_bytes", number) > Some(0.0));
         assert!(host(&found, "pgdog_host_latency_seconds", number) > Some(0.0));
         assert_eq!(host(&found, "pgdog_host_timeline", number), Some(1.0));
-        assert!(host(&found, "pgdog_host_replication_lag_seconds", number).is_some());
+        let lag = host(&found, "pgdog_host_replication_lag_seconds", number);
+        assert!(number > 0 || lag == Some(0.0), "{lag:?}");
+        assert!(host(&found, "pgdog_host_replication_lag_bytes", number).is_some());
         let is = if number == 0 { "primary" } else { "replica" };
         for role in ["primary", "replica", "unknown"] {
             let labels = [("port", &*texts[number]), ("role", role)];
@@ -443,10 +458,23 @@ fn balancing_can_be_changed_while_clients_use_it() {
 
     // A transaction that does not say that it only reads belongs on the primary, but for the aggressive strategy.
     let inside = |client: &mut RawClient| {
-        client.run("begin");
-        let port: u16 = client.query_value(WHO).parse().expect("a port");
+        let said = ["begin", WHO].map(|sql| {
+            [
+                Message::parse("", sql),
+                Message::bind("", &[]),
+                Message::execute(),
+            ]
+        });
+        let mut said: Vec<_> = said.into_iter().flatten().collect();
+        said.push(Message::Sync);
+        client.send(&said);
+        let frames = client.until_ready();
+        let row = frames.iter().find(|frame| frame.tag == b'D');
+        let port = row.expect("a row").columns().remove(0).expect("a value");
         client.run("commit");
-        port
+        String::from_utf8_lossy(&port)
+            .parse::<u16>()
+            .expect("a port")
     };
     assert_eq!(inside(&mut client), ports[0]);
     console.run("SET read_write_strategy = aggressive");

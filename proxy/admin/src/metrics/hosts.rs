@@ -159,8 +159,8 @@ fn hosts(admin: &Admin, pools: &[At]) -> Vec<(Arc<HostState>, Arc<[Label]>)> {
         let shard = place::shard(&at.account.pool.settings(), &host.address);
         Some((host, shard))
     });
-    let entrances = live.entrances.values();
-    let of_guests = entrances.map(|of| (of.host.clone(), place::shard(&of.pool, &of.host.address)));
+    let entrances = live.entrances.values().flat_map(|of| &of.hosts);
+    let of_guests = entrances.map(|at| (at.host.clone(), place::shard(&at.pool, &at.host.address)));
     for (host, shard) in of_pools.chain(of_guests) {
         if seen.insert(host.id) {
             let labels = labels(&host, shard);
