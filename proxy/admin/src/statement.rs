@@ -438,8 +438,8 @@ mod tests {
             "SELECT n.nspname FROM pg_catalog.pg_class c",
             "create table t ()",
             "SUSPEND",
-            "ban 1",
-            "show bans",
+            "copy_data a b c",
+            "show tasks",
             "SHOW FDS",
         ] {
             assert_eq!(refused(sql).0, sqlstate::FEATURE_NOT_SUPPORTED, "{sql}");
