@@ -4,6 +4,7 @@ mod acts;
 mod described;
 mod drivers;
 mod ends;
+mod hosts;
 mod http;
 mod pauses;
 mod protocol;

@@ -12,14 +12,28 @@ pub(crate) struct Exposition {
 }
 
 impl Exposition {
-    /// The value with exactly these labels.
+    /// The value with exactly these labels, else that of the one series that has these among others.
     pub(crate) fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        let labels = labels
+        let exact = labels
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-        self.values
-            .get(&(name.to_owned(), labels.collect()))
-            .copied()
+        let exact = (name.to_owned(), exact.collect());
+        if let Some(value) = self.values.get(&exact) {
+            return Some(*value);
+        }
+        let has = |of: &BTreeMap<String, String>| {
+            labels
+                .iter()
+                .all(|(k, v)| of.get(*k).is_some_and(|has| has == v))
+        };
+        let mut found = self
+            .values
+            .iter()
+            .filter(|((n, of), _)| n == name && has(of));
+        let (_, value) = found.next()?;
+        let more = found.next();
+        assert_eq!(more, None, "{name} {labels:?} is not one series");
+        Some(*value)
     }
 }
 

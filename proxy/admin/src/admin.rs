@@ -20,9 +20,18 @@ pub struct Admin {
     pub instance: String,
     averages: Averages,
     /// Numbers of pools, given when a pool is first asked for and kept over reloads.
-    ids: Mutex<HashMap<Arc<Identity>, i64>>,
+    ids: Mutex<HashMap<PoolKey, i64>>,
     /// When the process' clock began.
     began: SystemTime,
+}
+
+/// What tells one pool from another, over reloads: whose it is, and the number of its host.
+pub(crate) type PoolKey = (Arc<Identity>, u32);
+
+/// What tells an account's pool from others.
+pub(crate) fn pool_key(account: &Account) -> PoolKey {
+    let host = account.pool.host().map_or(0, |host| host.id);
+    (account.identity.clone(), host)
 }
 
 impl std::fmt::Debug for Admin {
@@ -60,11 +69,11 @@ impl Admin {
     }
 
     /// What happened in a pool within the last period.
-    pub(crate) fn period(&self, identity: &Identity) -> Period {
-        self.averages.of(identity)
+    pub(crate) fn period(&self, account: &Account) -> Period {
+        self.averages.of(&pool_key(account))
     }
 
-    /// The accounts in the order of database and user.
+    /// The accounts at each of their hosts, in the order of database, user and host.
     pub(crate) fn accounts(&self) -> Vec<Arc<Account>> {
         let mut accounts = self.runtime.accounts();
         accounts.sort_by(|a, b| {
@@ -78,7 +87,7 @@ impl Admin {
     pub(crate) fn pool_id(&self, account: &Account) -> i64 {
         let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
         let next = ids.len() as i64 + 1;
-        *ids.entry(account.identity.clone()).or_insert(next)
+        *ids.entry(pool_key(account)).or_insert(next)
     }
 
     /// A coarse time as text.

@@ -1,10 +1,12 @@
 //! What happened in each pool within the last `stats_period`.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use pgdog_backend::stats::Totals;
-use pgdog_session::{Identity, Runtime};
+use pgdog_session::Runtime;
+
+use crate::admin::{PoolKey, pool_key};
 
 /// The counters of a pool at the beginning and the end of a period.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,7 +23,7 @@ pub(crate) struct Averages(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    pools: HashMap<Arc<Identity>, Period>,
+    pools: HashMap<PoolKey, Period>,
     /// When the current period began, ns.
     since: u64,
 }
@@ -37,20 +39,21 @@ impl Averages {
         inner.pools = accounts
             .iter()
             .map(|account| {
-                let before = inner.pools.get(&account.identity).copied();
+                let key = pool_key(account);
+                let before = inner.pools.get(&key).copied();
                 let period = Period {
                     before: before.unwrap_or_default().after,
                     after: account.pool.counters.totals(),
                     seconds,
                 };
-                (account.identity.clone(), period)
+                (key, period)
             })
             .collect();
     }
 
     /// The last period of a pool.
-    pub(crate) fn of(&self, identity: &Identity) -> Period {
+    pub(crate) fn of(&self, pool: &PoolKey) -> Period {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.pools.get(identity).copied().unwrap_or_default()
+        inner.pools.get(pool).copied().unwrap_or_default()
     }
 }

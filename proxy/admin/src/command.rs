@@ -37,6 +37,11 @@ pub trait Command: Sync {
         false
     }
 
+    /// Whether what stands behind a view's name is for the view itself, and no list of columns.
+    fn is_filter(&self, _args: Args<'_>) -> bool {
+        false
+    }
+
     /// Runs it. May be dropped before it ends: what is half done then is taken back.
     fn run<'a>(
         &'a self,
@@ -114,6 +119,8 @@ pub const COMMANDS: &[&dyn Command] = &[
     &show::clients::SHOW,
     &show::servers::SHOW,
     &show::pools::SHOW,
+    &show::bans::SHOW,
+    &show::replication::SHOW,
     &show::databases::SHOW,
     &show::users::SHOW,
     &show::stats::SHOW,
@@ -122,6 +129,7 @@ pub const COMMANDS: &[&dyn Command] = &[
     &show::stats::TOTALS,
     &show::config::SHOW,
     &show::prepared::SHOW,
+    &show::query_cache::QueryCache,
     &show::query_stats::SHOW,
     &show::lists::SHOW,
     &show::listeners::SHOW,
@@ -143,11 +151,14 @@ pub const COMMANDS: &[&dyn Command] = &[
     &act::kill::KillClient,
     &act::reconnect::Reconnect,
     &act::reconnect::WaitClose,
+    &act::ban::Ban,
+    &act::ban::Unban,
     &act::healthcheck::Healthcheck,
     &act::probe::Probe,
     &act::reload::Reload,
     &act::set::Set,
     &act::reset::ResetPrepared,
+    &act::reset::ResetQueryCache,
     &act::reset::ResetQueryStats,
     &act::shutdown::Shutdown,
 ];
@@ -158,12 +169,6 @@ pub(crate) const MISSING: &[Missing] = &[
         "SUSPEND",
         "it would hand sockets to another process, and a restart here is a drain: SHUTDOWN",
     ),
-    missing(
-        "BAN",
-        "a pool has one host, and no other to send its clients to; PAUSE and DISABLE hold them back",
-    ),
-    missing("UNBAN", "a pool has one host, which is never banned"),
-    missing("SHOW BANS", "a pool has one host, which is never banned"),
     missing("SHOW FDS", "sockets are not handed to another process"),
     missing(
         "SHOW DNS_HOSTS",
@@ -185,10 +190,7 @@ pub(crate) const MISSING: &[Missing] = &[
         "SHOW SERVER MEMORY",
         "memory is not counted for each server; SHOW MEM has the sums",
     ),
-    missing("SHOW QUERY_CACHE", "there is no query cache yet"),
-    missing("RESET QUERY_CACHE", "there is no query cache yet"),
     missing("SHOW TRANSACTIONS", "there is no two-phase commit yet"),
-    missing("SHOW REPLICATION", "there is no watch over replicas yet"),
     missing("SHOW REPLICATION_SLOTS", "there is no resharding yet"),
     missing("SHOW SCHEMA_SYNC", "there is no resharding yet"),
     missing("SHOW TABLE_COPIES", "there is no resharding yet"),

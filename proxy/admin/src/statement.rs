@@ -2,7 +2,7 @@
 //! to any server.
 
 use crate::answer::{Refusal, syntax, unsupported};
-use crate::command::{COMMANDS, Command, MISSING};
+use crate::command::{Args, COMMANDS, Command, MISSING};
 use crate::lexer::Token;
 use crate::table::{Column, Value};
 
@@ -202,7 +202,7 @@ fn command(tokens: &[Token]) -> Result<Option<Run>, Refusal> {
         return Ok(None);
     };
     let all = 0..command.columns().len();
-    let picked = if command.is_view() && !rest.is_empty() {
+    let picked = if command.is_view() && !rest.is_empty() && !command.is_filter(Args(rest)) {
         columns(command, rest)?
     } else {
         all.collect()
@@ -438,8 +438,8 @@ mod tests {
             "SELECT n.nspname FROM pg_catalog.pg_class c",
             "create table t ()",
             "SUSPEND",
-            "ban 1",
-            "show bans",
+            "copy_data a b c",
+            "show tasks",
             "SHOW FDS",
         ] {
             assert_eq!(refused(sql).0, sqlstate::FEATURE_NOT_SUPPORTED, "{sql}");

@@ -328,6 +328,7 @@ impl DatabaseState {
         };
         self.improve(&mut inner, host);
         let now = self.clock.now();
+        host.recovers.store(look.in_recovery, Ordering::Relaxed);
         host.seen.store(now.max(1), Ordering::Relaxed);
         host.lsn.store(look.lsn, Ordering::Relaxed);
         host.timeline.store(look.timeline, Ordering::Relaxed);

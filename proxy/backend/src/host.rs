@@ -169,6 +169,7 @@ pub struct HostState {
     pub(crate) lag_bytes: AtomicU64,
     pub(crate) lag_ms: AtomicU64,
     pub(crate) seen: AtomicU64,
+    pub(crate) recovers: AtomicBool,
     pub(crate) replayed_until: AtomicU64,
 }
 
@@ -240,6 +241,7 @@ impl HostState {
             lag_bytes: AtomicU64::new(NONE),
             lag_ms: AtomicU64::new(NONE),
             seen: AtomicU64::new(0),
+            recovers: AtomicBool::new(false),
             replayed_until: AtomicU64::new(0),
         }
     }
@@ -527,6 +529,12 @@ impl HostState {
     #[must_use]
     pub fn seen(&self) -> Option<u64> {
         Some(self.seen.load(Ordering::Relaxed)).filter(|at| *at != 0)
+    }
+
+    /// Whether it was in recovery, as a replica is, at that look.
+    #[must_use]
+    pub fn in_recovery(&self) -> Option<bool> {
+        self.seen().map(|_| self.recovers.load(Ordering::Relaxed))
     }
 
     /// Whether it has replayed everything that was committed on the primary before `ms`, coarse time of the process' clock:

@@ -111,13 +111,15 @@ impl Gates {
     pub(crate) fn apply_and<T>(&self, live: Arc<Live>, then: impl FnOnce(Arc<Live>) -> T) -> T {
         let switches = self.lock();
         let accounts = live.accounts.values().flat_map(HashMap::values);
+        let accounts = accounts.flat_map(Account::everywhere);
         switches.apply(accounts.map(Arc::as_ref));
         then(live)
     }
 
     /// The same for an account that came without a configuration, and is known already.
     pub(crate) fn begin(&self, account: &Account) {
-        self.lock().apply([account]);
+        let others = account.others.iter().map(Arc::as_ref);
+        self.lock().apply(std::iter::once(account).chain(others));
     }
 }
 

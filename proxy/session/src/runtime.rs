@@ -269,14 +269,15 @@ pub struct Runtime {
     console: Mutex<Option<Arc<Secrets>>>,
 }
 
-/// So many kinds of query strings are remembered with what they do.
-const PLANS: usize = 10_000;
 /// Above this many remembered greetings, all are forgotten.
 const WELCOMES: usize = 1024;
 /// How long a greeting is remembered, ms: a server may have been upgraded since.
 const WELCOME_AGE: u64 = 60_000;
 
 impl Runtime {
+    /// So many kinds of query strings are remembered with what they do.
+    pub const PLANS: usize = 10_000;
+
     /// The runtime of one process.
     #[must_use]
     pub fn new(live: Arc<Live>, clock: Arc<Clock>) -> Self {
@@ -296,7 +297,7 @@ impl Runtime {
             metrics: Metrics::default(),
             gates: Gates::default(),
             mirrors: Mirrors::default(),
-            planner: Planner::new(PLANS),
+            planner: Planner::new(Self::PLANS),
             catalogues: Catalogues::default(),
             secret: rand::random(),
             welcomes: Mutex::default(),

@@ -231,14 +231,11 @@ fn what_is_not_there_is_refused_with_the_reason() {
     let mut admin = console(&proxy);
     for sql in [
         "SUSPEND",
-        "BAN 1",
-        "UNBAN",
-        "SHOW BANS",
+        "SHOW REPLICATION_SLOTS",
         "SHOW FDS",
         "SHOW DNS_HOSTS",
         "SHOW DNS_ZONES",
         "SHOW PEER_POOLS",
-        "SHOW QUERY_CACHE",
         "SHOW SERVER MEMORY",
         "RESHARD a b c",
     ] {

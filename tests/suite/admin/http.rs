@@ -37,7 +37,7 @@ pub(super) fn api(proxy: &Proxy) -> Http {
     Http::new(proxy.http_port("admin.http_port"))
 }
 
-fn metrics(proxy: &Proxy) -> Exposition {
+pub(super) fn metrics(proxy: &Proxy) -> Exposition {
     let answer = Http::new(proxy.http_port("general.openmetrics_port")).get("/metrics");
     read(&answer.expect(200).body)
 }

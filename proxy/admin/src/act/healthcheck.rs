@@ -1,13 +1,13 @@
 //! `HEALTHCHECK`.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgdog_backend::{ServerError, Target};
 use pgdog_session::Account;
 
+use super::ban::keep_pool;
 use crate::admin::Admin;
-use crate::answer::{Answer, Refusal, bad_value};
+use crate::answer::Answer;
 use crate::command::{Args, Command, Running, usage};
 use crate::row;
 use crate::show::place;
@@ -41,7 +41,7 @@ impl Command for Healthcheck {
     }
 
     fn help(&self) -> &'static str {
-        "Logs in to the server of a pool, or of each, over a connection of its own, and sends an empty query."
+        "Logs in to the host of a pool, or to all hosts as each user, over a connection of its own, and sends an empty query."
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -53,7 +53,7 @@ impl Command for Healthcheck {
             let mut accounts = admin.accounts();
             match args.words(self)?[..] {
                 [] => {}
-                [id] => keep(admin, &mut accounts, id.content().unwrap_or_default())?,
+                [id] => keep_pool(admin, &mut accounts, id.content().unwrap_or_default())?,
                 _ => return Err(usage(self)),
             }
             // Side by side: one server that does not answer does not hold up the others.
@@ -72,16 +72,6 @@ impl Command for Healthcheck {
             Ok(Answer::rows(rows))
         })
     }
-}
-
-fn keep(admin: &Admin, accounts: &mut Vec<Arc<Account>>, id: &str) -> Result<(), Refusal> {
-    let wanted: Option<i64> = id.parse().ok();
-    accounts.retain(|a| Some(admin.pool_id(a)) == wanted);
-    if accounts.is_empty() {
-        let error = bad_value(format!("there is no pool {id}"));
-        return Err(error.hint("SHOW POOLS id, database, user lists them."));
-    }
-    Ok(())
 }
 
 fn line(admin: &Admin, account: &Account, found: &Result<Duration, ServerError>) -> Vec<Value> {

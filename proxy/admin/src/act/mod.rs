@@ -1,5 +1,6 @@
 //! Commands that change something, one subject a file.
 
+pub(crate) mod ban;
 pub(crate) mod disable;
 pub(crate) mod healthcheck;
 pub(crate) mod kill;

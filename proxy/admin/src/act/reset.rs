@@ -1,4 +1,4 @@
-//! `RESET PREPARED`, `RESET QUERY_STATS`.
+//! `RESET PREPARED`, `RESET QUERY_CACHE`, `RESET QUERY_STATS`.
 
 use crate::admin::Admin;
 use crate::answer::Answer;
@@ -26,6 +26,32 @@ impl Command for ResetPrepared {
             args.none(self)?;
             let gone = admin.runtime.store.sweep();
             Ok(Answer::notice(format!("{gone} statements are forgotten")))
+        })
+    }
+}
+
+/// `RESET QUERY_CACHE`.
+#[derive(Debug)]
+pub(crate) struct ResetQueryCache;
+
+impl Command for ResetQueryCache {
+    fn name(&self) -> &'static str {
+        "RESET QUERY_CACHE"
+    }
+
+    fn usage(&self) -> &'static str {
+        "RESET QUERY_CACHE"
+    }
+
+    fn help(&self) -> &'static str {
+        "Forgets what is remembered of queries to decide where they run."
+    }
+
+    fn run<'a>(&'a self, admin: &'a Admin, args: Args<'a>) -> Running<'a> {
+        Box::pin(async move {
+            args.none(self)?;
+            admin.runtime.planner.clear();
+            Ok(Answer::default())
         })
     }
 }

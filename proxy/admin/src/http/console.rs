@@ -22,20 +22,31 @@ pub(super) const WAIT: u64 = 30_000;
 /// How long an order may wait at most, ms.
 pub(super) const WAIT_MAX: u64 = 600_000;
 
-/// An order for some pools.
+/// An order for some pools or hosts.
 #[derive(Debug)]
 pub(super) struct Act {
     pub(super) command: &'static dyn Command,
-    /// Whether it waits for something, and may be told how long.
-    pub(super) waits: bool,
+    pub(super) takes: Takes,
 }
 
-/// Which pools, and how long.
+/// What an order may be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Takes {
+    /// Which pools.
+    Pools,
+    /// Which pools, and how long it may wait.
+    PoolsAndTime,
+    /// Which hosts.
+    Hosts,
+}
+
+/// Which pools or hosts, and how long.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ActQuery {
     database: Option<String>,
     user: Option<String>,
+    host: Option<String>,
     #[serde(rename = "timeoutMs")]
     timeout_ms: Option<u64>,
 }
@@ -79,22 +90,37 @@ fn read(
 ) -> Result<(Vec<Token>, Duration), Refused> {
     let malformed = |message: &str| Refused::new(RefusedBecause::Malformed, message);
     let wrong = || {
-        malformed(if act.waits {
-            "it takes database, user and timeoutMs, each once, and timeoutMs is a number"
-        } else {
-            "it takes database and user, each once"
+        malformed(match act.takes {
+            Takes::Pools => "it takes database and user, each once",
+            Takes::PoolsAndTime => {
+                "it takes database, user and timeoutMs, each once, and timeoutMs is a number"
+            }
+            Takes::Hosts => "it takes database and host, each once",
         })
     };
     let query = query.map_err(|_| wrong())?.0;
     let limit = match query.timeout_ms {
         None => WAIT,
-        Some(_) if !act.waits => return Err(wrong()),
+        Some(_) if act.takes != Takes::PoolsAndTime => return Err(wrong()),
         Some(limit) if limit <= WAIT_MAX => limit,
         Some(_) => return Err(malformed(&format!("timeoutMs is at most {WAIT_MAX}"))),
     };
-    let args = match (query.user, query.database) {
-        (Some(_), None) => return Err(malformed("a user is one of a database: name it as well")),
-        (user, database) => user.into_iter().chain(database),
+    let other = if act.takes == Takes::Hosts {
+        &query.user
+    } else {
+        &query.host
+    };
+    if other.is_some() {
+        return Err(wrong());
+    }
+    let args = match (query.user, query.database, query.host) {
+        (Some(_), None, _) => {
+            return Err(malformed("a user is one of a database: name it as well"));
+        }
+        (_, None, Some(_)) => {
+            return Err(malformed("a host is one of a database: name it as well"));
+        }
+        (user, database, host) => user.into_iter().chain(database).chain(host),
     };
     // Names as they are, whatever the console would do with capital letters.
     let args = args.map(Token::Quoted).collect();
@@ -126,11 +152,15 @@ mod tests {
 
     const PAUSE: Act = Act {
         command: &act::pause::Pause,
-        waits: true,
+        takes: Takes::PoolsAndTime,
     };
     const RESUME: Act = Act {
         command: &act::pause::Resume,
-        waits: false,
+        takes: Takes::Pools,
+    };
+    const BAN: Act = Act {
+        command: &act::ban::Ban,
+        takes: Takes::Hosts,
     };
 
     fn told(act: &Act, query: &str) -> Result<(Vec<Token>, Duration), RefusedBecause> {
@@ -159,6 +189,18 @@ mod tests {
             );
         }
         assert_eq!(told(&RESUME, "timeoutMs=1"), Err(RefusedBecause::Malformed));
+    }
+
+    #[test]
+    fn hosts_are_named_for_what_is_about_hosts_alone() {
+        let quoted = |name: &str| Token::Quoted(name.to_owned());
+        let (args, _) = told(&BAN, "database=d&host=h:5432").unwrap();
+        assert_eq!(args, [quoted("d"), quoted("h:5432")]);
+        for wrong in ["host=h", "database=d&user=u", "database=d&timeoutMs=1"] {
+            assert_eq!(told(&BAN, wrong), Err(RefusedBecause::Malformed), "{wrong}");
+        }
+        let wrong = told(&PAUSE, "database=d&host=h");
+        assert_eq!(wrong, Err(RefusedBecause::Malformed));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value as Json, json};
 
-use super::console::{WAIT, WAIT_MAX};
+use super::console::{Takes, WAIT, WAIT_MAX};
 use super::operations::{Asks, OPERATIONS, Operation};
 use crate::command::Show;
 use crate::table::Kind;
@@ -132,11 +132,21 @@ fn parameters(asks: &Asks) -> Vec<Json> {
             json!({ "type": "boolean", "default": false }),
         )],
         Asks::Act(act) => {
+            if act.takes == Takes::Hosts {
+                return vec![
+                    parameter("database", "Only the hosts of this database.", name()),
+                    parameter(
+                        "host",
+                        "Only this host of the database: its address, with or without a port.",
+                        name(),
+                    ),
+                ];
+            }
             let mut all = vec![
                 parameter("database", "Only the pools of this database.", name()),
-                parameter("user", "Only this user's pool of the database.", name()),
+                parameter("user", "Only this user's pools of the database.", name()),
             ];
-            if act.waits {
+            if act.takes == Takes::PoolsAndTime {
                 let limit = json!({ "type": "integer", "format": "int64", "minimum": 0, "maximum": WAIT_MAX, "default": WAIT });
                 all.push(parameter(
                     "timeoutMs",

@@ -2,7 +2,7 @@
 
 use pgdog_config::api::{Half, RefusedBecause};
 
-use super::console::Act;
+use super::console::{Act, Takes};
 use crate::command::{Command, Show};
 use crate::{act, show};
 
@@ -99,21 +99,41 @@ pub(super) const OPERATIONS: &[Operation] = &[
         status: 202,
         refusals: &[],
     },
-    act_of("/v1/pause", &act::pause::Pause, true, PAUSE_REFUSALS),
-    act_of("/v1/resume", &act::pause::Resume, false, ACT_REFUSALS),
+    act_of(
+        "/v1/pause",
+        &act::pause::Pause,
+        Takes::PoolsAndTime,
+        PAUSE_REFUSALS,
+    ),
+    act_of(
+        "/v1/resume",
+        &act::pause::Resume,
+        Takes::Pools,
+        ACT_REFUSALS,
+    ),
     act_of(
         "/v1/reconnect",
         &act::reconnect::Reconnect,
-        false,
+        Takes::Pools,
+        RECONNECT_REFUSALS,
+    ),
+    act_of("/v1/ban", &act::ban::Ban, Takes::Hosts, RECONNECT_REFUSALS),
+    act_of(
+        "/v1/unban",
+        &act::ban::Unban,
+        Takes::Hosts,
         RECONNECT_REFUSALS,
     ),
     view_of("/v1/clients", &show::clients::SHOW),
     view_of("/v1/servers", &show::servers::SHOW),
     view_of("/v1/pools", &show::pools::SHOW),
+    view_of("/v1/bans", &show::bans::SHOW),
+    view_of("/v1/replication", &show::replication::SHOW),
     view_of("/v1/databases", &show::databases::SHOW),
     view_of("/v1/users", &show::users::SHOW),
     view_of("/v1/stats", &show::stats::SHOW),
     view_of("/v1/prepared", &show::prepared::SHOW),
+    view_of("/v1/query_cache", &show::query_cache::SHOW),
     view_of("/v1/query_stats", &show::query_stats::SHOW),
     view_of("/v1/lists", &show::lists::SHOW),
     view_of("/v1/mem", &show::mem::SHOW),
@@ -158,14 +178,14 @@ const fn view_of(path: &'static str, show: &'static Show) -> Operation {
 const fn act_of(
     path: &'static str,
     command: &'static dyn Command,
-    waits: bool,
+    takes: Takes,
     refusals: &'static [RefusedBecause],
 ) -> Operation {
     Operation {
         method: "post",
         path,
         summary: "",
-        asks: Asks::Act(Act { command, waits }),
+        asks: Asks::Act(Act { command, takes }),
         status: 200,
         refusals,
     }

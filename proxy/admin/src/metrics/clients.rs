@@ -39,6 +39,16 @@ const COUNTERS: &[(&str, &str, Counter)] = &[
         "Server connections that were brought back into order after their client had gone.",
         |m| &m.recoveries,
     ),
+    (
+        "held_requests_total",
+        "Requests that were held back because no host could take them.",
+        |m| &m.holds,
+    ),
+    (
+        "retried_requests_total",
+        "Requests that were sent again to another host, because nothing of them had taken place.",
+        |m| &m.retries,
+    ),
 ];
 
 pub(super) fn metrics(admin: &Admin, pools: &[At]) -> Vec<Metric> {
@@ -92,6 +102,30 @@ pub(super) fn metrics(admin: &Admin, pools: &[At]) -> Vec<Metric> {
         "sqlstate",
         errors.iter().map(|(code, n)| (&**code, *n as f64)),
     ));
+    let planned = runtime.planner.counters();
+    all.extend([
+        count(
+            "query_plan_hits_total",
+            "Query strings whose route was known.",
+            planned.hits,
+        ),
+        count(
+            "query_plan_misses_total",
+            "Query strings that had to be parsed to find their route.",
+            planned.misses,
+        ),
+        Metric::single(
+            "query_plan_parse_seconds_total",
+            "Time that parsing them took.",
+            Kind::Counter,
+            planned.parse_nanoseconds as f64 / 1e9,
+        ),
+        gauge(
+            "query_plans",
+            "Query strings, without their constants, whose route is remembered.",
+            runtime.planner.len() as f64,
+        ),
+    ]);
     let statements = runtime.store.counts();
     all.extend([
         count(

@@ -6,7 +6,7 @@ use pgdog_backend::listener::{ChannelFigures, ListenerCounters};
 
 use super::{Kind, Metric, Sample};
 use crate::admin::Admin;
-use crate::show::place;
+use crate::show::{listeners, place};
 
 type Number = fn(&ChannelFigures) -> u64;
 type Count = fn(&ListenerCounters) -> &AtomicU64;
@@ -43,30 +43,31 @@ const OUTCOMES: &[(&str, Count)] = &[
 pub(super) fn metrics(admin: &Admin) -> Vec<Metric> {
     let (mut channels, mut outcomes, mut disconnects) =
         (vec![Vec::new(); CHANNELS.len()], Vec::new(), Vec::new());
-    for account in admin.accounts() {
-        let listener = &account.pool.listener;
+    for account in listeners::groups(&admin.accounts()) {
+        let first = &account[0];
         let labels = [
-            ("database", account.identity.database.clone()),
-            ("user", account.identity.user.clone()),
+            ("database", first.identity.database.clone()),
+            ("user", first.identity.user.clone()),
         ];
-        let count = |of: &AtomicU64| of.load(Ordering::Relaxed) as f64;
-        let counters = &listener.counters;
-        if counters.received.load(Ordering::Relaxed) + counters.disconnects.load(Ordering::Relaxed)
-            > 0
-        {
+        let count = |of: Count| {
+            let counters = account.iter().map(|a| &a.pool.listener.counters);
+            let counts = counters.map(|counters| of(counters).load(Ordering::Relaxed));
+            counts.sum::<u64>() as f64
+        };
+        let lost = count(|of| &of.disconnects);
+        if lost + count(|of| &of.received) > 0.0 {
             let labels = labels.clone().into();
             for (outcome, of) in OUTCOMES {
                 let label = ("outcome", (*outcome).to_owned());
-                outcomes.push(Sample::new(&labels, Some(label), count(of(counters))));
+                outcomes.push(Sample::new(&labels, Some(label), count(*of)));
             }
-            let lost = count(&counters.disconnects);
             disconnects.push(Sample::new(&labels, None, lost));
         }
-        let (shard, _) = place::shard_and_role(&account);
+        let (shard, _) = place::shard_and_role(first);
         let [database, user] = labels;
         let shard = shard.as_text().unwrap_or_default().into_owned();
         let labels = [database, user, ("shard", shard)].into();
-        for channel in listener.channels() {
+        for channel in listeners::channels(account) {
             for ((_, _, _, value), samples) in CHANNELS.iter().zip(&mut channels) {
                 let label = ("channel", channel.channel.clone());
                 samples.push(Sample::new(&labels, Some(label), value(&channel) as f64));

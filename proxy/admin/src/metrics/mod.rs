@@ -3,6 +3,7 @@
 
 mod certificates;
 mod clients;
+mod hosts;
 mod listeners;
 mod mirrors;
 mod pools;
@@ -11,15 +12,15 @@ mod render;
 mod upstream;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use pgdog_backend::PoolFigures;
 use pgdog_backend::stats::{Durations, Totals};
 use pgdog_net::ServerTls;
-use pgdog_session::{Account, Identity};
+use pgdog_session::Account;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, pool_key};
+use crate::show::place;
 
 pub(crate) use render::CONTENT;
 
@@ -127,21 +128,19 @@ struct At {
 
 /// The pools as they are now. Clients are counted once for all of them.
 fn look(admin: &Admin) -> Vec<At> {
-    let mut clients: HashMap<Arc<Identity>, usize> = HashMap::new();
-    for client in admin.runtime.registry.all() {
-        *clients.entry(client.identity.clone()).or_default() += 1;
-    }
+    let accounts = admin.accounts();
+    let clients = place::clients(admin, &accounts, |_| true);
     let at = |account: Arc<Account>| At {
         figures: account.pool.figures(),
         totals: account.pool.counters.totals(),
-        clients: clients.get(&account.identity).copied().unwrap_or(0),
+        clients: clients.get(&pool_key(&account)).copied().unwrap_or(0),
         waited: account
             .pool
             .oldest_wait()
             .map_or(0.0, |since| admin.since(since) as f64 / 1e3),
         account,
     };
-    admin.accounts().into_iter().map(at).collect()
+    accounts.into_iter().map(at).collect()
 }
 
 /// The text for Prometheus: `own` is what the process tells of itself, `admin_tls` the certificates of its admin API.
@@ -156,6 +155,7 @@ pub(crate) fn text(
     all.extend(own);
     all.extend(certificates::metrics(admin, admin_tls));
     all.extend(pools::metrics(&pools));
+    all.extend(hosts::metrics(admin, &pools));
     all.extend(upstream::metrics(admin));
     all.extend(listeners::metrics(admin));
     all.extend(mirrors::metrics(admin));

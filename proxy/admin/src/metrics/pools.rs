@@ -1,4 +1,4 @@
-//! Figures of each pool, by user and database. Never by client: their number has no bound.
+//! Figures of each pool, by user, database and host. Never by client: their number has no bound.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,6 +6,8 @@ use std::sync::atomic::Ordering;
 use pgdog_backend::stats::Durations;
 
 use super::{At, Kind, Label, Metric, Point, Sample};
+use crate::show::place;
+use crate::table::Value;
 
 type Number = fn(&At) -> f64;
 
@@ -26,7 +28,7 @@ const NUMBERS: &[(Kind, &str, &str, Number)] = &[
     (
         Kind::Gauge,
         "pool_clients",
-        "Clients that are connected.",
+        "Clients that are connected; those that have no server connection are counted at the first host.",
         |at| at.clients as f64,
     ),
     (
@@ -245,9 +247,16 @@ pub(super) fn metrics(pools: &[At]) -> Vec<Metric> {
 
 fn labels(at: &At) -> Arc<[Label]> {
     let identity = &at.account.identity;
+    let (host, port) = place::of_server(&at.account.pool.target().address);
+    let (shard, role) = place::shard_and_role(&at.account);
+    let text = |value: Value| value.as_text().unwrap_or_default().into_owned();
     [
         ("database", identity.database.clone()),
         ("user", identity.user.clone()),
+        ("host", text(host)),
+        ("port", text(port)),
+        ("shard", text(shard)),
+        ("role", text(role)),
     ]
     .into()
 }

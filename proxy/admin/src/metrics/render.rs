@@ -1,5 +1,6 @@
 //! Figures as Prometheus reads them.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use pgdog_backend::stats::Durations;
@@ -32,8 +33,13 @@ pub(super) fn render(metrics: &[Metric], namespace: &str) -> String {
             "# HELP {name} {help}\n# TYPE {name} {}\n",
             metric.kind.as_str()
         );
+        // Prometheus refuses the whole text when a series comes twice: as for two databases of one server that serve as one.
+        let mut seen = HashSet::new();
         for sample in &metric.samples {
             let labels = labels(sample);
+            if !seen.insert(labels.clone()) {
+                continue;
+            }
             match &sample.point {
                 Point::Number(value) => line(&mut text, &name, "", &labels, *value),
                 Point::Durations(durations) => histogram(&mut text, &name, &labels, durations),
@@ -109,6 +115,15 @@ mod tests {
             "# HELP pgdog_pools Pools.\n# TYPE pgdog_pools gauge\npgdog_pools{user=\"a\\\"b\\\\c\\nd\",state=\"idle\"} 1.5\n\
              # HELP pgdog_starts_total Starts.\n# TYPE pgdog_starts_total counter\npgdog_starts_total 0\n"
         );
+    }
+
+    #[test]
+    fn a_series_comes_once() {
+        let twice = [("a", 1.0), ("a", 2.0), ("b", 3.0)];
+        let metric = Metric::by("up", "Up.", Kind::Gauge, "host", twice);
+        let text = render(&[metric], "");
+        let series: Vec<_> = text.lines().filter(|l| !l.starts_with('#')).collect();
+        assert_eq!(series, ["up{host=\"a\"} 1", "up{host=\"b\"} 3"]);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use pgdog_session::{Account, Identity};
+use pgdog_session::Runtime;
 
 use super::{Kind, Label, Metric, Sample};
 use crate::admin::Admin;
@@ -116,6 +116,35 @@ fn process(admin: &Admin) -> Vec<Metric> {
             memory.sum(),
         ),
     ];
+    let planned = runtime.planner.counters();
+    let counter = |name, help, value| Metric::single(name, help, Kind::Untyped, value);
+    all.extend([
+        gauge(
+            "query_cache_limit",
+            "Most queries that are remembered with their route. PgDog's name.",
+            Runtime::PLANS as f64,
+        ),
+        gauge(
+            "query_cache_size",
+            "Queries that are remembered with their route. PgDog's name.",
+            runtime.planner.len() as f64,
+        ),
+        counter(
+            "query_cache_hits",
+            "Query strings whose route was known. PgDog's name.",
+            planned.hits as f64,
+        ),
+        counter(
+            "query_cache_misses",
+            "Query strings that had to be parsed. PgDog's name.",
+            planned.misses as f64,
+        ),
+        counter(
+            "query_cache_parse_time",
+            "Time that parsing them took, ms. PgDog's name.",
+            planned.parse_nanoseconds as f64 / 1e6,
+        ),
+    ]);
     // There is none by default.
     if let Some(limit) = runtime.live().settings.prepared_limit {
         all.push(gauge(
@@ -130,14 +159,15 @@ fn process(admin: &Admin) -> Vec<Metric> {
 /// The sizes of the pools.
 fn sizes(admin: &Admin, pools: &Table) -> Metric {
     let accounts = admin.accounts();
-    let size = |account: &Arc<Account>| (account.identity.clone(), account.pool.settings().size);
-    let sizes: HashMap<Arc<Identity>, u32> = accounts.iter().map(size).collect();
+    let sizes: HashMap<i64, u32> = accounts
+        .iter()
+        .map(|account| (admin.pool_id(account), account.pool.settings().size))
+        .collect();
     let sample = |row: &Vec<Value>| {
-        let identity = Identity {
-            user: word(pools, row, "user"),
-            database: word(pools, row, "database"),
+        let Some(Value::Int(id)) = cell(pools, row, "id") else {
+            return None;
         };
-        let size = sizes.get(&identity)?;
+        let size = sizes.get(id)?;
         Some(Sample::new(&labels(pools, row), None, f64::from(*size)))
     };
     Metric {

@@ -1,9 +1,12 @@
 //! `SHOW DATABASES`.
 
+use std::collections::BTreeSet;
+
+use pgdog_net::Address;
 use pgdog_session::Account;
 
 use super::place;
-use crate::admin::Admin;
+use crate::admin::{Admin, pool_key};
 use crate::command::Show;
 use crate::row;
 use crate::table::{Column, Value};
@@ -17,16 +20,16 @@ pub(crate) const SHOW: Show = Show {
 
 const COLUMNS: &[Column] = &[
     Column::text("name", "Name that clients ask for."),
-    Column::text("host", "Address of the server."),
-    Column::int("port", "Port of the server."),
-    Column::text("database", "Name on the server."),
+    Column::text("host", "Addresses of the servers, with commas in between."),
+    Column::int("port", "Port of the servers; NULL where they differ."),
+    Column::text("database", "Name on the servers; NULL where they differ."),
     Column::text(
         "force_user",
         "User on the server, where it is not the client's.",
     ),
     Column::int(
         "pool_size",
-        "Most server connections of one pool; the largest where users differ.",
+        "Most server connections of one pool; the largest where users or hosts differ.",
     ),
     Column::int("min_pool_size", "Server connections that are kept open."),
     Column::int(
@@ -41,7 +44,10 @@ const COLUMNS: &[Column] = &[
         "pool_mode",
         "When server connections come back; NULL where users differ.",
     ),
-    Column::text("load_balance_hosts", "Not supported."),
+    Column::text(
+        "load_balance_hosts",
+        "How a host is chosen for a read; NULL where there is one.",
+    ),
     Column::int(
         "max_connections",
         "Most server connections over all users; 0 is no limit.",
@@ -100,10 +106,30 @@ pub(crate) fn common<T: PartialEq>(mut values: impl Iterator<Item = T>) -> Optio
     values.all(|v| v == first).then_some(first)
 }
 
+/// The addresses, ports and names of a database's hosts, each host once.
+fn servers(accounts: &[&Account]) -> (Vec<String>, Vec<u16>, Vec<String>) {
+    let (mut hosts, mut ports, mut names) = (Vec::new(), Vec::new(), Vec::new());
+    let mut seen = BTreeSet::new();
+    for account in accounts {
+        let (_, host) = pool_key(account);
+        if !seen.insert(host) {
+            continue;
+        }
+        let target = account.pool.target();
+        let (host, port) = match &*target.address {
+            Address::Tcp { host, port } => (host.clone(), *port),
+            Address::Unix { dir, port } => (dir.display().to_string(), *port),
+        };
+        hosts.push(host);
+        ports.push(port);
+        names.push(target.database.clone());
+    }
+    (hosts, ports, names)
+}
+
 fn row(admin: &Admin, accounts: &[&Account], clients: usize) -> Vec<Value> {
     let name = accounts[0].identity.database.as_str();
-    let target = accounts[0].pool.target();
-    let (host, port) = place::of_server(&target.address);
+    let (hosts, ports, names) = servers(accounts);
     let settings: Vec<_> = accounts.iter().map(|a| a.pool.settings()).collect();
     let most = |of: fn(&pgdog_config::PoolSettings) -> u32| settings.iter().map(|s| of(s)).max();
     let other_user = |a: &&Account| {
@@ -117,16 +143,16 @@ fn row(admin: &Admin, accounts: &[&Account], clients: usize) -> Vec<Value> {
         .any(|a| a.pool.is_paused() || a.pool.is_held());
     row![
         name,
-        host,
-        port,
-        target.database.as_str(),
+        hosts.join(","),
+        common(ports.into_iter()),
+        common(names.into_iter()),
         common(accounts.iter().map(other_user)).flatten(),
         most(|s| s.size),
         most(|s| s.min_size),
         most(|s| s.reserve_size),
         lifetime,
         common(settings.iter().map(|s| s.mode)).map(place::mode),
-        Value::Null,
+        place::strategy(accounts[0]),
         settings[0].database_max.unwrap_or(0),
         connections,
         settings[0].database_max_clients.unwrap_or(0),

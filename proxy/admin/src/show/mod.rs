@@ -1,6 +1,7 @@
 //! Views, one a file: the columns and where their values come from.
 
 pub(crate) mod about;
+pub(crate) mod bans;
 pub(crate) mod clients;
 pub(crate) mod config;
 pub(crate) mod databases;
@@ -13,7 +14,9 @@ pub(crate) mod peers;
 pub(crate) mod place;
 pub(crate) mod pools;
 pub(crate) mod prepared;
+pub(crate) mod query_cache;
 pub(crate) mod query_stats;
+pub(crate) mod replication;
 pub(crate) mod servers;
 pub(crate) mod sockets;
 pub(crate) mod state;
@@ -27,6 +30,8 @@ pub(crate) const ALL: &[&Show] = &[
     &clients::SHOW,
     &servers::SHOW,
     &pools::SHOW,
+    &bans::SHOW,
+    &replication::SHOW,
     &databases::SHOW,
     &users::SHOW,
     &stats::SHOW,
@@ -35,6 +40,7 @@ pub(crate) const ALL: &[&Show] = &[
     &stats::TOTALS,
     &config::SHOW,
     &prepared::SHOW,
+    &query_cache::SHOW,
     &query_stats::SHOW,
     &listeners::SHOW,
     &lists::SHOW,

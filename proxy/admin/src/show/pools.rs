@@ -1,21 +1,19 @@
 //! `SHOW POOLS`.
 
-use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use pgdog_backend::ServerState;
-use pgdog_session::{Account, ClientHandle, Doing, Identity};
+use pgdog_session::{Account, ClientHandle, Doing};
 
 use super::place;
-use crate::admin::Admin;
+use crate::admin::{Admin, pool_key};
 use crate::command::Show;
 use crate::row;
 use crate::table::{Column, Value};
 
 pub(crate) const SHOW: Show = Show {
     name: "SHOW POOLS",
-    help: "Pools of server connections, one for each user of each database.",
+    help: "Pools of server connections, one for each user of each database at each of its hosts.",
     columns: COLUMNS,
     rows,
 };
@@ -27,7 +25,7 @@ const COLUMNS: &[Column] = &[
     Column::text("addr", "Address of the server."),
     Column::int("port", "Port of the server."),
     Column::int("shard", "Number of the shard."),
-    Column::text("role", "Role of the server as configured."),
+    Column::text("role", place::ROLE),
     Column::int("cl_waiting", "Clients that wait for a server connection."),
     Column::int("sv_idle", "Server connections that nobody has."),
     Column::int("sv_active", "Server connections that clients have."),
@@ -49,10 +47,13 @@ const COLUMNS: &[Column] = &[
         "paused",
         "Whether clients wait because of PAUSE, KILL or MAINTENANCE.",
     ),
-    Column::bool("banned", "false: a pool has one host."),
+    Column::bool(
+        "banned",
+        "Whether the host gets no reads; SHOW BANS tells why.",
+    ),
     Column::bool(
         "healthy",
-        "Whether the last attempt to open a connection did not fail.",
+        "Whether the checks of the host pass and the last attempt to open a connection did not fail.",
     ),
     Column::count("errors", "Attempts to open a connection that failed."),
     Column::count("re_synced", "Not counted."),
@@ -65,7 +66,7 @@ const COLUMNS: &[Column] = &[
     Column::bool("schema_admin", "Not supported."),
     Column::int(
         "cl_active",
-        "Clients that do not wait for a server connection.",
+        "Clients that do not wait for a server connection; those that have none are counted at the first host.",
     ),
     Column::int("cl_active_cancel_req", "0: cancel requests are not queued."),
     Column::int(
@@ -80,7 +81,10 @@ const COLUMNS: &[Column] = &[
         "0: connections are checked when they are taken.",
     ),
     Column::int("sv_login", "Server connections that are being opened."),
-    Column::int("load_balance_hosts", "Not supported."),
+    Column::text(
+        "load_balance_hosts",
+        "How a host is chosen for a read; NULL where there is one.",
+    ),
     Column::int(
         "sv_locked",
         "Server connections that clients keep outside of transactions.",
@@ -88,22 +92,25 @@ const COLUMNS: &[Column] = &[
 ];
 
 fn rows(admin: &Admin) -> Vec<Vec<Value>> {
-    // Counted once, not once for each pool.
-    let mut active: HashMap<Arc<Identity>, usize> = HashMap::new();
-    let clients = admin.runtime.registry.all();
-    for client in clients.iter().filter(|c| !waits(c)) {
-        *active.entry(client.identity.clone()).or_default() += 1;
-    }
-    let active = |account: &Account| active.get(&account.identity).copied().unwrap_or(0);
     let accounts = admin.accounts();
-    accounts
-        .iter()
-        .map(|account| row(admin, account, active(account)))
-        .collect()
+    let active = place::clients(admin, &accounts, |client| !waits(client));
+    let row = |account| {
+        let active = active.get(&pool_key(account)).copied().unwrap_or(0);
+        row(admin, account, active)
+    };
+    accounts.iter().map(|account| row(account)).collect()
 }
 
 fn waits(client: &ClientHandle) -> bool {
     client.doing().0 == Doing::Waiting
+}
+
+fn is_free(account: &Account) -> bool {
+    account.pool.host().is_none_or(|host| host.is_free())
+}
+
+fn is_healthy(account: &Account) -> bool {
+    account.pool.host().is_none_or(|host| host.is_healthy())
 }
 
 fn row(admin: &Admin, account: &Account, active_clients: usize) -> Vec<Value> {
@@ -134,8 +141,8 @@ fn row(admin: &Admin, account: &Account, active_clients: usize) -> Vec<Value> {
         maxwait_us,
         place::mode(pool.mode()),
         pool.is_paused() || pool.is_held(),
-        false,
-        pool.is_reachable(),
+        !is_free(account),
+        pool.is_reachable() && is_healthy(account),
         pool.stats.connect_errors.load(Ordering::Relaxed),
         Value::Null,
         pool.stats.discards.load(Ordering::Relaxed),
@@ -150,7 +157,7 @@ fn row(admin: &Admin, account: &Account, active_clients: usize) -> Vec<Value> {
         0u32,
         0u32,
         figures.connecting,
-        Value::Null,
+        place::strategy(account),
         figures.pinned,
     ]
 }

@@ -45,7 +45,7 @@ macro_rules! stats {
             Column::text("addr", "Address of the server."),
             Column::int("port", "Port of the server."),
             Column::int("shard", "Number of the shard."),
-            Column::text("role", "Role of the server as configured."),
+            Column::text("role", place::ROLE),
             $(Column::count(concat!("total_", stringify!($name)), $help),)*
             $(Column::int(concat!("avg_", stringify!($name)), concat!("Average over stats_period. ", $help)),)*
         ];
@@ -79,8 +79,8 @@ stats! {
     rollbacks, Second, None, "Not counted.";
     connect_time, Connection, Some(|t| t.connect_time.sum / US), "Time that opening server connections took, µs.";
     connect_count, Second, Some(|t| t.connect_time.count()), "Server connections that were opened.";
-    reads, Second, None, "Not counted: there is no read/write split yet.";
-    writes, Second, None, "Not counted: there is no read/write split yet.";
+    reads, Second, None, "Not counted.";
+    writes, Second, None, "Not counted.";
     auth_attempts, Second, None, "Not counted.";
     rows_inserted, Second, Some(|t| t.rows_inserted), "Rows inserted, as the servers tell it.";
     rows_updated, Second, Some(|t| t.rows_updated), "Rows updated.";
@@ -166,7 +166,7 @@ fn figures(admin: &Admin) -> Vec<(std::sync::Arc<pgdog_session::Account>, Figure
     let figures = |account: std::sync::Arc<pgdog_session::Account>| {
         let figures = Figures {
             now: account.pool.counters.totals(),
-            period: admin.period(&account.identity),
+            period: admin.period(&account),
         };
         (account, figures)
     };

@@ -23,15 +23,15 @@ const COLUMNS: &[Column] = &[
     Column::text("name", "Name of the user."),
     Column::int(
         "pool_size",
-        "Most server connections of one pool; NULL where databases differ.",
+        "Most server connections of one pool; NULL where databases or hosts differ.",
     ),
     Column::int(
         "reserve_pool_size",
-        "Server connections above that; NULL where databases differ.",
+        "Server connections above that; NULL where databases or hosts differ.",
     ),
     Column::text(
         "pool_mode",
-        "When server connections come back; NULL where databases differ.",
+        "When server connections come back; NULL where databases or hosts differ.",
     ),
     Column::int(
         "max_user_connections",
