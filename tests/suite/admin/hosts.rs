@@ -345,7 +345,7 @@ fn metrics_tell_roles_lag_bans_and_queries_of_each_host() {
         let port = ("port", &*texts[number]);
         found.value(metric, &[("database", name), port])
     };
-    for number in 0..3 {
+    for (number, text) in texts.iter().enumerate() {
         assert_eq!(host(&found, "pgdog_host_up", number), Some(1.0));
         assert_eq!(host(&found, "pgdog_host_banned", number), Some(0.0));
         assert!(host(&found, "pgdog_host_checks_total", number) > Some(0.0));
@@ -357,7 +357,7 @@ fn metrics_tell_roles_lag_bans_and_queries_of_each_host() {
         assert!(host(&found, "pgdog_host_replication_lag_bytes", number).is_some());
         let is = if number == 0 { "primary" } else { "replica" };
         for role in ["primary", "replica", "unknown"] {
-            let labels = [("port", &*texts[number]), ("role", role)];
+            let labels = [("port", text.as_str()), ("role", role)];
             let value = found.value("pgdog_host_role", &labels);
             assert_eq!(value, Some(f64::from(role == is)), "{role}");
         }

@@ -18,7 +18,7 @@ fn nobody_notices_pauses_under_load_but_by_the_clock() {
     }
     let database = Postgres::shared().fresh_database();
     // A wait for a pause is not a wait for a server: it has no limit.
-    let proxy = Proxy::start(&config(&database).general("checkout_timeout", "400"));
+    let proxy = Proxy::start(&config(&database).general("checkout_timeout", "1000"));
     let mut activity = Activity::of(Postgres::shared(), &database);
     let (done, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
@@ -70,7 +70,7 @@ fn nobody_notices_pauses_under_load_but_by_the_clock() {
                 "12",
             );
             let stopped = answered.load(Ordering::Relaxed);
-            thread::sleep(Duration::from_millis(500));
+            thread::sleep(Duration::from_millis(1200));
             assert_eq!(answered.load(Ordering::Relaxed), stopped, "{pause}");
             console.run(&resume);
         }
