@@ -1,8 +1,8 @@
 //! Where a database has several hosts: which of them gets what a client says next.
 //!
-//! Flow: all messages up to the next Query, Sync or Flush are looked at before any is sent, [`Active::choose`] picks the host
+//! Flow: all messages up to the next Query, Sync or Flush are looked at before any is sent, `Active::choose` picks the host
 //! for them, and the client stays there until the server is at rest outside of a transaction. What was sent is kept, so that
-//! it can be sent again elsewhere when nothing of it has taken place: see [`Active::try_again`].
+//! it can be sent again elsewhere when nothing of it has taken place: see `Active::try_again`.
 //!
 //! Guarantees: a request goes to a replica only when all of it is known to read. A request that was refused because its host
 //! takes no writes (25006) has changed nothing, and is sent to the primary; one that only reads is sent again when its host

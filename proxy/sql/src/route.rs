@@ -143,7 +143,7 @@ impl fmt::Display for Why {
             Self::ReadWrite => "READ WRITE is asked for",
             Self::Serializable => "SERIALIZABLE is asked for, which no replica has",
             Self::Writes(command) => return write!(f, "{command} writes"),
-            Self::WritesInside(command) => return write!(f, "an {command} within the query"),
+            Self::WritesInside(command) => return write!(f, "{command} within the query"),
             Self::Explains(command) => return write!(f, "EXPLAIN of {command}"),
             Self::Locks(lock) => return write!(f, "locking clause {lock}"),
             Self::Into => "SELECT INTO makes a table",
