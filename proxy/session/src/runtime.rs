@@ -269,8 +269,6 @@ pub struct Runtime {
     console: Mutex<Option<Arc<Secrets>>>,
 }
 
-/// So many kinds of query strings are remembered with what they do.
-const PLANS: usize = 10_000;
 /// Above this many remembered greetings, all are forgotten.
 const WELCOMES: usize = 1024;
 /// How long a greeting is remembered, ms: a server may have been upgraded since.
@@ -286,6 +284,7 @@ impl Runtime {
                 live.settings.workers,
                 live.settings.query_stats.unwrap_or(0),
             ),
+            planner: Planner::new(live.settings.balancing.plans),
             live: RwLock::new(live),
             guests: Guests::default(),
             generation: AtomicU64::new(1),
@@ -296,7 +295,6 @@ impl Runtime {
             metrics: Metrics::default(),
             gates: Gates::default(),
             mirrors: Mirrors::default(),
-            planner: Planner::new(PLANS),
             catalogues: Catalogues::default(),
             secret: rand::random(),
             welcomes: Mutex::default(),
@@ -347,6 +345,7 @@ impl Runtime {
         self.guard.set_limits(limits(&live.settings.login_limits));
         self.insight
             .set_max_entries(live.settings.query_stats.unwrap_or(0));
+        self.planner.set_limit(live.settings.balancing.plans);
         let gone = self.gates.apply_and(live, |live| {
             let mut now = self.live.write().unwrap_or_else(PoisonError::into_inner);
             *now = live;
