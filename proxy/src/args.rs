@@ -43,10 +43,11 @@ pub enum Command {
     Import(Import),
     /// Print for each query of a file where it would go, and why. It connects to nothing.
     ///
-    /// Of functions it knows PostgreSQL's own; --functions adds those of a database. What a comment asks for
+    /// Of functions it knows PostgreSQL's own; --functions adds those of a database, --config what a
+    /// configuration says of some. What a comment asks for
     /// (/* pgdog_role: replica */) is shown, and not applied.
     ///
-    /// Examples: pgdog route queries.sql; echo 'select 1 for update' | pgdog route -
+    /// Examples: pgdog route queries.sql; echo 'select 1 for update' | pgdog route --config pgdog.toml -
     Route(Route),
 }
 

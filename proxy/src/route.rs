@@ -3,8 +3,9 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use pgdog_config::{Config, Source};
 use pgdog_sql::functions::{CATALOGUE, Row};
 use pgdog_sql::lexer::{Lexer, Token, skip_blank};
 use pgdog_sql::{Begins, Facts, Functions, Place, RoleHint, hints};
@@ -20,6 +21,9 @@ pub struct Route {
     /// asks for.
     #[arg(long, value_name = "FILE")]
     pub functions: Option<PathBuf>,
+    /// The configuration whose read_functions and write_functions count, before --reads and --writes are added.
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Print the query that --functions wants the answer of, instead of routing anything.
     #[arg(long)]
     pub functions_query: bool,
@@ -59,10 +63,13 @@ pub fn run(route: &Route, out: &mut impl Write) -> anyhow::Result<()> {
         Some(file) => catalogue(&read(file)?).with_context(|| format!("{}", file.display()))?,
         None => Functions::unread(),
     };
-    let functions = functions.configured(
-        route.reads.iter().map(String::as_str),
-        route.writes.iter().map(String::as_str),
-    );
+    let general = match &route.config {
+        Some(file) => configuration(file)?.general,
+        None => Config::default().general,
+    };
+    let reads = general.read_functions.iter().chain(&route.reads);
+    let writes = general.write_functions.iter().chain(&route.writes);
+    let functions = functions.configured(reads.map(String::as_str), writes.map(String::as_str));
     for routed in all(&text, &functions) {
         let line = if route.json {
             serde_json::to_string(&routed).context("write JSON")?
@@ -72,6 +79,19 @@ pub fn run(route: &Route, out: &mut impl Write) -> anyhow::Result<()> {
         writeln!(out, "{line}").context("write the routes")?;
     }
     Ok(())
+}
+
+/// As the proxy would read it, with the environment and the users beside it.
+fn configuration(file: &Path) -> anyhow::Result<Config> {
+    let source = Source {
+        config: file.to_owned(),
+        ..Source::default()
+    };
+    // Of a default that is missing the proxy only warns; who names it here wants it to be read.
+    if !file.exists() {
+        bail!("read {}: no such file", file.display());
+    }
+    Config::load(&source).map_err(|problems| anyhow!("{}:\n{problems}", file.display()))
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
@@ -255,6 +275,48 @@ mod tests {
             lines("/* pgdog_role: primary */ select 1; /* x */"),
             ["read      line 1     select 1 — only reads; a comment asks for the primary"]
         );
+    }
+
+    #[test]
+    fn what_the_configuration_says_of_functions_counts() {
+        let directory = std::env::temp_dir().join(format!("pgdog-route-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let write = |name: &str, text: &str| {
+            let file = directory.join(name);
+            std::fs::write(&file, text).unwrap();
+            file
+        };
+        let mut route = Route {
+            file: Some(write(
+                "queries.sql",
+                "select f(1); select now(); select g(1)",
+            )),
+            functions: None,
+            config: Some(write(
+                "pgdog.toml",
+                "[general]\nread_functions = [\"f\"]\nwrite_functions = [\"now\"]\n",
+            )),
+            functions_query: false,
+            reads: vec!["g".to_owned()],
+            writes: Vec::new(),
+            json: false,
+        };
+        let places = |route: &Route| {
+            let mut out = Vec::new();
+            run(route, &mut out).map(|()| {
+                let text = String::from_utf8(out).unwrap();
+                let places = text.lines().map(|line| line[..8].trim().to_owned());
+                places.collect::<Vec<_>>()
+            })
+        };
+        assert_eq!(places(&route).unwrap(), ["read", "primary", "read"]);
+        route.config = Some(write("wrong.toml", "[general]\nread_function = [\"f\"]\n"));
+        let wrong = places(&route).unwrap_err().to_string();
+        assert!(wrong.contains("read_functions"), "{wrong}");
+        route.config = Some(directory.join("missing.toml"));
+        let missing = places(&route).unwrap_err().to_string();
+        assert!(missing.contains("missing.toml: no such file"), "{missing}");
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]

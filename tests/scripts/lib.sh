@@ -51,22 +51,50 @@ wait_for() {
 
 # start_postgres DIR PORT [SETTING=VALUE…]: a throwaway cluster with superuser `postgres` and no password, on loopback only
 start_postgres() {
+  local dir=$1
+  own_folder "$dir"
+  ( # the unprivileged user may not be allowed to stand in the current folder
+    cd /
+    unprivileged "$(pg_bin)/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync >"$dir/initdb.log" 2>&1 || { cat "$dir/initdb.log" >&2; exit 1; }
+  )
+  run_postgres "$@"
+}
+
+# start_replica DIR PORT PRIMARY_PORT [SETTING=VALUE…]: a copy of a running cluster that follows it
+start_replica() {
+  local dir=$1 port=$2 primary=$3
+  shift 3
+  own_folder "$dir"
+  (
+    cd /
+    unprivileged "$(pg_bin)/pg_basebackup" -D "$dir/data" -h 127.0.0.1 -p "$primary" -U postgres -R -c fast --no-sync >"$dir/basebackup.log" 2>&1 ||
+      { cat "$dir/basebackup.log" >&2; exit 1; }
+  )
+  run_postgres "$dir" "$port" "$@"
+}
+
+# run_postgres DIR PORT [SETTING=VALUE…]: starts a cluster that is there
+run_postgres() {
   local dir=$1 port=$2 setting
   local -a settings=()
   shift 2
   for setting in "$@"; do settings+=(-c "$setting"); done
-  mkdir -p "$dir"
-  [ "$(id -u)" != 0 ] || chown "$(unprivileged id -u)" "$dir"
   (
-    cd / # the unprivileged user may not be allowed to stand in the current folder
-    unprivileged "$(pg_bin)/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync >"$dir/initdb.log" 2>&1 || { cat "$dir/initdb.log" >&2; exit 1; }
+    cd /
     unprivileged "$(pg_bin)/pg_ctl" -D "$dir/data" -w -t 60 -l "$dir/postgres.log" -o "-p $port -k '' -c listen_addresses=127.0.0.1 -c fsync=off ${settings[*]:-}" start \
       >"$dir/pg_ctl.log" 2>&1 || { cat "$dir/pg_ctl.log" "$dir/postgres.log" >&2; exit 1; }
   )
 }
 
+# own_folder DIR: makes a folder that a cluster can be made in
+own_folder() {
+  mkdir -p "$1"
+  [ "$(id -u)" != 0 ] || chown "$(unprivileged id -u)" "$1"
+}
+
+# stop_postgres DIR [MODE]
 stop_postgres() {
-  [ ! -e "$1/data/postmaster.pid" ] || (cd / && unprivileged "$(pg_bin)/pg_ctl" -D "$1/data" -m immediate -w stop >/dev/null 2>&1) || true
+  [ ! -e "$1/data/postmaster.pid" ] || (cd / && unprivileged "$(pg_bin)/pg_ctl" -D "$1/data" -m "${2:-immediate}" -w stop >/dev/null 2>&1) || true
 }
 
 # As many descriptors as this user may have: 500 clients are 500 sockets, and the default is 1024 for everything.

@@ -216,8 +216,9 @@ section! {
         query_parser_enabled: bool = false,
         /// How the parser hands over its tree. Default: pg_query_protobuf. Needs a restart.
         query_parser_engine: QueryParserEngine = QueryParserEngine::PgQueryProtobuf,
-        /// Parsed queries that are kept. Default: 1000. Applies on reload.
-        query_cache_limit: usize = 1_000,
+        /// Query strings, without their constants, that are remembered with where they may go; 0 has each parsed anew.
+        /// Default: 10000. Applies on reload.
+        query_cache_limit: usize = 10_000,
         /// Bytes of a query looked at before it is parsed. Default: 1000. Applies on reload.
         regex_parser_limit: usize = 1_000,
         /// Whether EXPLAIN shows how the query was routed. Default: false. Applies on reload.

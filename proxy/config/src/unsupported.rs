@@ -26,7 +26,6 @@ pub(crate) const UNSUPPORTED: &[(&str, &[&str])] = &[
             "omnisharded_sticky",
             "prepared_statements_ttl",
             "prepared_statements_ttl_jitter",
-            "query_cache_limit",
             "query_log",
             "query_log_stdout",
             "query_parser",

@@ -287,6 +287,7 @@ impl Runtime {
                 live.settings.workers,
                 live.settings.query_stats.unwrap_or(0),
             ),
+            planner: Planner::new(live.settings.balancing.plans),
             live: RwLock::new(live),
             guests: Guests::default(),
             generation: AtomicU64::new(1),
@@ -297,7 +298,6 @@ impl Runtime {
             metrics: Metrics::default(),
             gates: Gates::default(),
             mirrors: Mirrors::default(),
-            planner: Planner::new(Self::PLANS),
             catalogues: Catalogues::default(),
             secret: rand::random(),
             welcomes: Mutex::default(),
@@ -348,6 +348,7 @@ impl Runtime {
         self.guard.set_limits(limits(&live.settings.login_limits));
         self.insight
             .set_max_entries(live.settings.query_stats.unwrap_or(0));
+        self.planner.set_limit(live.settings.balancing.plans);
         let gone = self.gates.apply_and(live, |live| {
             let mut now = self.live.write().unwrap_or_else(PoisonError::into_inner);
             *now = live;

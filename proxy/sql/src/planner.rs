@@ -95,6 +95,11 @@ impl Planner {
         self.with_entry(text, |entry| Arc::clone(&entry.facts))
     }
 
+    /// Remembers up to another number of texts from now on.
+    pub fn set_limit(&self, limit: usize) {
+        self.cache.set_limit(limit);
+    }
+
     /// Forgets all texts. The counters go on.
     pub fn clear(&self) {
         self.cache.clear();

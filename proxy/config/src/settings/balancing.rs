@@ -34,6 +34,8 @@ pub struct Balancing {
     pub hold_timeout: Duration,
     /// Whether EXPLAIN tells where its statement goes.
     pub expanded_explain: bool,
+    /// Query strings that are remembered with where they may go.
+    pub plans: usize,
     /// Functions that only read, whatever the database says.
     pub read_functions: Vec<String>,
     /// Functions that write, whatever the database says.
@@ -93,6 +95,7 @@ pub(super) fn balancing(config: &Config) -> Balancing {
         read_your_writes_timeout: millis(general.read_your_writes_timeout),
         hold_timeout: millis(general.hold_timeout),
         expanded_explain: general.expanded_explain,
+        plans: general.query_cache_limit,
         read_functions: general.read_functions.clone(),
         write_functions: general.write_functions.clone(),
     }

@@ -153,14 +153,23 @@ impl Cache {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         // Small parts would be full long before the whole is.
         let parts = if limit < PARTS * PARTS { 1 } else { PARTS };
-        // Together exactly as many as asked for.
-        let part = |at| limit / parts + usize::from(at < limit % parts);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             parts: (0..parts)
-                .map(|at| Mutex::new(Part::new(part(at))))
+                .map(|at| Mutex::new(Part::new(share(limit, at, parts))))
                 .collect(),
             hits_of_gone: AtomicU64::new(0),
+        }
+    }
+
+    /// A part that has more than its share of the new limit forgets all.
+    pub(super) fn set_limit(&self, limit: usize) {
+        for (at, part) in self.parts.iter().enumerate() {
+            let mut part = lock(part);
+            part.limit = share(limit, at, self.parts.len());
+            if part.ring.len() > part.limit {
+                self.forget_all(&mut part);
+            }
         }
     }
 
@@ -200,12 +209,15 @@ impl Cache {
 
     pub(super) fn clear(&self) {
         for part in &self.parts {
-            let mut part = lock(part);
-            part.ring.clear();
-            part.hand = 0;
-            for (_, entry) in part.entries.drain() {
-                self.forget(&entry);
-            }
+            self.forget_all(&mut lock(part));
+        }
+    }
+
+    fn forget_all(&self, part: &mut Part) {
+        part.ring.clear();
+        part.hand = 0;
+        for (_, entry) in part.entries.drain() {
+            self.forget(&entry);
         }
     }
 
@@ -222,6 +234,11 @@ impl Cache {
         let remembered: u64 = self.entries().iter().map(|entry| entry.hits()).sum();
         remembered + self.hits_of_gone.load(Ordering::Relaxed)
     }
+}
+
+/// What one part may have, so that together it is exactly as many as asked for.
+fn share(limit: usize, at: usize, parts: usize) -> usize {
+    limit / parts + usize::from(at < limit % parts)
 }
 
 impl Part {

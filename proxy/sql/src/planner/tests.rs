@@ -107,6 +107,27 @@ fn without_a_limit_to_speak_of_nothing_is_remembered() {
 }
 
 #[test]
+fn another_limit_holds_at_once() {
+    let (planner, functions) = (Planner::new(1000), Functions::unread());
+    let ask = |count: usize| {
+        for at in 0..count {
+            let _ = planner.route(format!("select column{at} from t").as_bytes(), &functions);
+        }
+    };
+    ask(1000);
+    for limit in [100, 0, 300] {
+        planner.set_limit(limit);
+        assert!(planner.len() <= limit);
+        ask(1000);
+        assert!(
+            planner.len() <= limit && planner.len() >= limit / 2,
+            "{limit}: {}",
+            planner.len()
+        );
+    }
+}
+
+#[test]
 fn what_is_cleared_is_parsed_again_by_all_threads() {
     let (planner, functions) = (Planner::new(10), Functions::unread());
     let ask = || assert_eq!(place(&planner, "select 1", &functions), Place::Read);
