@@ -99,7 +99,8 @@ impl Cluster {
         if self.is_single() {
             return Some(0);
         }
-        let (mut free, mut yielding, mut banned) = (HostSet::EMPTY, HostSet::EMPTY, false);
+        let (mut free, mut yielding) = (HostSet::EMPTY, HostSet::EMPTY);
+        let (mut dead, mut banned) = (HostSet::EMPTY, false);
         for (index, member) in self.members.iter().enumerate() {
             let host = &member.host;
             if host.role() != Role::Replica {
@@ -112,7 +113,8 @@ impl Cluster {
             }
             match ban {
                 None => free.add(index),
-                Some(ban) if ban.reason.yields() => yielding.add(index),
+                Some(ban) if ban.reason.yields() && host.is_healthy() => yielding.add(index),
+                Some(ban) if ban.reason.yields() => dead.add(index),
                 Some(_) => {}
             }
         }
@@ -130,11 +132,17 @@ impl Cluster {
                 _ if !joins => {}
                 None if split == ReadWriteSplit::PreferPrimary => return Some(primary),
                 None => free.add(primary),
-                Some(ban) if ban.reason.yields() => yielding.add(primary),
+                Some(ban) if ban.reason.yields() && self.members[primary].host.is_healthy() => {
+                    yielding.add(primary);
+                }
+                Some(ban) if ban.reason.yields() => dead.add(primary),
                 Some(_) => {}
             }
         }
-        let among = if free.is_empty() { yielding } else { free };
+        // Whoever answers his checks comes before who does not.
+        let sets = [free, yielding, dead];
+        let among = sets.into_iter().find(|set| !set.is_empty());
+        let among = among.unwrap_or(HostSet::EMPTY);
         let strategy = self.database.strategy();
         choose(strategy, among, |i| self.view(i), &self.turns)
     }

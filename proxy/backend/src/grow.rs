@@ -179,7 +179,7 @@ impl State {
         let in_vain = now < self.retry_at && self.staying() == 0;
         self.last_error
             .as_ref()
-            .filter(|error| in_vain && error.is_permanent())
+            .filter(|error| in_vain && (error.is_permanent() || self.is_one_of_many()))
             .cloned()
     }
 

@@ -270,6 +270,17 @@ impl Pool {
         self.host.get()
     }
 
+    /// Its host answers again: what has failed before does not keep clients from trying.
+    pub fn forgive(&self) {
+        let mut state = self.lock();
+        let passing = |e: &ServerError| !e.is_permanent() && !crate::host::is_full(e);
+        if state.last_error.as_ref().is_some_and(passing) {
+            state.failures = 0;
+            state.retry_at = 0;
+            state.last_error = None;
+        }
+    }
+
     /// Tells the host that a connection to it could not be had or was lost.
     pub(crate) fn tell_failure(&self, error: &ServerError) {
         if let Some(host) = self.host.get() {

@@ -611,6 +611,8 @@ impl Active {
                 // asyncpg prepares with Flush, and its Sync comes when the statement is used: minutes later, or never.
                 pgdog_wire::frontend::bare(&mut self.sout.bytes, b'S');
                 server.owed.push(Expect::OwnSync);
+                // What comes next may belong elsewhere.
+                self.barrier |= self.trial.routed;
                 cx.waker().wake_by_ref();
                 return None;
             }

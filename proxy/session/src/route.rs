@@ -80,6 +80,8 @@ pub(crate) struct Trial {
     begin: Vec<u8>,
     /// The server has not been told of it.
     pub(crate) deferred: bool,
+    /// The request is a BEGIN and nothing else.
+    opening: bool,
     /// The next request is the first of the transaction.
     first: bool,
     /// How much of it has been dealt with.
@@ -124,6 +126,7 @@ impl Trial {
         self.begin.clear();
         self.deferred = false;
         self.first = false;
+        self.opening = false;
         self.routed = false;
         self.bytes.clear();
         self.tries = 0;
@@ -233,6 +236,10 @@ impl Active {
         self.trial.bytes.clear();
         if !self.trial.deferred {
             self.trial.begin.clear();
+            self.trial.opening = asked.opens && client.tap.is_none();
+            if self.trial.opening {
+                self.keep_begin();
+            }
         }
         if let Some(end) = asked.end
             && end <= AGAIN_MAX
@@ -272,7 +279,7 @@ impl Active {
     }
 
     /// The host that the client's server is on.
-    fn host(&self, client: &Client) -> Option<Arc<HostState>> {
+    pub(crate) fn host(&self, client: &Client) -> Option<Arc<HostState>> {
         let mut members = client.account.cluster.members().iter();
         let member = members.find(|m| Arc::ptr_eq(&m.pool, &client.pool))?;
         Some(member.host.clone())
@@ -288,7 +295,14 @@ pub async fn tell_changes(runtime: Arc<Runtime>) {
         let mut changed: Vec<&str> = Vec::new();
         for account in live.accounts.values().flat_map(HashMap::values) {
             let name = account.identity.database.as_str();
-            if account.cluster.is_single() || changed.contains(&name) {
+            if account.cluster.is_single() {
+                continue;
+            }
+            let members = account.cluster.members().iter();
+            for member in members.filter(|m| m.host.is_healthy()) {
+                member.pool.forgive();
+            }
+            if changed.contains(&name) {
                 continue;
             }
             let now = *account.cluster.database().changes().borrow();

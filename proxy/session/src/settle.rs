@@ -434,6 +434,10 @@ impl Active {
         } else if !pins && self.counted {
             pool.pinned.fetch_sub(1, Ordering::Relaxed);
             self.counted = false;
+            if !client.account.cluster.is_single() {
+                // What it did meanwhile was not looked at.
+                client.wrote = client.runtime.clock.now().max(1);
+            }
             client.registered.handle.is_pinned_now(false);
             if let Some(server) = &mut self.server {
                 server.tainted = false;
@@ -538,7 +542,7 @@ impl Active {
     ) -> Result<(), Ended> {
         let error = cause.map_or(ServerError::Closed, ServerError::from);
         tracing::warn!(user = %client.account.user.name, database = %client.account.user.database, "{error}");
-        if self.deserves_another_try(b"57P01", true) {
+        if self.trial.routed && self.deserves_another_server(client) {
             return self.try_again(client, &error.response()).await;
         }
         let told = self.told;

@@ -7,7 +7,7 @@ use pgdog_backend::{CheckoutError, NoPrimary, Pool, Reason, Role, ServerError};
 use pgdog_sql::Effects;
 use pgdog_wire::{ClientError as _, ErrorResponse, error, sqlstate};
 
-use super::ask::need;
+use super::ask::{self, need};
 use super::{Handed, NoHost, TRIES_MAX, Wish};
 use crate::active::{Active, Event, Holding, Passing};
 use crate::client::{Client, Ended};
@@ -38,6 +38,13 @@ impl Active {
             b"40001" => reads && !self.trial.to_primary,
             _ => false,
         }
+    }
+
+    /// Whether a request whose server went away without a word is to be sent again: on a primary it may have done what no text
+    /// shows.
+    pub(crate) fn deserves_another_server(&self, client: &Client) -> bool {
+        let replica = || self.host(client).is_some_and(|h| h.role() == Role::Replica);
+        self.deserves_another_try(b"57P01", true) && replica()
     }
 
     /// An error has come: it ends here when its request is to be sent again.
@@ -86,6 +93,10 @@ impl Active {
         }
         if let Some(statements) = &mut client.statements {
             statements.undo_all();
+            // A Parse that was answered, and is sent again.
+            for name in ask::parsed(&self.trial.bytes) {
+                statements.remove(name);
+            }
         }
         if self.trial.handed == Handed::All {
             let rest = self.cin.data().to_vec();
@@ -106,13 +117,12 @@ impl Active {
                 if let Some(host) = host {
                     host.refused_write();
                 }
+                // Time is the limit here.
+                self.trial.tries -= 1;
                 return self.hold_back(client, error).await;
             }
-            // Somebody wants it so.
-            "25006" => {
-                self.trial.end();
-                return self.give_up(client, error).await;
-            }
+            // Somebody wants it so: once more, and this time the answer counts.
+            "25006" => self.trial.tries = TRIES_MAX,
             _ => {
                 if let Some(host) = host {
                     host.failed(&ServerError::Closed);
@@ -149,14 +159,17 @@ impl Active {
         else {
             return None;
         };
+        let reads = self.trial.wish != Wish::Write;
         if cause.is_permanent() {
-            return None;
+            // Another host may know this user.
+            self.trial.tries += 1;
+            return (reads && self.trial.tries < TRIES_MAX).then_some(Ok(()));
         }
         if let Some(host) = self.host(client) {
             host.failed(cause);
         }
         client.pool = client.account.pool.clone();
-        if self.trial.wish != Wish::Write && self.trial.tries < TRIES_MAX {
+        if reads && self.trial.tries < TRIES_MAX {
             self.trial.tries += 1;
             if usize::from(self.trial.tries) < client.account.cluster.members().len() {
                 return Some(Ok(()));
@@ -223,7 +236,7 @@ impl Active {
         if !gone || !busy {
             return Ok(());
         }
-        if self.deserves_another_try(b"57P01", true) {
+        if self.deserves_another_server(client) {
             return self
                 .try_again(client, &ServerError::Closed.response())
                 .await;

@@ -30,7 +30,9 @@ pub(super) struct Asked {
     pub(super) told: bool,
     /// It is one transaction, or the beginning of one, which nothing has taken place of when it fails.
     pub(super) alone: bool,
-    /// It is a BEGIN that waits for what comes next.
+    /// It is a BEGIN and nothing else.
+    pub(super) opens: bool,
+    /// Such a one, that waits for what comes next.
     pub(super) defers: bool,
     /// Where the request ends; `None` when it may go on.
     pub(super) end: Option<usize>,
@@ -59,7 +61,9 @@ impl Sum<'_> {
         }
         let route = planner.route(text, &self.functions);
         self.hint = self.hint.or(route.hint);
-        self.alone &= route.why != Why::Transaction && is_one(text);
+        // CALL and DO may commit before they fail.
+        let commits = matches!(route.why, Why::Transaction | Why::Writes("CALL" | "DO"));
+        self.alone &= !commits && is_one(text);
         let Some(how) = route.begins else {
             return self.place(route.place);
         };
@@ -198,6 +202,7 @@ impl Active {
             told: told.is_some(),
             // What a transaction has begun with is sent again with it.
             alone: sum.alone && !flushed && !deferred,
+            opens: lone && !deferred && sum.begins.is_some(),
             defers: aggressive
                 && !deferred
                 && lone
@@ -256,18 +261,37 @@ pub(super) fn is_one(text: &[u8]) -> bool {
     !text.contains(&b';')
 }
 
-/// Where a string sends itself that sets the role, as the first of its transaction.
+/// Where a string sends itself that sets the role right behind its BEGIN.
 fn set_within(text: &[u8]) -> Option<RoleHint> {
-    let at = text
-        .windows(ROLE.len())
-        .position(|w| w.eq_ignore_ascii_case(ROLE.as_bytes()))?;
-    let after = text[at + ROLE.len()..].to_ascii_lowercase();
-    let has = |word: &[u8]| after.windows(word.len()).position(|w| w == word);
-    match (has(b"replica"), has(b"primary")) {
-        (Some(replica), primary) if primary.is_none_or(|primary| replica < primary) => {
-            Some(RoleHint::Replica)
-        }
-        (_, Some(_)) => Some(RoleHint::Primary),
+    let second = pgdog_sql::lexer::statements(text).nth(1)?;
+    let second = String::from_utf8_lossy(second).to_ascii_lowercase();
+    let mut words = second.split(|c: char| c.is_whitespace() || "='\";".contains(c));
+    let mut words = words.by_ref().filter(|word| !word.is_empty());
+    if words.next() != Some("set") {
+        return None;
+    }
+    let mut words = words.filter(|word| !matches!(*word, "local" | "session" | "to"));
+    match (words.next(), words.next()) {
+        (Some(ROLE), Some("replica")) => Some(RoleHint::Replica),
+        (Some(ROLE), Some("primary")) => Some(RoleHint::Primary),
         _ => None,
     }
+}
+
+/// The names of statements that messages parse.
+pub(super) fn parsed(mut messages: &[u8]) -> Vec<&[u8]> {
+    let mut names = Vec::new();
+    while let Ok(Some(Header { kind, len })) = Header::peek(messages) {
+        let Some(body) = messages.get(frame::HEADER..len) else {
+            break;
+        };
+        if kind == b'P'
+            && let Some(parse) = Parse::read(body)
+            && !parse.name.is_empty()
+        {
+            names.push(parse.name);
+        }
+        messages = &messages[len..];
+    }
+    names
 }

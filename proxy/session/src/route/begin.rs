@@ -14,15 +14,9 @@ use crate::settle::ASK_TIMEOUT;
 impl Active {
     /// Answers a BEGIN, which the server is told before the next statement.
     pub(super) fn defer(&mut self) {
-        let len = Header::peek(self.cin.data())
-            .ok()
-            .flatten()
-            .map_or(0, |h| h.len);
-        let text = query_text(&self.cin.data()[frame::HEADER..len]).unwrap_or_default();
-        let starts = text.trim_ascii_start().get(..5);
-        let starts = starts.is_some_and(|word| word.eq_ignore_ascii_case(b"start"));
-        self.trial.begin.clear();
-        self.trial.begin.extend_from_slice(text);
+        let len = self.keep_begin();
+        let word = self.trial.begin.trim_ascii_start().get(..5);
+        let starts = word.is_some_and(|word| word.eq_ignore_ascii_case(b"start"));
         self.trial.deferred = true;
         self.cin.consume(len);
         let tag = if starts { "START TRANSACTION" } else { "BEGIN" };
@@ -40,7 +34,6 @@ impl Active {
             Ok(_) => {
                 self.trial.deferred = false;
                 self.trial.first = true;
-                self.trial.mark = self.cout.len();
                 Ok(())
             }
             Err(ServerError::Refused(error)) if error.severity != Severity::Fatal => {
@@ -62,14 +55,19 @@ impl Active {
     pub(crate) fn arm(&mut self, client: &Client) {
         self.trial.first = false;
         let data = self.cin.data();
-        let mut at = 0;
+        let (mut at, mut executed) = (0, 0);
         while let Ok(Some(Header { kind, len })) = Header::peek(&data[at..]) {
             let Some(body) = data.get(at + frame::HEADER..at + len) else {
                 break;
             };
             at += len;
+            executed += u32::from(kind == b'E');
             let ends = matches!(kind, b'Q' | b'S');
-            let one = kind != b'Q' || is_one(query_text(body).unwrap_or_default());
+            // More than one may end the transaction in between.
+            let one = match kind {
+                b'Q' => is_one(query_text(body).unwrap_or_default()),
+                _ => executed <= 1,
+            };
             if ends && one && at <= AGAIN_MAX && client.tap.is_none() {
                 self.trial.bytes.clear();
                 self.trial.bytes.extend_from_slice(&data[..at]);
@@ -84,31 +82,29 @@ impl Active {
         self.trial.begin.clear();
     }
 
+    /// Keeps the text of the BEGIN that the client has said. Gives the length of its message.
+    pub(super) fn keep_begin(&mut self) -> usize {
+        let header = Header::peek(self.cin.data()).ok().flatten();
+        let len = header.map_or(0, |header| header.len);
+        let body = self.cin.data().get(frame::HEADER..len);
+        let text = body.and_then(query_text).unwrap_or_default();
+        self.trial.begin.clear();
+        self.trial.begin.extend_from_slice(text);
+        len
+    }
+
     /// The server is at rest within a transaction.
     #[cold]
     #[inline(never)]
     pub(crate) fn routed_within(&mut self) {
-        let bytes = std::mem::take(&mut self.trial.bytes);
-        if bytes.is_empty() {
+        if self.trial.first {
+            // Nothing has been asked since.
             return;
         }
-        // That was its BEGIN, if it came alone.
-        let text = bytes.get(frame::HEADER..).and_then(query_text);
-        let text = text.filter(|_| bytes[0] == b'Q' && !self.failed);
-        self.trial.begin.clear();
-        if let Some(text) = text.filter(|text| begins(text)) {
-            self.trial.begin.extend_from_slice(text);
-            self.trial.first = true;
+        self.trial.bytes.clear();
+        self.trial.first = std::mem::take(&mut self.trial.opening) && !self.failed;
+        if !self.trial.first {
+            self.trial.begin.clear();
         }
     }
-}
-
-/// Whether a text is one statement that begins a transaction.
-fn begins(text: &[u8]) -> bool {
-    let word = text
-        .trim_ascii_start()
-        .split(|b| !b.is_ascii_alphabetic())
-        .next();
-    let word = word.unwrap_or_default();
-    is_one(text) && (word.eq_ignore_ascii_case(b"begin") || word.eq_ignore_ascii_case(b"start"))
 }
