@@ -108,7 +108,9 @@ impl Cluster {
             }
             let ban = host.ban();
             banned |= ban.is_some();
-            if need.after.is_some_and(|ms| !host.has_replayed_since(ms)) {
+            if need.after.is_some_and(|ms| !host.has_replayed_since(ms))
+                || self.database.may_be_late(host)
+            {
                 continue;
             }
             match ban {

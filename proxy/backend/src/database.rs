@@ -19,6 +19,11 @@ use crate::roles::{Observation, Seen, Verdict};
 pub(crate) use plan::Plan;
 use settle::evict;
 
+/// A limit of lag below this, ms, counts at looks only: between two of them a host would be out for no reason.
+const STRICT: u64 = 500;
+/// How far the coarse clock and an answer may be behind, ms.
+const COARSE: u64 = 150;
+
 /// The strategies and splits, by their numbers in [`DatabaseState`].
 const STRATEGIES: [LoadBalancingStrategy; 5] = [
     LoadBalancingStrategy::Random,
@@ -86,6 +91,8 @@ pub struct DatabaseState {
     epoch: AtomicU64,
     strategy: AtomicU8,
     split: AtomicU8,
+    /// The lag that no read may meet, ms; 0 where there is no limit.
+    max_lag: AtomicU64,
     changes: watch::Sender<u64>,
     /// Moves on with each reason to look at once.
     alarms: AtomicU64,
@@ -130,6 +137,7 @@ impl DatabaseState {
             clock,
             writer: AtomicU64::new(Writer::None(NoPrimary::Unknown).word()),
             epoch: AtomicU64::new(0),
+            max_lag: AtomicU64::new(0),
             strategy: AtomicU8::new(0),
             split: AtomicU8::new(0),
             changes: watch::Sender::new(0),
@@ -198,6 +206,17 @@ impl DatabaseState {
         self.hosts().into_iter().find(|host| host.id == id)
     }
 
+    /// Whether a replica may lag by more than it may by now: what it lagged by when it was asked last, and the time since.
+    #[inline]
+    pub(crate) fn may_be_late(&self, host: &HostState) -> bool {
+        let limit = self.max_lag.load(Ordering::Relaxed);
+        if limit < STRICT {
+            return false;
+        }
+        let since = self.clock.now() + COARSE - host.seen().unwrap_or(0);
+        host.lag_ms().is_none_or(|lag| lag + since > limit)
+    }
+
     /// Follows what changes: bans, roles, and what was waited for with [`DatabaseState::hurry`]. Marked as seen up to now.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
@@ -240,6 +259,9 @@ impl DatabaseState {
             .store(position(strategy.unwrap_or(0)), Ordering::Relaxed);
         self.split
             .store(position(split.unwrap_or(0)), Ordering::Relaxed);
+        let max_lag = checks.max_lag.unwrap_or_default().as_millis();
+        self.max_lag
+            .store(u64::try_from(max_lag).unwrap_or(0), Ordering::Relaxed);
         let mut inner = self.lock();
         inner.balancing = balancing.clone();
         inner.checks = checks.clone();

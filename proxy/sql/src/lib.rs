@@ -6,7 +6,7 @@
 //! [`fingerprint()`] tells queries apart but for their constants. [`kinds()`] tells what kinds of statements there are.
 //!
 //! [`Planner`] tells where a query string may run, by PostgreSQL's own grammar: [`facts`] is what it finds in the tree,
-//! [`functions`] what a database says of its functions, [`hints`] what comments ask for.
+//! [`functions`] what a database says of its functions, [`mod@hints`] what comments ask for.
 //! This crate knows nothing of connections.
 #![forbid(unsafe_code)]
 
