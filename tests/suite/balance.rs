@@ -1,6 +1,7 @@
 //! One endpoint for a primary and its replicas: reads spread, writes reach the primary, who is dead or behind is left out, and
 //! a failover is a pause.
 
+mod again;
 mod balancing;
 mod bans;
 mod failover;
