@@ -346,6 +346,9 @@ impl Active {
         if self.cout.is_empty() && !self.unflushed {
             return Ok(false);
         }
+        if self.trial.routed && self.trial.keeps_back() && self.server.is_some() {
+            return Ok(false);
+        }
         let before = self.cout.len();
         let (moved, flushed) =
             poll_out(&mut client.stream, &mut self.cout, cx).map_err(Event::ClientBroke)?;
@@ -600,7 +603,7 @@ impl Active {
             }
             if server.owed.prepared_only()
                 && self.from_client.left == 0
-                && self.cin.is_empty()
+                && (self.cin.is_empty() || self.trial.routed)
                 && self.sin.is_empty()
                 && self.mode != PoolerMode::Session
                 && !client

@@ -89,6 +89,7 @@ impl Active {
             kept = self.due(client, header.kind, kept, done);
         }
         self.hand_over(kept, done);
+        self.trial.heard = true;
         Ok(())
     }
 

@@ -86,6 +86,8 @@ pub(crate) struct Trial {
     first: bool,
     /// How much of it has been dealt with.
     pub(crate) handed: Handed,
+    /// The server has begun to answer it.
+    pub(crate) heard: bool,
     /// A host was chosen for it.
     pub(crate) routed: bool,
     pub(crate) wish: Wish,
@@ -107,6 +109,13 @@ impl Trial {
     #[inline]
     pub(crate) fn watched(&self) -> bool {
         self.deferred || self.first
+    }
+
+    /// Whether answers of the proxy's own are kept back until the server has begun to answer: until then the request can be
+    /// sent again. It ends with a message that every server answers.
+    #[inline]
+    pub(crate) fn keeps_back(&self) -> bool {
+        !self.heard && !self.bytes.is_empty()
     }
 
     /// Bytes have gone to the client: an answer that it has begun to read cannot be taken back.
@@ -233,6 +242,7 @@ impl Active {
         self.trial.routed = true;
         self.trial.wish = wish;
         self.trial.handed = Handed::None;
+        self.trial.heard = false;
         self.trial.bytes.clear();
         if !self.trial.deferred {
             self.trial.begin.clear();
@@ -258,6 +268,8 @@ impl Active {
     /// A message of the request was dealt with.
     #[inline]
     pub(crate) fn handed(&mut self, kind: u8) {
+        // What follows upon a Flush may belong elsewhere too, if nothing was executed before it.
+        self.barrier |= kind == b'H';
         self.trial.handed = if matches!(kind, b'Q' | b'S' | b'F') {
             // The next request may belong elsewhere.
             self.barrier = true;

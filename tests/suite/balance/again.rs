@@ -214,6 +214,9 @@ fn a_read_that_writes_is_answered_by_the_primary_and_its_name_works_on_both() {
     database.run("update writes set yes = true");
     cluster.settle();
     assert_eq!(answer(&mut client, &bound("name")), primary);
+    // Another client has the same text under the same name.
+    let mut other = proxy.client("pgdog", database.name());
+    assert_eq!(answer(&mut other, &batch("name", sql)), primary);
     // A name that is taken stays taken.
     assert_eq!(
         refused(&mut client, &batch("name", sql)),
@@ -272,6 +275,44 @@ fn what_only_looks_like_a_wish_for_a_replica_is_none() {
     assert_ne!(host_of(cluster, &mut client, WHO), 0);
     client.run("commit");
     assert_eq!(host_of(cluster, &mut client, WHO), 0);
+}
+
+#[test]
+fn a_write_right_behind_a_described_read_reaches_the_primary() {
+    if !Postgres::installed() {
+        return;
+    }
+    let cluster = Replicated::shared();
+    let database = cluster.fresh_database();
+    database.run("create table t (a int)");
+    cluster.settle();
+    let config = config(cluster, database.name(), Roles::Auto)
+        .general("read_write_split", "\"exclude_primary\"");
+    let proxy = Proxy::start(&config);
+    wait_readers(cluster, &proxy, database.name(), &[1, 2, 3]);
+    let mut client = proxy.client("pgdog", database.name());
+    for number in 0..100 {
+        let name = match number % 4 {
+            0 | 1 => String::new(),
+            _ => format!("name{number}"),
+        };
+        let read = [
+            Message::parse(&name, "select a from t"),
+            Message::DescribeStatement(name.into()),
+            Message::Flush,
+        ];
+        let write = [Message::query("insert into t values (1)")];
+        if number % 2 == 0 {
+            client.send(&read);
+            answer(&mut client, &write);
+        } else {
+            answer(&mut client, &[&read[..], &write].concat());
+        }
+    }
+    let count = cluster
+        .primary()
+        .value(database.name(), "select count(*) from t");
+    assert_eq!(count, "100");
 }
 
 #[test]

@@ -73,6 +73,7 @@ impl Active {
                 self.trial.bytes.extend_from_slice(&data[..at]);
                 self.trial.mark = self.cout.len();
                 self.trial.handed = Handed::None;
+                self.trial.heard = false;
                 return;
             }
             if ends {
