@@ -199,12 +199,7 @@ impl Active {
                 Ok(())
             }
             Err(error) if self.trial.routed && error.is_gone() => {
-                self.drop_server(client);
-                let why = CheckoutError::Server(error);
-                match self.host_failed(client, &why).await {
-                    Some(held) => held,
-                    None => self.refuse(client, why.response().into_fatal()).await,
-                }
+                self.lost_before_use(client, error).await
             }
             Err(error) => {
                 // Not even a new connection of this pool would take them: the session cannot go on as it was.
@@ -520,7 +515,7 @@ impl Active {
             return;
         }
         let (target, before) = (client.pool().target(), self.cancelling.take());
-        self.cancelling = Some(tokio::spawn(async move {
+        self.cancelling = Some(client.runtime.tidying.spawn(async move {
             // One may have hit an earlier statement of the same pipeline; whoever waits for this one waits for both.
             let mut done = true;
             if let Some(before) = before {

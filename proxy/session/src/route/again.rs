@@ -178,6 +178,20 @@ impl Active {
         Some(self.hold_back(client, &error.response()).await)
     }
 
+    /// A server was lost before it was asked anything of the client's: another one is chosen, where there is one.
+    pub(crate) async fn lost_before_use(
+        &mut self,
+        client: &mut Client,
+        error: ServerError,
+    ) -> Result<(), Ended> {
+        self.drop_server(client);
+        let why = CheckoutError::Server(error);
+        match self.host_failed(client, &why).await {
+            Some(held) => held,
+            None => self.refuse(client, why.response().into_fatal()).await,
+        }
+    }
+
     /// Waits until a replica has replayed what the client has written; when that takes too long, the primary is asked.
     async fn await_replay(&mut self, client: &mut Client) -> Result<(), Ended> {
         self.note(client, Doing::Waiting);

@@ -103,11 +103,11 @@ impl Sum<'_> {
                 let Some(names) = BindNames::read(body) else {
                     return;
                 };
-                let statements = self.client.statements.as_deref();
+                let client = self.client;
+                let statements = client.statements.as_deref();
                 if !names.statement.is_empty() {
                     // One that nobody knows is unknown everywhere, or was parsed just before.
                     if let Some(statement) = statements.and_then(|s| s.get(names.statement)) {
-                        let statement = statement.clone();
                         self.text(&statement.text);
                     }
                 } else if let Some(statements) = statements {

@@ -1,9 +1,9 @@
 //! Transactions that have begun and of which nothing else has taken place: they begin again on another host.
 
-use pgdog_backend::{CheckoutError, ServerError};
+use pgdog_backend::ServerError;
 use pgdog_wire::backend::{self, TransactionStatus};
 use pgdog_wire::frontend::query_text;
-use pgdog_wire::{ClientError as _, Header, Severity, frame};
+use pgdog_wire::{Header, Severity, frame};
 
 use super::ask::is_one;
 use super::{AGAIN_MAX, Handed};
@@ -40,14 +40,7 @@ impl Active {
                 self.drop_server(client);
                 self.refuse(client, error.into_fatal()).await
             }
-            Err(error) => {
-                self.drop_server(client);
-                let why = CheckoutError::Server(error);
-                match self.host_failed(client, &why).await {
-                    Some(held) => held,
-                    None => self.refuse(client, why.response().into_fatal()).await,
-                }
-            }
+            Err(error) => self.lost_before_use(client, error).await,
         }
     }
 
