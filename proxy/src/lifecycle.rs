@@ -10,6 +10,9 @@ use tokio::sync::watch;
 /// How often a shutdown looks whether all clients have gone.
 const STEP: Duration = Duration::from_millis(20);
 
+/// How long queries may take to be cancelled when their clients have been sent away.
+const TIDYING: Duration = Duration::from_secs(5);
+
 /// What the process is doing, and that it shall end.
 #[derive(Debug)]
 pub(crate) struct Lifecycle {
@@ -115,6 +118,21 @@ pub(crate) async fn drain(runtime: &Runtime, how: Shutdown) {
     );
     runtime.registry.signal_all(Signal::TERMINATE);
     gone(runtime, Duration::from_secs(2)).await;
+}
+
+/// Waits until what the last clients left has been cancelled in PostgreSQL, which notices a closed connection only when it
+/// writes to it.
+pub(crate) async fn tidied(runtime: &Runtime) {
+    runtime.tidying.close();
+    if pgdog_net::timer::timeout(TIDYING, runtime.tidying.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            "{} connections of clients that have gone were not put into order in time: their queries may go on in PostgreSQL",
+            runtime.tidying.len()
+        );
+    }
 }
 
 /// Waits until there are no clients but those of the consoles.

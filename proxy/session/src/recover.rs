@@ -9,6 +9,7 @@ use pgdog_wire::backend::TransactionStatus;
 use pgdog_wire::buffer::Buffer;
 use pgdog_wire::frame;
 use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 
 use crate::client::Client;
 use crate::settle::finish_request;
@@ -48,19 +49,27 @@ pub(crate) fn spawn(left: Abandoned, client: &Client) {
         };
     let target = pool.target();
     if !possible {
-        stop(left.server, target);
+        stop(left.server, target, &client.runtime.tidying);
         return;
     }
     client.runtime.metrics.count(|m| &m.recoveries);
-    tokio::spawn(recover(
+    let tidying = &client.runtime.tidying;
+    tidying.spawn(recover(
         left,
         pool,
         target,
         client.live.settings.rollback_timeout,
+        tidying.clone(),
     ));
 }
 
-async fn recover(left: Abandoned, pool: Arc<Pool>, target: Arc<Target>, limit: Duration) {
+async fn recover(
+    left: Abandoned,
+    pool: Arc<Pool>,
+    target: Arc<Target>,
+    limit: Duration,
+    tidying: TaskTracker,
+) {
     let Abandoned {
         mut server,
         answer_left,
@@ -69,15 +78,16 @@ async fn recover(left: Abandoned, pool: Arc<Pool>, target: Arc<Target>, limit: D
         ..
     } = left;
     // Nobody wants the answer: a long query is cancelled rather than read to its end.
-    let cancelling = match (cancelling, server.key.clone()) {
-        (None, Some(key)) if !server.owed.settled() && !server.owed.copy_in => {
-            let target = target.clone();
-            Some(tokio::spawn(async move {
-                pgdog_backend::cancel::cancel(&target, &key).await.is_ok()
-            }))
-        }
-        (cancelling, _) => cancelling,
-    };
+    let cancelling =
+        match (cancelling, server.key.clone()) {
+            (None, Some(key)) if !server.owed.settled() && !server.owed.copy_in => {
+                let target = target.clone();
+                Some(tidying.spawn(async move {
+                    pgdog_backend::cancel::cancel(&target, &key).await.is_ok()
+                }))
+            }
+            (cancelling, _) => cancelling,
+        };
     let work = async {
         drain(&mut server, answer_left, input).await?;
         if let Some(cancelling) = cancelling {
@@ -101,7 +111,7 @@ async fn recover(left: Abandoned, pool: Arc<Pool>, target: Arc<Target>, limit: D
     };
     match pgdog_net::timer::timeout(limit, work).await {
         Ok(Ok(())) if server.owed.at_rest() => pool.release(server),
-        _ => stop(server, target),
+        _ => stop(server, target, &tidying),
     }
 }
 
@@ -161,11 +171,11 @@ async fn drain(server: &mut Server, mut skip: usize, mut input: Buffer) -> Resul
 
 /// Closes a server in the middle of its work, and sees to it that the work ends: PostgreSQL notices a closed connection only
 /// when it writes to it.
-fn stop(server: Box<Server>, target: Arc<Target>) {
+fn stop(server: Box<Server>, target: Arc<Target>, tidying: &TaskTracker) {
     if !server.owed.settled()
         && let Some(key) = server.key.clone()
     {
-        tokio::spawn(async move {
+        tidying.spawn(async move {
             let _ = pgdog_backend::cancel::cancel(&target, &key).await;
         });
     }

@@ -16,6 +16,7 @@ use pgdog_wire::frame::{FrameError, HEADER};
 use pgdog_wire::{Header, sqlstate};
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::poll_read_buf;
+use tokio_util::task::TaskTracker;
 
 use crate::active::{HIGH, poll_out};
 use crate::client::{Ended, shutting_down};
@@ -34,6 +35,8 @@ pub struct Replication {
     /// How the server is reached, for cancel requests.
     pub(crate) target: Arc<Target>,
     pub(crate) account: Arc<Account>,
+    /// What the process waits for before it ends.
+    pub(crate) tidying: TaskTracker,
     pub(crate) registered: Registered,
     /// Its places in the limits on server connections.
     #[allow(dead_code, reason = "held until the connection ends")]
@@ -213,7 +216,7 @@ impl Replication {
             return;
         };
         let target = self.target.clone();
-        tokio::spawn(async move {
+        self.tidying.spawn(async move {
             if let Err(error) = pgdog_backend::cancel::cancel(&target, &key).await {
                 tracing::warn!("failed to cancel what a replication connection runs: {error}");
             }

@@ -12,6 +12,7 @@ use pgdog_net::{ServerTls, TcpOptions};
 use pgdog_sql::Planner;
 use pgdog_wire::scram::{Params as ScramParams, Verifier, Verifiers};
 use pgdog_wire::startup::CancelKey;
+use tokio_util::task::TaskTracker;
 
 use crate::catalogue::{Catalogue, Catalogues};
 use crate::gates::Gates;
@@ -260,6 +261,9 @@ pub struct Runtime {
     pub planner: Planner,
     /// What is known of the functions of these.
     pub catalogues: Catalogues,
+    /// What is still done for clients that have gone: queries that are cancelled, servers that are put into order. The
+    /// process waits for it before it ends, or PostgreSQL would go on with what nobody waits for.
+    pub tidying: TaskTracker,
     /// Makes salts of unknown users stable, and cancel keys unguessable.
     pub secret: [u8; 32],
     welcomes: Mutex<HashMap<(usize, Arc<Params>), Welcome>>,
@@ -292,6 +296,7 @@ impl Runtime {
             guests: Guests::default(),
             generation: AtomicU64::new(1),
             clock,
+            tidying: TaskTracker::new(),
             store: Store::new(10_000),
             interner: Interner::default(),
             registry: Arc::default(),

@@ -60,6 +60,7 @@ impl Session {
             server,
             target,
             account,
+            tidying: self.runtime.tidying.clone(),
             registered,
             places,
             up: std::mem::take(&mut self.input),
