@@ -377,7 +377,8 @@ pub fn overrule(settings: &mut Json, process: &Json, all: bool) {
 }
 
 /// The keys that cannot change while the process runs, with their sections; what their documentation says is the list.
-fn restart_keys() -> Vec<(String, String)> {
+#[must_use]
+pub fn restart_keys() -> Vec<(String, String)> {
     let root = json_schema();
     let sections = root["properties"].as_object().into_iter().flatten();
     sections

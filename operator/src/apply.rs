@@ -1,0 +1,259 @@
+//! Writes to the API server: children by server-side apply, the status, certificates.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, Patch, PatchParams};
+use kube::core::NamespaceResourceScope;
+use kube::{Resource, ResourceExt};
+use pgdog_config::{Config, documents};
+use pgdog_operator_api::{
+    ClientTlsMode, ConditionType, Mode, PgDogCluster, PgDogClusterStatus, labels,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use crate::authority::{self, Purpose};
+use crate::context::{Context, Memory};
+use crate::render::children::Children;
+use crate::render::pod::{admin_secret, client_tls_secret, config_secret};
+use crate::render::snapshot;
+use crate::status::Finding;
+use crate::world::World;
+
+/// Who writes.
+pub const MANAGER: &str = "pgdog-operator";
+
+/// What the API server refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// A write.
+    #[error("apply {what}: {source}")]
+    Refused {
+        /// Kind and name.
+        what: String,
+        /// Why.
+        source: Box<kube::Error>,
+    },
+    /// A certificate could not be made.
+    #[error("make the certificate of {what}: {source:#}")]
+    Certificate {
+        /// For what.
+        what: String,
+        /// Why.
+        source: anyhow::Error,
+    },
+}
+
+/// Applies the children; what is as it was applied last is left alone, unless somebody else changed it.
+///
+/// # Errors
+///
+/// What the API server refused.
+pub async fn children(
+    cluster: &PgDogCluster,
+    children: &Children,
+    world: &World,
+    memory: &mut Memory,
+    cx: &Context,
+) -> Result<Vec<Finding>, ApplyError> {
+    let name = cluster.name_any();
+    // Somebody else's Service of our name is not overwritten.
+    let foreign = world.services.iter().find(|service| {
+        service.name_any() == name
+            && children.service.is_some()
+            && !service
+                .owner_references()
+                .iter()
+                .any(|owner| Some(&owner.uid) == cluster.uid().as_ref())
+    });
+    let mut findings = Vec::new();
+    apply(cluster, &children.config, memory, cx).await?;
+    if let Some(account) = &children.account {
+        apply(cluster, account, memory, cx).await?;
+    }
+    if let Some(deployment) = &children.deployment {
+        apply(cluster, deployment, memory, cx).await?;
+    }
+    if let Some(pdb) = &children.pdb {
+        apply(cluster, pdb, memory, cx).await?;
+    }
+    if let Some(autoscaler) = &children.autoscaler {
+        apply(cluster, autoscaler, memory, cx).await?;
+    }
+    match foreign {
+        Some(_) => findings.push(Finding::new(
+            ConditionType::Progressing,
+            false,
+            "InvalidOwnership",
+            format!("Service {name} exists and is not of this PgDogCluster: delete it, or rename the PgDogCluster"),
+        )),
+        None => {
+            if let Some(service) = &children.service {
+                apply(cluster, service, memory, cx).await?;
+            }
+        }
+    }
+    Ok(findings)
+}
+
+async fn apply<K>(
+    cluster: &PgDogCluster,
+    object: &K,
+    memory: &mut Memory,
+    cx: &Context,
+) -> Result<(), ApplyError>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + std::fmt::Debug,
+{
+    let name = object.name_any();
+    let what = format!("{}/{name}", K::kind(&()));
+    let mut wanted = serde_json::to_value(object).unwrap_or_default();
+    wanted["apiVersion"] = K::api_version(&()).into();
+    wanted["kind"] = K::kind(&()).into();
+    if memory.applied.get(&what) == Some(&wanted) {
+        return Ok(());
+    }
+    let api: Api<K> = Api::namespaced(cx.client.clone(), &cluster.namespace().unwrap_or_default());
+    api.patch(
+        &name,
+        &PatchParams::apply(MANAGER).force(),
+        &Patch::Apply(&wanted),
+    )
+    .await
+    .map_err(|source| ApplyError::Refused {
+        what: what.clone(),
+        source: Box::new(source),
+    })?;
+    tracing::debug!("applied {what}");
+    memory.applied.insert(what, wanted);
+    Ok(())
+}
+
+/// Writes the status.
+///
+/// # Errors
+///
+/// What the API server refused.
+pub async fn status(
+    cluster: &PgDogCluster,
+    status: &PgDogClusterStatus,
+    cx: &Context,
+) -> Result<(), ApplyError> {
+    let api: Api<PgDogCluster> =
+        Api::namespaced(cx.client.clone(), &cluster.namespace().unwrap_or_default());
+    let patch = json!({
+        "apiVersion": PgDogCluster::api_version(&()),
+        "kind": PgDogCluster::kind(&()),
+        "status": status,
+    });
+    api.patch_status(
+        &cluster.name_any(),
+        &PatchParams::apply(MANAGER).force(),
+        &Patch::Apply(&patch),
+    )
+    .await
+    .map_err(|source| ApplyError::Refused {
+        what: format!("the status of PgDogCluster/{}", cluster.name_any()),
+        source: Box::new(source),
+    })?;
+    Ok(())
+}
+
+/// Makes the certificates of a cluster that are missing or due.
+///
+/// # Errors
+///
+/// What the API server refused.
+pub async fn certificates(
+    cluster: &PgDogCluster,
+    world: &World,
+    cx: &Context,
+) -> Result<(), ApplyError> {
+    let (name, namespace) = (cluster.name_any(), cluster.namespace().unwrap_or_default());
+    let admin = format!("{name}-proxy.{namespace}.pgdog");
+    certificate(cluster, &admin_secret(&name), vec![admin], world, cx).await?;
+    let client = cluster
+        .spec
+        .tls
+        .clone()
+        .unwrap_or_default()
+        .client
+        .unwrap_or_default();
+    let own = client.secret_ref.is_none() && client.mode != ClientTlsMode::Disabled;
+    if own && cluster.spec.mode == Mode::Deployment {
+        let names = [
+            "",
+            &format!(".{namespace}"),
+            &format!(".{namespace}.svc"),
+            &format!(".{namespace}.svc.cluster.local"),
+        ]
+        .map(|suffix| format!("{name}{suffix}"))
+        .to_vec();
+        certificate(cluster, &client_tls_secret(&name), names, world, cx).await?;
+    }
+    Ok(())
+}
+
+async fn certificate(
+    cluster: &PgDogCluster,
+    secret: &str,
+    names: Vec<String>,
+    world: &World,
+    cx: &Context,
+) -> Result<(), ApplyError> {
+    let now = Timestamp::now();
+    let authority = cx.authority.certificate();
+    if let Some(present) = world.secret_text(secret, "tls.crt")
+        && !authority::is_due(&present, authority, now)
+        && world.secret_text(secret, "ca.crt").as_deref() == Some(authority)
+    {
+        return Ok(());
+    }
+    let pair = cx
+        .authority
+        .issue(&names[0], &names, Purpose::Server)
+        .map_err(|source| ApplyError::Certificate {
+            what: secret.to_owned(),
+            source,
+        })?;
+    let object = Secret {
+        metadata: kube::core::ObjectMeta {
+            name: Some(secret.to_owned()),
+            namespace: cluster.namespace(),
+            labels: Some(BTreeMap::from([
+                (labels::CLUSTER.to_owned(), cluster.name_any()),
+                (labels::MANAGED_BY.to_owned(), MANAGER.to_owned()),
+            ])),
+            owner_references: cluster.controller_owner_ref(&()).map(|owner| vec![owner]),
+            ..kube::core::ObjectMeta::default()
+        },
+        type_: Some("kubernetes.io/tls".to_owned()),
+        string_data: Some(BTreeMap::from([
+            ("tls.crt".to_owned(), pair.certificate),
+            ("tls.key".to_owned(), pair.key),
+            ("ca.crt".to_owned(), authority.to_owned()),
+        ])),
+        ..Secret::default()
+    };
+    apply(cluster, &object, &mut Memory::default(), cx).await?;
+    tracing::info!("renewed the certificate in Secret {secret}");
+    Ok(())
+}
+
+/// The topology that was in force before this process started, from the Secret that proxies start with.
+#[must_use]
+pub fn former_topology(cluster: &PgDogCluster, world: &World) -> Option<Map<String, Value>> {
+    let text = world.secret_text(&config_secret(&cluster.name_any()), snapshot::FILE)?;
+    let config = Config::from_yaml(&text).ok()?;
+    match documents::split(&config).1 {
+        Value::Object(topology) if !config.databases.is_empty() => Some(topology),
+        _ => None,
+    }
+}

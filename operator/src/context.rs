@@ -1,0 +1,91 @@
+//! What all reconciliations share: the client, the watches' stores, the fleet.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::reflector::Store;
+use kube::{Client, ResourceExt};
+use pgdog_operator_api::PgDogClusterStatus;
+use serde_json::Value;
+
+use crate::authority::Authority;
+use crate::fleet::Fleet;
+use crate::world::World;
+
+/// What the watches have seen.
+#[derive(Debug, Clone)]
+pub struct Stores {
+    /// Pods.
+    pub pods: Store<Pod>,
+    /// EndpointSlices.
+    pub slices: Store<EndpointSlice>,
+    /// Services.
+    pub services: Store<Service>,
+    /// Secrets.
+    pub secrets: Store<Secret>,
+}
+
+impl Stores {
+    /// What there is in a namespace.
+    #[must_use]
+    pub fn world(&self, namespace: &str) -> World {
+        fn within<K>(store: &Store<K>, namespace: &str) -> Vec<Arc<K>>
+        where
+            K: kube::Resource + Clone + 'static,
+            K::DynamicType: std::hash::Hash + Eq + Clone,
+        {
+            store.state_filter(|object| object.namespace().as_deref() == Some(namespace))
+        }
+        World {
+            pods: within(&self.pods, namespace),
+            slices: within(&self.slices, namespace),
+            services: within(&self.services, namespace),
+            secrets: within(&self.secrets, namespace)
+                .into_iter()
+                .map(|secret| (secret.name_any(), secret))
+                .collect(),
+        }
+    }
+}
+
+/// What is remembered of a cluster between two reconciliations. All of it can be found again: in the status, and in the Secret
+/// with its configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    /// The status as it was written last: newer than what the watch has seen.
+    pub status: Option<PgDogClusterStatus>,
+    /// The topology in force: it stays when a source shows no hosts.
+    pub topology: Option<serde_json::Map<String, Value>>,
+    /// Children as they were applied last, by kind and name.
+    pub applied: BTreeMap<String, Value>,
+}
+
+/// What all reconciliations share.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// What the watches have seen.
+    pub stores: Stores,
+    /// The proxies.
+    pub fleet: Arc<Fleet>,
+    /// Signs certificates.
+    pub authority: Arc<Authority>,
+    /// The epoch of this leader.
+    pub epoch: u64,
+    /// The image of proxies that name none.
+    pub default_image: String,
+    /// What is remembered of each cluster, by uid.
+    pub memory: Mutex<HashMap<String, Memory>>,
+    /// Writes Events.
+    pub recorder: kube::runtime::events::Recorder,
+    /// Told when another leader has taken over.
+    pub fenced: tokio::sync::watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Context(epoch {})", self.epoch)
+    }
+}

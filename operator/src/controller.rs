@@ -1,0 +1,197 @@
+//! Watches, and calls [`reconcile`](crate::reconcile) for what changed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::controller::{Action, Config};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{Controller, WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use pgdog_operator_api::PgDogCluster;
+use tokio::sync::{mpsc, watch};
+
+use crate::apply::{ApplyError, MANAGER};
+use crate::args::Run;
+use crate::authority::Authority;
+use crate::context::{Context, Stores};
+use crate::fleet::Fleet;
+use crate::http::Identity;
+use crate::reconcile::reconcile;
+
+/// Changes that come within this time are one.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+
+/// The watches: every replica keeps them warm, so that a new leader knows at once what there is.
+#[derive(Debug)]
+pub struct Watches {
+    /// What they have seen.
+    pub stores: Stores,
+    /// The clusters.
+    pub clusters: Store<PgDogCluster>,
+    /// Namespaces in which something changed.
+    changed: mpsc::UnboundedReceiver<String>,
+}
+
+impl Watches {
+    /// Starts them.
+    #[must_use]
+    pub fn start(client: &Client, namespace: Option<&str>) -> Self {
+        let (tell, changed) = mpsc::unbounded_channel();
+        Self {
+            stores: Stores {
+                pods: keep::<Pod>(client, namespace, &tell),
+                slices: keep::<EndpointSlice>(client, namespace, &tell),
+                services: keep::<Service>(client, namespace, &tell),
+                secrets: keep::<Secret>(client, namespace, &tell),
+            },
+            clusters: keep::<PgDogCluster>(client, namespace, &tell),
+            changed,
+        }
+    }
+
+    /// Waits until each of them has seen what there is.
+    ///
+    /// # Errors
+    ///
+    /// When one has ended.
+    pub async fn ready(&self) -> anyhow::Result<()> {
+        self.stores.pods.wait_until_ready().await?;
+        self.stores.slices.wait_until_ready().await?;
+        self.stores.services.wait_until_ready().await?;
+        self.stores.secrets.wait_until_ready().await?;
+        self.clusters.wait_until_ready().await?;
+        Ok(())
+    }
+}
+
+/// The objects of one kind, everywhere or in one namespace.
+pub fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+fn keep<K>(
+    client: &Client,
+    namespace: Option<&str>,
+    tell: &mpsc::UnboundedSender<String>,
+) -> Store<K>
+where
+    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+{
+    let (store, writer) = reflector::store();
+    let events = watcher(api::<K>(client, namespace), watcher::Config::default())
+        .default_backoff()
+        .modify(|object| object.managed_fields_mut().clear())
+        .reflect(writer)
+        .touched_objects();
+    let tell = tell.clone();
+    tokio::spawn(async move {
+        let mut events = std::pin::pin!(events);
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(object) => {
+                    // Nobody listens any more: the process is ending.
+                    let _ = tell.send(object.namespace().unwrap_or_default());
+                }
+                Err(error) => tracing::warn!("watch of {}: {error}", K::plural(&())),
+            }
+        }
+    });
+    store
+}
+
+/// Leads until the process shall end, or another leader has taken over.
+///
+/// # Errors
+///
+/// When the watches have ended.
+pub async fn lead(
+    client: Client,
+    run: &Run,
+    watches: Watches,
+    authority: Arc<Authority>,
+    identity: Identity,
+    epoch: u64,
+    mut stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    watches.ready().await?;
+    let (tell, told) = mpsc::unbounded_channel();
+    let (fenced, mut is_fenced) = watch::channel(false);
+    let reporter = Reporter {
+        controller: MANAGER.to_owned(),
+        instance: Some(run.identity()),
+    };
+    let context = Arc::new(Context {
+        client: client.clone(),
+        stores: watches.stores,
+        fleet: Arc::new(Fleet::new(identity, tell)),
+        authority,
+        epoch,
+        default_image: run.proxy_image.clone(),
+        memory: Mutex::new(HashMap::new()),
+        recorder: Recorder::new(client.clone(), reporter),
+        fenced,
+    });
+    let clusters = watches.clusters;
+    let around = tokio_stream::wrappers::UnboundedReceiverStream::new(watches.changed)
+        .map(move |namespace| {
+            let of = clusters.state_filter(|c| c.namespace().as_deref() == Some(&namespace));
+            futures::stream::iter(of.into_iter().map(|c| ObjectRef::from_obj(&*c)))
+        })
+        .flatten();
+    let reports = tokio_stream::wrappers::UnboundedReceiverStream::new(told);
+    let controller = Controller::new(
+        api::<PgDogCluster>(&client, run.namespace.as_deref()),
+        watcher::Config::default(),
+    )
+    .with_config(Config::default().debounce(DEBOUNCE))
+    .reconcile_on(around)
+    .reconcile_on(reports)
+    .graceful_shutdown_on(async move {
+        let stopping = async {
+            // The sender lives as long as the process.
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        tokio::select! {
+            () = stopping => {}
+            _ = is_fenced.wait_for(|fenced| *fenced) => {
+                tracing::error!("a proxy has a configuration of a later leader: this one is over");
+            }
+        }
+    })
+    .run(reconcile, failed, context);
+    controller
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                tracing::debug!("{error}");
+            }
+        })
+        .await;
+    Ok(())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "what the controller calls")]
+fn failed(cluster: Arc<PgDogCluster>, error: &ApplyError, _: Arc<Context>) -> Action {
+    tracing::warn!(
+        namespace = cluster.namespace(),
+        cluster = cluster.name_any(),
+        "failed to reconcile: {error}"
+    );
+    Action::requeue(Duration::from_secs(5))
+}

@@ -1,0 +1,428 @@
+//! Brings configurations to proxies and knows which have acknowledged them. Each proxy has a task of its own, so that one that
+//! does not answer holds up nobody else.
+//!
+//! Guarantees: of two documents of the same half the later one wins; a topology never waits for settings; what a proxy
+//! refused is not sent again before there is another one. Assumption: revisions were written down before they are given here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kube::runtime::reflector::ObjectRef;
+use pgdog_config::api::{Half, Push, RefusedBecause};
+use pgdog_operator_api::{PgDogCluster, Rejection};
+use serde_json::{Map, Value};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::http::{Client, Failure, Identity};
+
+/// Time that a proxy has to take a topology.
+const TOPOLOGY: Duration = Duration::from_secs(5);
+/// First and longest pause after a failure.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// How often a proxy is asked whether it still has what it was given.
+const RESYNC: Duration = Duration::from_secs(300);
+
+/// A half of a configuration, ready to be pushed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    /// The epoch of this leader.
+    pub epoch: u64,
+    /// Its revision.
+    pub revision: u64,
+    /// SHA-256 of it.
+    pub sha256: String,
+    /// The half itself.
+    pub config: Map<String, Value>,
+}
+
+/// What a proxy is to have.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Want {
+    /// Uid of the cluster.
+    pub cluster_uid: String,
+    /// The settings; `None` leaves those that it has.
+    pub settings: Option<Arc<Document>>,
+    /// The topology; `None` leaves the one that it has.
+    pub topology: Option<Arc<Document>>,
+    /// Time that it has to take settings.
+    pub patience: Duration,
+}
+
+/// How a proxy stands to one half.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Taken {
+    /// It has not been asked yet.
+    #[default]
+    Pending,
+    /// It has this one.
+    Acked {
+        /// Which.
+        revision: u64,
+        /// SHA-256 of it.
+        sha256: String,
+    },
+    /// It has refused this one, or could not be asked.
+    Failed {
+        /// Which.
+        revision: u64,
+        /// Why.
+        reason: Rejection,
+        /// What it said.
+        message: String,
+    },
+}
+
+impl Taken {
+    /// Whether it has this one.
+    #[must_use]
+    pub fn has(&self, sha256: &str) -> bool {
+        matches!(self, Self::Acked { sha256: taken, .. } if taken == sha256)
+    }
+}
+
+/// How a proxy stands to its configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// To the settings.
+    pub settings: Taken,
+    /// To the topology.
+    pub topology: Taken,
+    /// A leader of a later epoch has been there: this one is over.
+    pub fenced: bool,
+}
+
+/// A proxy.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProxyId {
+    /// Uid of its cluster.
+    pub cluster: String,
+    /// Uid of its pod.
+    pub pod: String,
+}
+
+/// Where a proxy is reached, and which of its lives it is in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// `address:port` of its admin API.
+    pub address: String,
+    /// The name in its certificate.
+    pub name: String,
+    /// How often its container was started: it is asked again after each.
+    pub restarts: i32,
+}
+
+struct Proxy {
+    place: Place,
+    want: watch::Sender<Want>,
+    report: Arc<Mutex<Report>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// All proxies of all clusters.
+pub struct Fleet {
+    identity: Identity,
+    proxies: Mutex<BTreeMap<ProxyId, Proxy>>,
+    changed: mpsc::UnboundedSender<ObjectRef<PgDogCluster>>,
+}
+
+impl std::fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Fleet(…)")
+    }
+}
+
+impl Fleet {
+    /// Of nobody yet. Clusters whose proxies have something to say are sent to `changed`.
+    #[must_use]
+    pub fn new(
+        identity: Identity,
+        changed: mpsc::UnboundedSender<ObjectRef<PgDogCluster>>,
+    ) -> Self {
+        Self {
+            identity,
+            proxies: Mutex::default(),
+            changed,
+        }
+    }
+
+    /// Brings what it is to have to a proxy.
+    pub fn bring(&self, id: &ProxyId, place: Place, want: Want, owner: &ObjectRef<PgDogCluster>) {
+        let mut proxies = self.proxies.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(proxy) = proxies.get(id).filter(|proxy| proxy.place == place) {
+            proxy.want.send_if_modified(|now| {
+                let changes = *now != want;
+                if changes {
+                    *now = want;
+                }
+                changes
+            });
+            return;
+        }
+        let client = Client::new(place.address.clone(), &place.name, self.identity.clone());
+        let Ok(client) = client else {
+            return;
+        };
+        let (sender, receiver) = watch::channel(want);
+        let report = Arc::default();
+        let courier = Courier {
+            client,
+            want: receiver,
+            report: Arc::clone(&report),
+            pod: id.pod.clone(),
+            owner: owner.clone(),
+            changed: self.changed.clone(),
+            fenced: false,
+        };
+        let proxy = Proxy {
+            place,
+            want: sender,
+            report,
+            task: tokio::spawn(courier.run()),
+        };
+        proxies.insert(id.clone(), proxy);
+    }
+
+    /// Forgets the proxies of a cluster that are not among these.
+    pub fn retain(&self, cluster: &str, pods: &BTreeSet<String>) {
+        let mut proxies = self.proxies.lock().unwrap_or_else(PoisonError::into_inner);
+        proxies.retain(|id, _| id.cluster != cluster || pods.contains(&id.pod));
+    }
+
+    /// How a proxy stands to its configuration.
+    #[must_use]
+    pub fn report(&self, id: &ProxyId) -> Report {
+        let proxies = self.proxies.lock().unwrap_or_else(PoisonError::into_inner);
+        proxies.get(id).map_or_else(Report::default, |proxy| {
+            proxy
+                .report
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone()
+        })
+    }
+
+    /// Proxies of all clusters.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.proxies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Brings one proxy what it is to have.
+struct Courier {
+    client: Client,
+    want: watch::Receiver<Want>,
+    report: Arc<Mutex<Report>>,
+    pod: String,
+    owner: ObjectRef<PgDogCluster>,
+    changed: mpsc::UnboundedSender<ObjectRef<PgDogCluster>>,
+    fenced: bool,
+}
+
+impl Courier {
+    async fn run(mut self) {
+        let mut pause = PAUSES.0;
+        loop {
+            let want = self.want.borrow_and_update().clone();
+            let before = self.reported();
+            let mut after = self.visit(&want, before.clone()).await;
+            after.fenced |= self.fenced;
+            let again = unreachable(&after);
+            if after != before {
+                *self.report.lock().unwrap_or_else(PoisonError::into_inner) = after;
+                // Nobody listens any more: the process is ending.
+                let _ = self.changed.send(self.owner.clone());
+            }
+            let wait = if again {
+                pause = (pause * 2).min(PAUSES.1);
+                jittered(pause / 2)
+            } else {
+                pause = PAUSES.0;
+                jittered(RESYNC)
+            };
+            tokio::select! {
+                changed = self.want.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(wait) => if !again {
+                    self.look().await;
+                },
+            }
+        }
+    }
+
+    fn reported(&self) -> Report {
+        self.report
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Gives it what it does not have. A database comes by the topology first and goes by the settings first: what is refused
+    /// at the first attempt is tried again after the other half.
+    async fn visit(&mut self, want: &Want, before: Report) -> Report {
+        let mut report = before;
+        let mut topology = self
+            .half(
+                Half::Topology,
+                want,
+                want.topology.as_ref(),
+                report.topology.clone(),
+            )
+            .await;
+        if unreachable_half(&topology) {
+            report.topology = topology;
+            return report;
+        }
+        report.settings = self
+            .half(
+                Half::Settings,
+                want,
+                want.settings.as_ref(),
+                report.settings,
+            )
+            .await;
+        if matches!(
+            topology,
+            Taken::Failed {
+                reason: Rejection::Nack,
+                ..
+            }
+        ) && matches!(report.settings, Taken::Acked { .. })
+        {
+            topology = self
+                .half(Half::Topology, want, want.topology.as_ref(), Taken::Pending)
+                .await;
+        }
+        report.topology = topology;
+        report
+    }
+
+    async fn half(
+        &mut self,
+        half: Half,
+        want: &Want,
+        document: Option<&Arc<Document>>,
+        before: Taken,
+    ) -> Taken {
+        let Some(document) = document else {
+            return before;
+        };
+        match &before {
+            Taken::Acked { revision, sha256 }
+                if *revision == document.revision && *sha256 == document.sha256 =>
+            {
+                return before;
+            }
+            // Another attempt would end the same way.
+            Taken::Failed {
+                revision,
+                reason: Rejection::Nack,
+                ..
+            } if *revision == document.revision && half == Half::Settings => return before,
+            _ => {}
+        }
+        let push = Push {
+            cluster_uid: Some(want.cluster_uid.clone()),
+            pod_uid: Some(self.pod.clone()),
+            epoch: document.epoch,
+            revision: document.revision,
+            sha256: Some(document.sha256.clone()),
+            config: document.config.clone(),
+        };
+        let patience = match half {
+            Half::Topology => TOPOLOGY,
+            Half::Settings => want.patience.max(Duration::from_secs(1)),
+        };
+        match self.client.push(half, &push, patience).await {
+            Ok(_) => Taken::Acked {
+                revision: document.revision,
+                sha256: document.sha256.clone(),
+            },
+            Err(failure) => self.failed(document, &failure),
+        }
+    }
+
+    fn failed(&mut self, document: &Document, failure: &Failure) -> Taken {
+        let reason = match failure {
+            Failure::Unreachable(_) | Failure::Odd(_) => Rejection::Unreachable,
+            Failure::Timeout(_) => Rejection::Timeout,
+            Failure::Refused(refused) => {
+                if refused.error == RefusedBecause::Stale
+                    && refused
+                        .keeping
+                        .as_ref()
+                        .is_some_and(|kept| kept.version.epoch > document.epoch)
+                {
+                    self.fenced = true;
+                }
+                Rejection::Nack
+            }
+        };
+        let mut message = failure.to_string();
+        if let Failure::Refused(refused) = failure {
+            for problem in &refused.problems {
+                message = format!("{message}; {problem}");
+            }
+        }
+        Taken::Failed {
+            revision: document.revision,
+            reason,
+            message,
+        }
+    }
+
+    /// Whether it still has what it was given; what it does not have is given again.
+    async fn look(&mut self) {
+        let Ok(status) = self.client.status(TOPOLOGY).await else {
+            return;
+        };
+        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        for (taken, has) in [(&status.settings, true), (&status.topology, false)] {
+            let reported = if has {
+                &mut report.settings
+            } else {
+                &mut report.topology
+            };
+            if let Taken::Acked { sha256, .. } = reported
+                && taken.sha256.as_deref() != Some(sha256)
+            {
+                *reported = Taken::Pending;
+            }
+        }
+    }
+}
+
+fn unreachable_half(taken: &Taken) -> bool {
+    matches!(
+        taken,
+        Taken::Failed {
+            reason: Rejection::Unreachable | Rejection::Timeout,
+            ..
+        }
+    )
+}
+
+fn unreachable(report: &Report) -> bool {
+    unreachable_half(&report.settings) || unreachable_half(&report.topology)
+}
+
+/// Give or take a fifth: what failed together does not come back together.
+fn jittered(time: Duration) -> Duration {
+    time.mul_f64(rand::random_range(0.8..1.2))
+}

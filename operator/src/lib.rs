@@ -1,0 +1,25 @@
+//! The operator: it keeps a fleet of proxies in step with the Postgres they stand in front of.
+//!
+//! [`controller`] watches; [`reconcile`] is the order of steps for one cluster. What is decided is decided by pure functions:
+//! [`discover`] makes hosts of what other operators say, [`render`] makes configuration and children of a cluster,
+//! [`status`](mod@status) makes conditions of what was seen. [`fleet`] brings a configuration to every proxy and knows which of them have
+//! acknowledged it.
+//!
+//! It is never in the way of a query: without it proxies serve, restart and follow a failover by themselves.
+
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod apply;
+pub mod args;
+pub mod authority;
+pub mod context;
+pub mod controller;
+pub mod discover;
+pub mod fleet;
+pub mod http;
+pub mod leader;
+pub mod reconcile;
+pub mod render;
+pub mod status;
+pub mod world;

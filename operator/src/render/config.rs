@@ -1,0 +1,105 @@
+//! The configuration as a whole: its two halves, checked with the proxy's own parser.
+
+use pgdog_config::api::{Finding, Half, findings};
+use pgdog_config::{Config, Settings, Severity, documents};
+use pgdog_operator_api::{PgDogCluster, SecretStatus};
+use serde_json::{Map, Value};
+
+use super::users::Users;
+use super::{process, settings, topology, users};
+use crate::discover::Found;
+use crate::world::World;
+
+/// Both halves of a configuration, and what belongs to the process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rendered {
+    /// What a proxy is started with; a change of it makes new pods.
+    pub process: Map<String, Value>,
+    /// Everything but hosts.
+    pub settings: Map<String, Value>,
+    /// Nothing but hosts.
+    pub topology: Map<String, Value>,
+    /// The Secrets it was made of.
+    pub secrets: Vec<SecretStatus>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unrenderable {
+    /// Secrets or keys of Secrets are missing.
+    Secrets(Vec<String>),
+    /// What is written makes no configuration.
+    Invalid(Vec<Finding>),
+}
+
+/// Makes the configuration of a cluster.
+///
+/// # Errors
+///
+/// [`Unrenderable`], with everything that is wrong: then what is in force stays in force.
+pub fn render(
+    cluster: &PgDogCluster,
+    found: &Found,
+    world: &World,
+    former: &users::Former,
+) -> Result<Rendered, Unrenderable> {
+    let Users { entries, secrets } =
+        users::render(&cluster.spec, world, former).map_err(Unrenderable::Secrets)?;
+    let (process, settings) = {
+        let mut process = process::render(cluster);
+        let (own, live) = settings::render(cluster, entries).map_err(Unrenderable::Invalid)?;
+        merge(&mut process, own);
+        (process, live)
+    };
+    let topology = topology::render(&cluster.spec, found);
+    let rendered = Rendered {
+        process,
+        settings,
+        topology,
+        secrets,
+    };
+    rendered.check().map_err(Unrenderable::Invalid)?;
+    Ok(rendered)
+}
+
+impl Rendered {
+    /// What the proxy would say of it.
+    fn check(&self) -> Result<(), Vec<Finding>> {
+        let halves = [
+            (Half::Settings, Value::Object(self.settings.clone())),
+            (Half::Topology, Value::Object(self.topology.clone())),
+        ];
+        for (half, document) in &halves {
+            documents::check(*half, document).map_err(|p| findings(&p, Severity::Error))?;
+        }
+        let whole = self.whole();
+        let config = Config::from_json(&whole, "the rendered configuration")
+            .map_err(|p| findings(&p, Severity::Error))?;
+        Settings::build(&config)
+            .map(|_| ())
+            .map_err(|p| findings(&p, Severity::Error))
+    }
+
+    /// All of it as one configuration, as in a file.
+    #[must_use]
+    pub fn whole(&self) -> Value {
+        let mut settings = self.settings.clone();
+        merge(&mut settings, self.process.clone());
+        documents::join(
+            &Value::Object(settings),
+            &Value::Object(self.topology.clone()),
+        )
+    }
+}
+
+/// Lays sections over sections, key by key.
+pub(super) fn merge(under: &mut Map<String, Value>, over: Map<String, Value>) {
+    for (section, value) in over {
+        match (under.get_mut(&section), value) {
+            (Some(Value::Object(keys)), Value::Object(more)) => keys.extend(more),
+            (_, value) => {
+                under.insert(section, value);
+            }
+        }
+    }
+}

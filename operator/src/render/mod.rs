@@ -1,0 +1,10 @@
+//! From a resource and what was found to a configuration and the children of the resource. Pure.
+
+pub mod children;
+pub mod config;
+pub mod pod;
+pub mod process;
+pub mod settings;
+pub mod snapshot;
+pub mod topology;
+pub mod users;

@@ -1,0 +1,140 @@
+//! Users, with what their Secrets hold.
+
+use std::collections::BTreeMap;
+
+use kube::ResourceExt;
+use pgdog_operator_api::{PgDogClusterSpec, SecretStatus, UserSecret, UserSpec};
+use serde_json::Value;
+
+use super::settings::Keys;
+use crate::world::World;
+
+/// Passwords that are accepted besides the present ones, by user: those that were replaced a short while ago.
+pub type Former = BTreeMap<String, Vec<String>>;
+
+/// Users, and the Secrets they came from.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Users {
+    /// Entries of `[[users]]`.
+    pub entries: Vec<Value>,
+    /// The Secrets.
+    pub secrets: Vec<SecretStatus>,
+}
+
+/// What a Secret says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Login {
+    name: Option<String>,
+    password: Option<String>,
+    verifier: Option<String>,
+}
+
+/// Makes the users of a cluster.
+///
+/// # Errors
+///
+/// Every Secret and key that is missing.
+pub fn render(
+    spec: &PgDogClusterSpec,
+    world: &World,
+    former: &Former,
+) -> Result<Users, Vec<String>> {
+    let mut users = Users::default();
+    let mut missing = Vec::new();
+    for (index, user) in spec.users.iter().enumerate() {
+        match entry(user, index, world, former, &mut users.secrets) {
+            Ok(entry) => users.entries.push(entry),
+            Err(error) => missing.push(error),
+        }
+    }
+    if missing.is_empty() {
+        Ok(users)
+    } else {
+        Err(missing)
+    }
+}
+
+fn entry(
+    user: &UserSpec,
+    index: usize,
+    world: &World,
+    former: &Former,
+    secrets: &mut Vec<SecretStatus>,
+) -> Result<Value, String> {
+    let place = format!("spec.users[{index}]");
+    let login = match &user.secret_ref {
+        Some(secret) => read(secret, &format!("{place}.secretRef"), world, secrets)?,
+        None => Login::default(),
+    };
+    let name = user.name.clone().or(login.name).ok_or_else(|| {
+        format!("{place}: its Secret holds no name (username, user), and there is no spec.users[{index}].name")
+    })?;
+    let mut keys = Keys::default();
+    keys.set("name", Some(&name));
+    if user.databases.is_empty() {
+        keys.set("all_databases", Some(true));
+    } else {
+        keys.set("databases", Some(&user.databases));
+    }
+    let password = login.password;
+    // A verifier alone proves clients; servers ask for the password.
+    if password.is_none() {
+        keys.set("password_hash", login.verifier);
+    }
+    let old = former.get(&name).into_iter().flatten();
+    let old: Vec<_> = old.filter(|one| Some(*one) != password.as_ref()).collect();
+    if !old.is_empty() {
+        keys.set("passwords", Some(old));
+    }
+    keys.set("password", password);
+    if let Some(secret) = &user.server_secret_ref {
+        let login = read(secret, &format!("{place}.serverSecretRef"), world, secrets)?;
+        keys.set("server_user", login.name);
+        keys.set("server_password", login.password);
+    }
+    keys.set("pool_size", user.pool_size);
+    keys.set("min_pool_size", user.min_pool_size);
+    keys.set("pooler_mode", user.pooler_mode);
+    keys.set("read_only", user.read_only);
+    keys.set(
+        "tls_client_certificate_required",
+        user.tls_client_certificate_required,
+    );
+    Ok(keys.into_value())
+}
+
+fn read(
+    of: &UserSecret,
+    place: &str,
+    world: &World,
+    secrets: &mut Vec<SecretStatus>,
+) -> Result<Login, String> {
+    let secret = world
+        .secrets
+        .get(&of.name)
+        .ok_or_else(|| format!("{place}: there is no Secret {}", of.name))?;
+    let keys = of.keys.clone().unwrap_or_default();
+    let first = |own: &Option<String>, known: &[&str]| match own {
+        Some(key) => world.secret_text(&of.name, key),
+        None => known
+            .iter()
+            .find_map(|key| world.secret_text(&of.name, key)),
+    };
+    let login = Login {
+        name: first(&keys.username, &["username", "user"]),
+        password: first(&keys.password, &["password"]),
+        verifier: first(&keys.verifier, &["verifier"]),
+    };
+    if login.password.is_none() && login.verifier.is_none() {
+        let key = keys.password.as_deref().unwrap_or("password");
+        return Err(format!("{place}: Secret {} has no key {key}", of.name));
+    }
+    let status = SecretStatus {
+        name: of.name.clone(),
+        resource_version: secret.resource_version().unwrap_or_default(),
+    };
+    if !secrets.contains(&status) {
+        secrets.push(status);
+    }
+    Ok(login)
+}

@@ -1,0 +1,360 @@
+//! From what was seen to the status. Pure.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use pgdog_operator_api::{
+    Condition, ConditionStatus, ConditionType, ConfigStatus, EndpointsStatus, ExcludedHost,
+    HalfStatus, OutOfSync, PgDogClusterStatus, PrimaryStatus, Rejection,
+};
+
+use crate::discover::{Found, Trouble};
+use crate::fleet::{Report, Taken};
+
+/// A proxy as it was seen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Proxy {
+    /// Name of its pod.
+    pub pod: String,
+    /// Whether its kubelet says that it is ready.
+    pub ready: bool,
+    /// Whether it is of the latest template.
+    pub updated: bool,
+    /// How it stands to its configuration.
+    pub report: Report,
+}
+
+/// Which documents the proxies are to have.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// Revision of the settings.
+    pub settings: u64,
+    /// SHA-256 of the settings.
+    pub settings_sha256: String,
+    /// Revision of the topology.
+    pub topology: u64,
+    /// SHA-256 of the topology.
+    pub topology_sha256: String,
+}
+
+/// A condition without its times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is about.
+    pub kind: ConditionType,
+    /// Whether it is so.
+    pub status: ConditionStatus,
+    /// Why, for programs.
+    pub reason: &'static str,
+    /// Why, for people.
+    pub message: String,
+}
+
+impl Finding {
+    /// A finding.
+    pub fn new(
+        kind: ConditionType,
+        status: impl Into<ConditionStatus>,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            kind,
+            status: status.into(),
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// How far the proxies have come.
+#[must_use]
+pub fn config(wanted: &Wanted, proxies: &[Proxy], before: &ConfigStatus) -> ConfigStatus {
+    let settings = half(wanted.settings, &wanted.settings_sha256, proxies, |r| {
+        &r.settings
+    });
+    let topology = half(wanted.topology, &wanted.topology_sha256, proxies, |r| {
+        &r.topology
+    });
+    let both = proxies
+        .iter()
+        .filter(|p| {
+            p.report.settings.has(&wanted.settings_sha256)
+                && p.report.topology.has(&wanted.topology_sha256)
+        })
+        .count();
+    let mut out_of_sync: Vec<_> = proxies
+        .iter()
+        .flat_map(|proxy| {
+            [
+                ("settings", &proxy.report.settings),
+                ("topology", &proxy.report.topology),
+            ]
+            .into_iter()
+            .filter_map(|(half, taken)| out_of_sync(&proxy.pod, half, taken))
+        })
+        .collect();
+    out_of_sync.truncate(20);
+    let last_good = if !proxies.is_empty() && settings.acked == settings.total {
+        Some(wanted.settings_sha256.clone())
+    } else {
+        before.last_good.clone()
+    };
+    ConfigStatus {
+        summary: format!("{both}/{}", proxies.len()),
+        settings,
+        topology,
+        out_of_sync,
+        last_good,
+    }
+}
+
+fn half(
+    revision: u64,
+    sha256: &str,
+    proxies: &[Proxy],
+    of: impl Fn(&Report) -> &Taken,
+) -> HalfStatus {
+    let count = |is: &dyn Fn(&Taken) -> bool| {
+        let count = proxies.iter().filter(|p| is(of(&p.report))).count();
+        i32::try_from(count).unwrap_or(i32::MAX)
+    };
+    let acked = count(&|taken| taken.has(sha256));
+    let nacked = count(
+        &|taken| matches!(taken, Taken::Failed { reason: Rejection::Nack, revision: r, .. } if *r == revision),
+    );
+    let total = i32::try_from(proxies.len()).unwrap_or(i32::MAX);
+    HalfStatus {
+        revision: i64::try_from(revision).unwrap_or(i64::MAX),
+        hash: sha256.to_owned(),
+        hash_short: sha256.chars().take(8).collect(),
+        acked,
+        nacked,
+        pending: total - acked - nacked,
+        total,
+    }
+}
+
+fn out_of_sync(pod: &str, half: &str, taken: &Taken) -> Option<OutOfSync> {
+    let Taken::Failed {
+        revision,
+        reason,
+        message,
+    } = taken
+    else {
+        return None;
+    };
+    Some(OutOfSync {
+        pod: pod.to_owned(),
+        revision: format!("{half} {revision}"),
+        reason: *reason,
+        message: shortened(message, 256),
+    })
+}
+
+/// The hosts that were found.
+#[must_use]
+pub fn endpoints(found: &Found, before: &EndpointsStatus, now: Timestamp) -> EndpointsStatus {
+    use pgdog_config::Role;
+    let primaries: Vec<_> = found
+        .hosts
+        .iter()
+        .filter(|host| host.hint == Role::Primary)
+        .map(|host| PrimaryStatus {
+            shard: i32::from(host.shard),
+            name: host.name.clone(),
+            address: format!("{}:{}", host.address, host.port),
+        })
+        .collect();
+    let replicas = found
+        .hosts
+        .iter()
+        .filter(|h| h.hint == Role::Replica)
+        .count();
+    let moved =
+        !before.primaries.is_empty() && !primaries.is_empty() && before.primaries != primaries;
+    EndpointsStatus {
+        primary_summary: match primaries.as_slice() {
+            [] if found.hosts.is_empty() => String::new(),
+            [] => "asked by the proxies".to_owned(),
+            [one] => one.name.clone(),
+            several => format!("{} primaries", several.len()),
+        },
+        replicas: i32::try_from(replicas).unwrap_or(i32::MAX),
+        excluded: found
+            .excluded
+            .iter()
+            .take(16)
+            .map(|host| ExcludedHost {
+                name: host.name.clone(),
+                reason: host.reason.clone(),
+            })
+            .collect(),
+        last_failover_time: if moved {
+            Some(Time(now))
+        } else {
+            before.last_failover_time.clone()
+        },
+        primaries,
+    }
+}
+
+/// Whether each shard has its primary.
+#[must_use]
+pub fn resolved(found: &Found) -> Finding {
+    let kind = ConditionType::EndpointsResolved;
+    match found.troubles.first() {
+        None => Finding::new(
+            kind,
+            true,
+            "Resolved",
+            format!("{} hosts", found.hosts.len()),
+        ),
+        Some(Trouble::NotFound(message)) => Finding::new(kind, false, "SourceNotFound", message),
+        Some(Trouble::NoPrimary(message)) => Finding::new(kind, false, "NoPrimary", message),
+        Some(Trouble::SplitBrain(message)) => Finding::new(kind, false, "SplitBrain", message),
+    }
+}
+
+/// Whether the proxies have what they are to have.
+#[must_use]
+pub fn synced(config: &ConfigStatus) -> Finding {
+    let kind = ConditionType::ConfigSynced;
+    let (settings, topology) = (&config.settings, &config.topology);
+    let total = settings.total;
+    if total == 0 {
+        return Finding::new(kind, false, "Pending", "there is no proxy yet");
+    }
+    if settings.nacked + topology.nacked > 0 {
+        let message = config
+            .out_of_sync
+            .iter()
+            .find(|o| o.reason == Rejection::Nack);
+        let message = message.map_or_else(String::new, |o| {
+            format!("{} refused {}: {}", o.pod, o.revision, o.message)
+        });
+        return Finding::new(kind, false, "Nacked", message);
+    }
+    if settings.acked == total && topology.acked == total {
+        let message = format!(
+            "{total} of {total} have settings {} and topology {}",
+            settings.revision, topology.revision
+        );
+        return Finding::new(kind, true, "Synced", message);
+    }
+    match config.out_of_sync.first() {
+        Some(one) => Finding::new(
+            kind,
+            false,
+            "PartiallySynced",
+            format!(
+                "{} of {total}; {}: {}",
+                config.summary, one.pod, one.message
+            ),
+        ),
+        None => Finding::new(
+            kind,
+            false,
+            "Pending",
+            format!("{} have answered", config.summary),
+        ),
+    }
+}
+
+/// Writes findings into conditions: the time of those that stay as they were stays.
+pub fn merge(
+    conditions: &mut Vec<Condition>,
+    findings: Vec<Finding>,
+    generation: i64,
+    now: Timestamp,
+) {
+    for finding in findings {
+        let before = conditions.iter().find(|c| c.kind == finding.kind);
+        let since = before
+            .filter(|before| before.status == finding.status)
+            .map_or(Time(now), |before| before.last_transition_time.clone());
+        let condition = Condition {
+            kind: finding.kind,
+            status: finding.status,
+            reason: finding.reason.to_owned(),
+            message: shortened(&finding.message, 1024),
+            observed_generation: generation,
+            last_transition_time: since,
+        };
+        conditions.retain(|c| c.kind != finding.kind);
+        conditions.push(condition);
+    }
+    conditions.sort_by_key(|c| c.kind);
+}
+
+/// Whether two statuses say the same.
+#[must_use]
+pub fn same(one: &PgDogClusterStatus, other: &PgDogClusterStatus) -> bool {
+    one == other
+}
+
+fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some(_) => text.chars().take(most - 1).chain(['…']).collect(),
+        None => text.to_owned(),
+    }
+}
+
+/// Whether clients are served.
+#[must_use]
+pub fn available(cluster: &pgdog_operator_api::PgDogCluster, proxies: &[Proxy]) -> Finding {
+    let kind = ConditionType::Available;
+    let serving = |p: &&Proxy| p.ready;
+    let ready = proxies.iter().filter(serving).count();
+    let stopped =
+        cluster.spec.operation.is_some_and(|o| o.stopped) || cluster.spec.replicas == Some(0);
+    match ready {
+        0 if stopped => Finding::new(kind, false, "Stopped", "there shall be no proxy"),
+        0 => Finding::new(
+            kind,
+            false,
+            "NoReadyReplicas",
+            format!("none of {} proxies is ready", proxies.len()),
+        ),
+        ready => Finding::new(
+            kind,
+            true,
+            "Ready",
+            format!("{ready} of {} proxies are ready", proxies.len()),
+        ),
+    }
+}
+
+/// Whether somebody has to do something: what is wrong with what was written.
+#[must_use]
+pub fn degraded(findings: &[Finding]) -> Finding {
+    let kind = ConditionType::Degraded;
+    let wrong = |of: ConditionType, reason: Option<&str>| {
+        findings.iter().find(|f| {
+            f.kind == of
+                && f.status == ConditionStatus::False
+                && reason.is_none_or(|reason| f.reason == reason)
+        })
+    };
+    let causes = [
+        (wrong(ConditionType::ConfigValid, None), "ConfigRejected"),
+        (
+            wrong(ConditionType::ConfigSynced, Some("Nacked")),
+            "ConfigRejected",
+        ),
+        (wrong(ConditionType::SecretsResolved, None), "SecretMissing"),
+        (
+            wrong(ConditionType::Progressing, Some("InvalidOwnership")),
+            "InvalidOwnership",
+        ),
+        (
+            wrong(ConditionType::EndpointsResolved, Some("SplitBrain")),
+            "SplitBrain",
+        ),
+    ];
+    for (finding, reason) in causes {
+        if let Some(finding) = finding {
+            return Finding::new(kind, true, reason, finding.message.clone());
+        }
+    }
+    Finding::new(kind, false, "AsExpected", "")
+}

@@ -1,0 +1,70 @@
+//! What is known of the world around a cluster, read from watches: a decision never waits for the API server.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt;
+
+/// The objects of one namespace.
+#[derive(Debug, Clone, Default)]
+pub struct World {
+    /// Pods: those of Postgres and those of proxies.
+    pub pods: Vec<Arc<Pod>>,
+    /// The addresses behind Services.
+    pub slices: Vec<Arc<EndpointSlice>>,
+    /// Services.
+    pub services: Vec<Arc<Service>>,
+    /// Secrets, by name.
+    pub secrets: BTreeMap<String, Arc<Secret>>,
+}
+
+impl World {
+    /// The pods that carry all of these labels.
+    pub fn pods_with<'a>(
+        &'a self,
+        labels: &'a [(String, String)],
+    ) -> impl Iterator<Item = &'a Arc<Pod>> {
+        self.pods.iter().filter(move |pod| {
+            labels
+                .iter()
+                .all(|(key, value)| pod.labels().get(key) == Some(value))
+        })
+    }
+
+    /// The text of a key of a Secret.
+    #[must_use]
+    pub fn secret_text(&self, name: &str, key: &str) -> Option<String> {
+        let data = self.secrets.get(name)?.data.as_ref()?;
+        String::from_utf8(data.get(key)?.0.clone()).ok()
+    }
+}
+
+/// Whether a pod is ready, as its kubelet says.
+#[must_use]
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// Whether a pod is on its way out.
+#[must_use]
+pub fn is_leaving(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
+        || pod
+            .status
+            .as_ref()
+            .and_then(|s| s.phase.as_deref())
+            .is_some_and(|phase| phase == "Succeeded" || phase == "Failed")
+}
+
+/// The address of a pod.
+#[must_use]
+pub fn address(pod: &Pod) -> Option<&str> {
+    let ip = pod.status.as_ref()?.pod_ip.as_deref()?;
+    (!ip.is_empty()).then_some(ip)
+}
