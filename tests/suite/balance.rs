@@ -4,6 +4,7 @@
 mod again;
 mod balancing;
 mod bans;
+mod behind;
 mod failover;
 mod lag;
 mod own_writes;

@@ -55,6 +55,8 @@ pub(crate) enum Event {
     NoHost(NoHost),
     /// The transaction that the client has begun is to begin on the server.
     Begin,
+    /// The same on the primary, and no more on the server at hand.
+    BeginElsewhere,
     /// What was asked has not taken place, and may do so elsewhere.
     Again(Box<ErrorResponse>),
     /// No connection could be had.

@@ -130,6 +130,7 @@ impl Active {
             Event::CheckoutFailed(error) => self.checkout_failed(client, &error).await,
             Event::NoHost(why) => self.no_host(client, why).await,
             Event::Begin => self.begin(client).await,
+            Event::BeginElsewhere => self.begin_elsewhere(client).await,
             Event::Again(error) => self.try_again(client, &error).await,
             Event::Settle => {
                 self.settle(client).await?;
