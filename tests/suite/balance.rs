@@ -6,6 +6,7 @@ mod balancing;
 mod bans;
 mod behind;
 mod failover;
+mod held;
 mod lag;
 mod own_writes;
 mod split;

@@ -498,6 +498,8 @@ impl Active {
                     sqlstate::QUERY_CANCELED,
                     "canceling statement due to user request",
                 );
+                // A transaction that waits to begin is over, as what it waits for.
+                self.trial.end();
                 self.fail_unserved(client, &error);
             } else {
                 self.cancel_server(client);
