@@ -8,6 +8,7 @@ mod behind;
 mod failover;
 mod held;
 mod lag;
+mod listening;
 mod own_writes;
 mod split;
 

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgdog_backend::{HostState, NoPrimary, Role};
+use pgdog_backend::{Cluster, HostState, NoPrimary, Role};
 use pgdog_config::{PoolerMode, ReadYourWrites};
 use pgdog_wire::{ErrorResponse, sqlstate};
 
@@ -303,6 +303,17 @@ impl Active {
     }
 }
 
+/// Nobody is notified by a host that takes no writes any more: who listens there goes to the one that does.
+fn listen_elsewhere(cluster: &Cluster) {
+    let Ok(writer) = cluster.for_write() else {
+        return;
+    };
+    let others = cluster.members().iter().enumerate();
+    for (_, other) in others.filter(|(index, _)| *index != writer) {
+        other.pool.listener.close();
+    }
+}
+
 /// Tells clients of hosts that have come or gone. Never ends; cancel safe.
 pub async fn tell_changes(runtime: Arc<Runtime>) {
     let mut seen: HashMap<String, u64> = HashMap::new();
@@ -319,6 +330,7 @@ pub async fn tell_changes(runtime: Arc<Runtime>) {
             for member in members.filter(|m| m.host.is_healthy()) {
                 member.pool.forgive();
             }
+            listen_elsewhere(&account.cluster);
             if changed.contains(&name) {
                 continue;
             }
