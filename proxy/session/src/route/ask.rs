@@ -249,7 +249,8 @@ fn told_by(client: &Client) -> Option<RoleHint> {
 
 /// Whether a text is an EXPLAIN whose answer is text.
 fn is_explain(text: &[u8]) -> bool {
-    if text.to_ascii_lowercase().windows(6).any(|w| w == b"format") {
+    let mut words = text.split(|b| !b.is_ascii_alphanumeric() && *b != b'_');
+    if words.any(|word| word.eq_ignore_ascii_case(b"format")) {
         return false;
     }
     let first = pgdog_sql::lexer::statements(text)
