@@ -9,6 +9,7 @@ mod failover;
 mod held;
 mod lag;
 mod listening;
+mod names;
 mod own_writes;
 mod split;
 
