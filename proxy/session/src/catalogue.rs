@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pgdog_backend::{Rows, ServerError};
 use pgdog_sql::Functions;
-use pgdog_sql::functions::{CATALOGUE, Row};
+use pgdog_sql::functions::{CATALOGUE, Kind, Row, Through};
 
 use crate::runtime::{Account, Runtime};
 
@@ -123,7 +123,12 @@ async fn read(runtime: &Runtime, account: &Account) -> Result<Functions, ServerE
     for member in account.cluster.members() {
         let asked = async {
             let mut server = member.pool.target().connect().await?;
-            let rows = server.query(CATALOGUE, LIMIT).await;
+            // It would compile for seconds what runs for milliseconds.
+            let asked = async {
+                server.query("set jit = off", LIMIT).await?;
+                server.query(CATALOGUE, LIMIT).await
+            };
+            let rows = asked.await;
             server.close();
             rows
         };
@@ -144,6 +149,13 @@ fn functions(runtime: &Runtime, rows: &Rows) -> Functions {
             name: text(1)?,
             volatile: text(2)? == "t",
             builtin: text(3)? == "t",
+            through: text(4).and_then(|kind| {
+                Some(Through {
+                    kind: Kind::read(kind)?,
+                    schema: text(5)?,
+                    name: text(6)?,
+                })
+            }),
         })
     });
     let live = runtime.live();

@@ -181,6 +181,9 @@ impl Active {
             if self.trial.deferred {
                 return Err(Event::Begin);
             }
+            if let Some(step) = self.guard(client, header, whole)? {
+                return Ok(step);
+            }
             self.arm(client);
         }
         self.note(client, Doing::Active);

@@ -11,12 +11,13 @@
 mod again;
 mod ask;
 mod begin;
+mod guard;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgdog_backend::{HostState, NoPrimary};
+use pgdog_backend::{Cluster, HostState, NoPrimary, Role};
 use pgdog_config::{PoolerMode, ReadYourWrites};
 use pgdog_wire::{ErrorResponse, sqlstate};
 
@@ -84,6 +85,8 @@ pub(crate) struct Trial {
     opening: bool,
     /// The next request is the first of the transaction.
     first: bool,
+    /// It is within a transaction on a replica, where the client has not said that it wants to be.
+    guarded: bool,
     /// How much of it has been dealt with.
     pub(crate) handed: Handed,
     /// The server has begun to answer it.
@@ -108,7 +111,7 @@ impl Trial {
     /// Whether the next request needs a look, beside that at its host.
     #[inline]
     pub(crate) fn watched(&self) -> bool {
-        self.deferred || self.first
+        self.deferred || self.first || self.guarded
     }
 
     /// Whether answers of the proxy's own are kept back until the server has begun to answer: until then the request can be
@@ -135,6 +138,7 @@ impl Trial {
         self.begin.clear();
         self.deferred = false;
         self.first = false;
+        self.guarded = false;
         self.opening = false;
         self.routed = false;
         self.bytes.clear();
@@ -241,6 +245,7 @@ impl Active {
         });
         self.trial.routed = true;
         self.trial.wish = wish;
+        self.trial.guarded = asked.begins && !asked.told && member.host.role() != Role::Primary;
         self.trial.handed = Handed::None;
         self.trial.heard = false;
         self.trial.bytes.clear();
@@ -298,6 +303,17 @@ impl Active {
     }
 }
 
+/// Nobody is notified by a host that takes no writes any more: who listens there goes to the one that does.
+fn listen_elsewhere(cluster: &Cluster) {
+    let Ok(writer) = cluster.for_write() else {
+        return;
+    };
+    let others = cluster.members().iter().enumerate();
+    for (_, other) in others.filter(|(index, _)| *index != writer) {
+        other.pool.listener.close();
+    }
+}
+
 /// Tells clients of hosts that have come or gone. Never ends; cancel safe.
 pub async fn tell_changes(runtime: Arc<Runtime>) {
     let mut seen: HashMap<String, u64> = HashMap::new();
@@ -314,6 +330,7 @@ pub async fn tell_changes(runtime: Arc<Runtime>) {
             for member in members.filter(|m| m.host.is_healthy()) {
                 member.pool.forgive();
             }
+            listen_elsewhere(&account.cluster);
             if changed.contains(&name) {
                 continue;
             }

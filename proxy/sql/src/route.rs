@@ -109,6 +109,8 @@ pub enum Why {
     Into,
     /// A function is called that may write. [`crate::facts::Facts::explain`] names it.
     Calls(Verdict),
+    /// Something is mentioned that calls a function which may write: a view, an operator, a cast.
+    Reaches(Verdict),
     /// A temporary object is read, which one session has.
     Temporary,
     /// A view is read, or a setting shown, that tells of the server itself.
@@ -148,6 +150,9 @@ impl fmt::Display for Why {
             Self::Locks(lock) => return write!(f, "locking clause {lock}"),
             Self::Into => "SELECT INTO makes a table",
             Self::Calls(verdict) => return write!(f, "a function {verdict}"),
+            Self::Reaches(verdict) => {
+                return write!(f, "what it mentions calls a function that {verdict}");
+            }
             Self::Temporary => "reads a temporary object",
             Self::OneServer => "tells of the server itself",
             Self::CopyFrom => "COPY FROM writes",

@@ -8,6 +8,7 @@ use pgdog_sql::{Begins, Functions, Place, RoleHint, Why};
 use pgdog_wire::frontend::{BindNames, Parse, query_text};
 use pgdog_wire::{Header, frame};
 
+use super::guard::insists;
 use super::{READ_ONLY, Wish};
 use crate::active::{Active, HIGH};
 use crate::client::Client;
@@ -30,6 +31,8 @@ pub(super) struct Asked {
     pub(super) told: bool,
     /// It is one transaction, or the beginning of one, which nothing has taken place of when it fails.
     pub(super) alone: bool,
+    /// It is within a transaction that goes on.
+    pub(super) begins: bool,
     /// It is a BEGIN and nothing else.
     pub(super) opens: bool,
     /// Such a one, that waits for what comes next.
@@ -70,6 +73,7 @@ impl Sum<'_> {
         self.hint = self.hint.or_else(|| set_within(text));
         self.begins = self.begins.or(Some(how));
         self.place(match how {
+            Begins::ReadOnly if insists(self.client, text).is_some() => Place::Primary,
             Begins::ReadOnly => Place::Read,
             Begins::Unsaid if self.aggressive => Place::Anywhere,
             Begins::Unsaid | Begins::ReadWrite => Place::Primary,
@@ -202,6 +206,7 @@ impl Active {
             told: told.is_some(),
             // What a transaction has begun with is sent again with it.
             alone: sum.alone && !flushed && !deferred,
+            begins: sum.begins.is_some(),
             opens: lone && !deferred && sum.begins.is_some(),
             defers: aggressive
                 && !deferred
@@ -244,7 +249,8 @@ fn told_by(client: &Client) -> Option<RoleHint> {
 
 /// Whether a text is an EXPLAIN whose answer is text.
 fn is_explain(text: &[u8]) -> bool {
-    if text.to_ascii_lowercase().windows(6).any(|w| w == b"format") {
+    let mut words = text.split(|b| !b.is_ascii_alphanumeric() && *b != b'_');
+    if words.any(|word| word.eq_ignore_ascii_case(b"format")) {
         return false;
     }
     let first = pgdog_sql::lexer::statements(text)

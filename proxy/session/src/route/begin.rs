@@ -46,7 +46,9 @@ impl Active {
 
     /// The first request of a transaction that nothing has taken place of: it can be sent again, behind its BEGIN.
     pub(crate) fn arm(&mut self, client: &Client) {
-        self.trial.first = false;
+        if !std::mem::take(&mut self.trial.first) {
+            return;
+        }
         let data = self.cin.data();
         let (mut at, mut executed) = (0, 0);
         while let Ok(Some(Header { kind, len })) = Header::peek(&data[at..]) {

@@ -12,6 +12,7 @@ fn functions(volatile: bool) -> Functions {
         name: "f",
         volatile,
         builtin: false,
+        through: None,
     }])
 }
 
