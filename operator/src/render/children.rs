@@ -205,7 +205,7 @@ fn template(cluster: &PgDogCluster, image: &str, process: &Map<String, Value>) -
                     .unwrap_or_else(|| spread(cluster)),
             ),
             priority_class_name: pod.priority_class_name.clone(),
-            runtime_class_name: pod.runtime_class_name.clone(),
+            runtime_class_name: pod.runtime_class_name,
             image_pull_secrets: cluster.spec.image.as_ref().and_then(|image| {
                 let secrets: Vec<_> = image
                     .pull_secrets

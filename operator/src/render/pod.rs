@@ -125,7 +125,6 @@ pub fn volumes(cluster: &PgDogCluster) -> Vec<Volume> {
                         }]
                     }),
                     optional: volume.optional.then_some(true),
-                    ..SecretVolumeSource::default()
                 }),
                 ..Volume::default()
             },
