@@ -19,9 +19,10 @@ use std::time::Duration;
 
 use pgdog_backend::{Cluster, HostState, NoPrimary, Role};
 use pgdog_config::{PoolerMode, ReadYourWrites};
+use pgdog_sql::Functions;
 use pgdog_wire::{ErrorResponse, sqlstate};
 
-use self::ask::need;
+use self::ask::{need, steering};
 use crate::active::{Active, Event};
 use crate::client::Client;
 use crate::handle::Signal;
@@ -105,6 +106,8 @@ pub(crate) struct Trial {
     held: u64,
     /// What the answer to an EXPLAIN ends with.
     pub(crate) explained: Option<Box<str>>,
+    /// What was known of functions when a host was last chosen, for whomever.
+    functions: Arc<Functions>,
 }
 
 impl Trial {
@@ -191,6 +194,8 @@ impl Active {
     ///
     /// [`Event::NoHost`].
     pub(crate) fn choose(&mut self, client: &mut Client) -> Result<Choice, Event> {
+        let catalogue = client.account.catalogue(&client.runtime);
+        catalogue.refresh(&mut self.trial.functions);
         let Some(asked) = self.asked(client) else {
             return Ok(Choice::More);
         };
@@ -209,17 +214,16 @@ impl Active {
                 .for_write()
                 .map_err(|why| Event::NoHost(NoHost::Primary(why)))?,
             Wish::Read { .. } | Wish::Any => {
-                let here = cluster
-                    .members()
-                    .iter()
-                    .position(|m| Arc::ptr_eq(&m.pool, &client.pool) && m.host.is_free());
-                let need = need(client, wish);
-                let chosen = match (wish, here) {
-                    (Wish::Any, Some(here)) => Some(here),
-                    _ => cluster.for_read(need),
+                let any = wish == Wish::Any;
+                let here = || {
+                    let mut members = cluster.members().iter();
+                    members.position(|m| Arc::ptr_eq(&m.pool, &client.pool) && m.host.is_free())
                 };
+                let need = need(client, wish);
+                let chosen = any.then(here).flatten();
+                let chosen = chosen.or_else(|| cluster.for_read(need));
                 // What any host can tell, the primary can.
-                let primary = || (wish == Wish::Any).then(|| cluster.for_write().ok())?;
+                let primary = || any.then(|| cluster.for_write().ok())?;
                 let none = match need.after {
                     Some(_) if !need.replica_only => NoHost::Replay,
                     _ => NoHost::Reads,
@@ -228,7 +232,9 @@ impl Active {
             }
         };
         let member = &cluster.members()[index];
-        client.pool = member.pool.clone();
+        if !Arc::ptr_eq(&client.pool, &member.pool) {
+            client.pool = member.pool.clone();
+        }
         self.trial.explained = asked.why.map(|why| {
             let (host, role) = (&member.host.address, member.host.role().as_str());
             let wish = match (wish, asked.told) {
@@ -261,7 +267,7 @@ impl Active {
             && !asked.told
             && asked.alone
             && client.tap.is_none()
-            && client.params.get(READ_ONLY).is_none()
+            && steering(client, READ_ONLY).is_none()
             && self.mode != PoolerMode::Session
         {
             self.trial.bytes.extend_from_slice(&self.cin.data()[..end]);

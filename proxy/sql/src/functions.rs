@@ -215,8 +215,9 @@ impl Functions {
         self
     }
 
-    /// Differs between any two of them in this process.
-    pub(crate) fn id(&self) -> u32 {
+    /// Differs between any two of them in this process, and is never 0.
+    #[must_use]
+    pub fn id(&self) -> u32 {
         self.id
     }
 

@@ -16,6 +16,16 @@ pub struct Route {
     pub hint: Option<RoleHint>,
     /// The string's first statement begins a transaction that the string does not end.
     pub begins: Option<Begins>,
+    /// It is one statement, or none, as far as can be told.
+    pub lone: bool,
+}
+
+/// Whether a text is one statement, or none, as far as can be told without reading it.
+#[must_use]
+pub fn is_one(text: &[u8]) -> bool {
+    let text = text.trim_ascii_end();
+    let text = text.strip_suffix(b";").unwrap_or(text);
+    !text.contains(&b';')
 }
 
 /// Which servers may run a query string.

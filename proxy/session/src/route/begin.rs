@@ -1,11 +1,11 @@
 //! Transactions that have begun and of which nothing else has taken place: they begin again on another host.
 
 use pgdog_backend::ServerError;
+use pgdog_sql::route::is_one;
 use pgdog_wire::backend::{self, TransactionStatus};
 use pgdog_wire::frontend::query_text;
 use pgdog_wire::{Header, Severity, frame};
 
-use super::ask::is_one;
 use super::{AGAIN_MAX, Handed};
 use crate::active::Active;
 use crate::client::{Client, Ended};

@@ -13,7 +13,7 @@ use crate::route::{Place, Why};
 const PARTS: usize = 16;
 
 /// Places in a thread's own table.
-const FRONT: usize = 256;
+const FRONT: usize = 512;
 
 /// What is kept of a text for people to look at.
 const SHOWN: usize = 1000;
@@ -298,7 +298,7 @@ impl Default for Front {
 impl Front {
     /// The entry, and counts a hit.
     #[inline]
-    pub(super) fn get(&self, cache: &Cache, key: u64) -> Option<&Entry> {
+    pub(super) fn get(&self, cache: &Cache, key: u64) -> Option<&Arc<Entry>> {
         let slot = self.slots[key as usize % FRONT].as_ref()?;
         if slot.key != key || slot.cache != cache.id || slot.entry.gone.load(Ordering::Relaxed) {
             return None;
@@ -314,7 +314,7 @@ impl Front {
         self.slot(cache, key, entry, 1)
     }
 
-    /// Takes an entry that is new.
+    /// Takes an entry that is new, or under another key as well.
     pub(super) fn keep(&mut self, cache: &Cache, key: u64, entry: Arc<Entry>) -> &Entry {
         self.slot(cache, key, entry, 0)
     }

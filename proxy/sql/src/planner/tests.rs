@@ -31,6 +31,21 @@ fn other_constants_are_no_other_text() {
 }
 
 #[test]
+fn a_text_whose_outline_is_known_is_the_same_text_with_the_same_answer() {
+    let (planner, functions) = (Planner::new(10), Functions::unread());
+    for at in 0..5 {
+        let read = format!("select a, 'it''s {at};' from t1 where b = {at}; ");
+        let route = planner.route(read.as_bytes(), &functions);
+        assert_eq!((route.place, route.lone), (Place::Read, true));
+        let both = format!("select {at}; update t set a = {at}");
+        let route = planner.route(both.as_bytes(), &functions);
+        assert_eq!((route.place, route.lone), (Place::Primary, false));
+    }
+    let counters = planner.counters();
+    assert_eq!((counters.hits, counters.misses), (8, 2));
+}
+
+#[test]
 fn an_error_is_no_answer_for_its_like() {
     let (planner, functions) = (Planner::new(10), Functions::unread());
     for _ in 0..2 {
