@@ -122,9 +122,16 @@ async fn read(runtime: &Runtime, account: &Account) -> Result<Functions, ServerE
     let mut failed = ServerError::Closed;
     for member in account.cluster.members() {
         let asked = async {
+            let _place = match member.pool.host_budget() {
+                Some(budget) => {
+                    let place = budget.place(LIMIT).await;
+                    Some(place.ok_or(ServerError::Timeout(LIMIT))?)
+                }
+                None => None,
+            };
             let mut server = member.pool.target().connect().await?;
             let rows = server.query(CATALOGUE, LIMIT).await;
-            server.close();
+            server.gone(true).await;
             rows
         };
         match pgdog_net::timer::timeout(LIMIT, asked).await {
