@@ -143,9 +143,7 @@ impl Changes {
         if !(1..=DEADLINE_MAX).contains(&asked.deadline_ms) {
             return malformed("deadline_ms is from 1 to 600000");
         }
-        if asked.id.is_empty() || asked.id.chars().count() > ID_MAX {
-            return malformed("id has from 1 to 128 characters");
-        }
+        check_id(&asked.id)?;
         let (Change::Pause(pools) | Change::Resume(pools)) = &asked.change else {
             return Ok(());
         };
@@ -281,6 +279,7 @@ impl Changes {
     ///
     /// When it is not prepared (any more), or can be put in force no longer: nothing changes, and clients go on.
     pub(crate) fn commit(&self, asked: &Decide) -> Result<Changed, Refused> {
+        check_id(&asked.id)?;
         let change = {
             let mut state = self.lock();
             if let Some(done) = &state.committed
@@ -356,6 +355,7 @@ impl Changes {
     ///
     /// When it is in force already, or its epoch is over.
     pub(crate) fn abort(&self, asked: &Decide) -> Result<Changed, Refused> {
+        check_id(&asked.id)?;
         {
             let state = self.lock();
             let is = |epoch: u64, id: &str| (epoch, id) == (asked.epoch, asked.id.as_str());
@@ -445,6 +445,14 @@ impl Changes {
             holds: held(&now.change).is_some(),
         })
     }
+}
+
+fn check_id(id: &str) -> Result<(), Refused> {
+    if (1..=ID_MAX).contains(&id.chars().count()) {
+        return Ok(());
+    }
+    let message = "id has from 1 to 128 characters";
+    Err(Refused::new(RefusedBecause::Malformed, message))
 }
 
 fn stale(asked: u64, now: u64) -> Refused {

@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::problem::{Problem, Problems, Severity};
 
@@ -151,13 +152,19 @@ pub struct Pools {
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     /// A pause, as by `POST /v1/pause`.
-    Pause(Pools),
+    Pause(#[serde(deserialize_with = "object")] Pools),
     /// The end of a pause, as by `POST /v1/resume`.
-    Resume(Pools),
+    Resume(#[serde(deserialize_with = "object")] Pools),
     /// A push of settings.
     Settings(Push),
     /// A push of a topology.
     Topology(Push),
+}
+
+/// Reads fields by their names alone: a list of their values would be taken as well.
+fn object<'de, D: Deserializer<'de>>(from: D) -> Result<Pools, D::Error> {
+    let fields = serde_json::Map::deserialize(from)?;
+    Pools::deserialize(serde_json::Value::Object(fields)).map_err(D::Error::custom)
 }
 
 impl Change {

@@ -332,11 +332,15 @@ fn one_change_is_prepared_at_a_time_and_the_higher_epoch_wins() {
         ("id", json!("")),
         ("change", json!({ "pause": { "user": "pgdog" } })),
         ("change", json!({ "stop": {} })),
+        ("change", json!({ "resume": [null, null] })),
         ("more", json!(1)),
     ] {
         let mut asked = pause(6, "x");
         asked[key] = wrong;
         assert_eq!(ask(&http, "prepare", &asked).0, 400, "{key}");
+    }
+    for what in ["commit", "abort"] {
+        assert_eq!(ask(&http, what, &named(6, "")).0, 400);
     }
     let mut nowhere = pause(6, "x");
     nowhere["change"] = json!({ "pause": { "database": "nowhere" } });
