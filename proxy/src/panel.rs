@@ -183,7 +183,7 @@ impl Control for Panel {
             peer_id: self.runtime.live().settings.peer_id,
             settings: halves.settings.status,
             topology: halves.topology.status,
-            budget: self.reloader.budget_status(),
+            budget: Some(self.reloader.budget_status()),
             prepared: self.changes.status(),
             paused: self.runtime.gates.all_paused(),
             persistent: self.reloader.is_persistent(),
@@ -218,10 +218,10 @@ impl Control for Panel {
                 status: halves.topology.status,
                 config: topology,
             },
-            budget: HalfInForce {
+            budget: Some(HalfInForce {
                 status: halves.budget.status,
                 config: serde_json::Value::clone(&halves.budget.json),
-            },
+            }),
         })
     }
 

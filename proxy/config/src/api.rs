@@ -596,16 +596,18 @@ pub struct Status {
     /// Uid of its pod, where it knows.
     pub pod_uid: Option<String>,
     /// Its number among the peers, which cancel keys of clients carry that log in now; 0 where it has none.
+    #[serde(default)]
     pub peer_id: u16,
     /// The settings in force.
     pub settings: HalfStatus,
     /// The topology in force.
     pub topology: HalfStatus,
-    /// The budget in force.
-    pub budget: BudgetStatus,
+    /// The budget in force; none of a version that knows of no budgets.
+    pub budget: Option<BudgetStatus>,
     /// The change that is prepared and neither committed nor aborted.
     pub prepared: Option<ChangeStatus>,
     /// Whether everything is paused.
+    #[serde(default)]
     pub paused: bool,
     /// Whether pushes are kept on disk.
     pub persistent: bool,
@@ -636,8 +638,8 @@ pub struct ConfigInForce {
     pub settings: HalfInForce,
     /// Hosts.
     pub topology: HalfInForce,
-    /// How many server connections each host may have.
-    pub budget: HalfInForce,
+    /// How many server connections each host may have; none of a version that knows of no budgets.
+    pub budget: Option<HalfInForce>,
 }
 
 /// The answer to `POST /v1/reload`.
