@@ -88,6 +88,9 @@ pub(crate) struct State {
         reason = "connections move by pointer between the stack, waiters and clients"
     )]
     pub(crate) idle: Vec<Vec<Box<Server>>>,
+    /// Those that a limit which sank has taken out of use, until their workers close them.
+    #[allow(clippy::vec_box, reason = "as above")]
+    pub(crate) leaving: Vec<Vec<Box<Server>>>,
     pub(crate) waiting: Vec<VecDeque<Arc<Waiter>>>,
     pub(crate) waiters: usize,
     /// Connections open or being opened.
@@ -245,6 +248,7 @@ impl Pool {
                 budgets: budgets.clone(),
                 limited: false,
                 idle: (0..workers).map(|_| Vec::new()).collect(),
+                leaving: (0..workers).map(|_| Vec::new()).collect(),
                 waiting: (0..workers).map(|_| VecDeque::new()).collect(),
                 waiters: 0,
                 total: 0,
@@ -268,10 +272,15 @@ impl Pool {
         pool
     }
 
-    /// Finds out which of the limits above it do more than count. After it has joined them: so none is set unnoticed.
+    /// Finds out which of the limits above it do more than count, and takes idle connections out of use that are too many; their
+    /// workers close them. After it has joined the limits: so none is set unnoticed.
     pub(crate) fn mind_limits(&self) {
         let mut state = self.lock();
         state.limited = state.budgets.iter().any(|budget| budget.limits());
+        for worker in 0..state.idle.len() {
+            let surplus = state.surplus(worker);
+            state.leaving[worker].extend(surplus);
+        }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -555,7 +564,9 @@ impl Pool {
         let idle: Vec<_> = {
             let mut state = self.lock();
             state.gate.put(Gate::CLOSED, true);
-            state.idle.iter_mut().flat_map(std::mem::take).collect()
+            let State { idle, leaving, .. } = &mut *state;
+            let all = idle.iter_mut().chain(leaving);
+            all.flat_map(std::mem::take).collect()
         };
         self.fail_waiters(&CheckoutError::Closed);
         self.listener.close();

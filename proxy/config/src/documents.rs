@@ -151,7 +151,7 @@ pub fn budget_schema() -> Json {
 ///
 /// Everything that is wrong with it.
 pub fn read_budget(document: &Json) -> Result<Budget, Problems> {
-    let mut problems = keys_and_types(document, budget_schema(), "budget");
+    let mut problems = keys_and_types(document, &budget_schema(), "budget");
     let place = Place::of("budget");
     if problems.is_empty() {
         match Budget::deserialize(document) {
@@ -192,12 +192,12 @@ pub(crate) fn wrong_hosts(budget: &Budget) -> impl Iterator<Item = (&str, &'stat
         })
 }
 
-fn keys_and_types(document: &Json, root: Json, of: &str) -> Vec<Problem> {
+fn keys_and_types(document: &Json, root: &Json, of: &str) -> Vec<Problem> {
     let schema = Schema::of(root.clone());
     let mut check = Check::new(&schema);
     check.root(&mut tree::from_json(document, &Place::of(of)));
     let mut problems = check.problems;
-    nulls(document, &root, &root, "", &mut problems);
+    nulls(document, root, root, "", &mut problems);
     problems
 }
 
@@ -207,7 +207,7 @@ fn keys_and_types(document: &Json, root: Json, of: &str) -> Vec<Problem> {
 ///
 /// Everything that is wrong.
 pub fn check(half: Half, document: &Json) -> Result<(), Problems> {
-    let mut problems = keys_and_types(document, schema(half), half.as_str());
+    let mut problems = keys_and_types(document, &schema(half), half.as_str());
     if half == Half::Settings {
         for problem in &mut problems {
             explain_host_key(problem);

@@ -8,6 +8,7 @@ use super::{
     Admin, ClientTimeouts, ClientTls, Dedup, Hba, Listen, Log, LoginLimits, Peer, Settings, Tcp,
     auth_query, balancing, http, mirrors, pools,
 };
+use crate::general::General;
 use crate::modes::{AuthType, ClientAuth, Role, TlsMode};
 use crate::net;
 use crate::problem::{Problem, ProblemCode, Problems, Severity};
@@ -55,10 +56,7 @@ pub(super) fn build(
     };
     let general = &config.general;
     let (peer_id, peers) = peers(&mut report, pod_uid);
-    for (host, message) in documents::wrong_hosts(&config.budget) {
-        let path = format!("budget.hosts.{host}");
-        report.error(&path, ProblemCode::BadValue, message);
-    }
+    budget(&mut report);
     databases(&mut report);
     server_tls(&mut report);
     auth(&mut report);
@@ -108,12 +106,7 @@ pub(super) fn build(
             disconnections: general.log_disconnections,
             query_sample_length: general.log_query_sample_length,
             min_duration_query: general.log_min_duration_query.and_then(limit),
-            dedup: limit(general.log_dedup_window)
-                .filter(|_| general.log_dedup_threshold > 0)
-                .map(|window| Dedup {
-                    threshold: general.log_dedup_threshold,
-                    window,
-                }),
+            dedup: dedup(general),
         },
         query_stats: Some(config.query_stats.max_entries)
             .filter(|&entries| config.query_stats.enabled && entries > 0),
@@ -322,6 +315,21 @@ fn pair(report: &mut Report<'_>, keys: [(&str, bool); 2]) {
         ProblemCode::Conflict,
         format!("needs {missing}"),
     );
+}
+
+fn budget(report: &mut Report<'_>) {
+    for (host, message) in documents::wrong_hosts(&report.config.budget) {
+        let path = format!("budget.hosts.{host}");
+        report.error(&path, ProblemCode::BadValue, message);
+    }
+}
+
+fn dedup(general: &General) -> Option<Dedup> {
+    let window = limit(general.log_dedup_window).filter(|_| general.log_dedup_threshold > 0)?;
+    Some(Dedup {
+        threshold: general.log_dedup_threshold,
+        window,
+    })
 }
 
 /// Bits that a cancel key has for the number of a proxy: 14.
