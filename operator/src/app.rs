@@ -1,6 +1,7 @@
 //! Start and end.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -12,9 +13,10 @@ use tokio::sync::watch;
 
 use crate::args::Run;
 use crate::authority::{Authority, Pair, Purpose};
-use crate::controller::{Watches, lead};
+use crate::controller::{Leader, Watches, lead};
 use crate::http::Identity;
 use crate::leader::Leadership;
+use crate::metrics::{self, Metrics};
 use crate::render::process::OPERATOR_NAME;
 
 /// The Secret with the operator's authority.
@@ -28,7 +30,10 @@ const AUTHORITY: &str = "pgdog-operator-ca";
 /// its turn.
 pub async fn run(run: Run) -> anyhow::Result<()> {
     let client = Client::try_default().await.context("find the API server")?;
-    let watches = Watches::start(&client, run.namespace.as_deref());
+    let metrics = Arc::new(Metrics::new()?);
+    let address = SocketAddr::from(([0, 0, 0, 0], run.metrics_port));
+    let endpoints = tokio::spawn(metrics::serve(address, metrics.clone()));
+    let watches = Watches::start(&client, run.namespace.as_deref(), &metrics);
     let authority = authority(&client, &run.own_namespace).await?;
     let authority = Arc::new(Authority::of(&authority)?);
     let own = authority.issue(OPERATOR_NAME, &[], Purpose::Client)?;
@@ -45,13 +50,26 @@ pub async fn run(run: Run) -> anyhow::Result<()> {
         }
     };
     tokio::pin!(asked);
+    tokio::select! {
+        ready = watches.ready() => ready?,
+        ended = endpoints => ended?.with_context(|| format!("listen on {address}"))?,
+        () = &mut asked => return Ok(()),
+    }
+    metrics.ready();
     tracing::info!("waiting for the lease {}", run.lease_name);
     let epoch = tokio::select! {
         epoch = leadership.acquire() => epoch,
         () = &mut asked => return Ok(()),
     };
     tracing::info!("leading, epoch {epoch}");
-    let leading = lead(client, &run, watches, authority, identity, epoch, stopping);
+    metrics.leader.set(1);
+    let leader = Leader {
+        authority,
+        identity,
+        epoch,
+        metrics,
+    };
+    let leading = lead(client, &run, watches, leader, stopping);
     tokio::pin!(leading);
     let ended = tokio::select! {
         ended = &mut leading => ended.and(Err(anyhow::anyhow!("this leader is over"))),

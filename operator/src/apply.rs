@@ -3,24 +3,22 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, Patch, PatchParams};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Resource, ResourceExt};
-use pgdog_config::{Config, documents};
-use pgdog_operator_api::{
-    ClientTlsMode, ConditionType, Mode, PgDogCluster, PgDogClusterStatus, labels,
-};
+use pgdog_operator_api::{ClientTlsMode, Mode, PgDogCluster, PgDogClusterStatus, labels};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::authority::{self, Purpose};
 use crate::context::{Context, Memory};
-use crate::render::children::Children;
+use crate::render::children::{Children, proxy_name};
 use crate::render::pod::{admin_secret, client_tls_secret, config_secret};
 use crate::render::snapshot;
-use crate::status::Finding;
 use crate::world::World;
 
 /// Who writes.
@@ -47,7 +45,8 @@ pub enum ApplyError {
     },
 }
 
-/// Applies the children; what is as it was applied last is left alone, unless somebody else changed it.
+/// Applies the children, and takes away those that are wanted no more. Returns why one could not be: a Service of that name that
+/// belongs to somebody else is not overwritten.
 ///
 /// # Errors
 ///
@@ -58,7 +57,7 @@ pub async fn children(
     world: &World,
     memory: &mut Memory,
     cx: &Context,
-) -> Result<Vec<Finding>, ApplyError> {
+) -> Result<Option<String>, ApplyError> {
     let name = cluster.name_any();
     // Somebody else's Service of our name is not overwritten.
     let foreign = world.services.iter().find(|service| {
@@ -69,7 +68,6 @@ pub async fn children(
                 .iter()
                 .any(|owner| Some(&owner.uid) == cluster.uid().as_ref())
     });
-    let mut findings = Vec::new();
     apply(cluster, &children.config, memory, cx).await?;
     if let Some(account) = &children.account {
         apply(cluster, account, memory, cx).await?;
@@ -77,26 +75,24 @@ pub async fn children(
     if let Some(deployment) = &children.deployment {
         apply(cluster, deployment, memory, cx).await?;
     }
-    if let Some(pdb) = &children.pdb {
-        apply(cluster, pdb, memory, cx).await?;
+    let proxy = proxy_name(cluster);
+    match &children.pdb {
+        Some(pdb) => apply(cluster, pdb, memory, cx).await?,
+        None => remove::<PodDisruptionBudget>(cluster, &proxy, memory, cx).await?,
     }
-    if let Some(autoscaler) = &children.autoscaler {
-        apply(cluster, autoscaler, memory, cx).await?;
+    match &children.autoscaler {
+        Some(autoscaler) => apply(cluster, autoscaler, memory, cx).await?,
+        None => remove::<HorizontalPodAutoscaler>(cluster, &proxy, memory, cx).await?,
     }
-    match foreign {
-        Some(_) => findings.push(Finding::new(
-            ConditionType::Progressing,
-            false,
-            "InvalidOwnership",
-            format!("Service {name} exists and is not of this PgDogCluster: delete it, or rename the PgDogCluster"),
-        )),
-        None => {
-            if let Some(service) = &children.service {
-                apply(cluster, service, memory, cx).await?;
-            }
-        }
+    if foreign.is_some() {
+        return Ok(Some(format!(
+            "Service {name} exists and is not of this PgDogCluster: delete it, or give the PgDogCluster another name"
+        )));
     }
-    Ok(findings)
+    if let Some(service) = &children.service {
+        apply(cluster, service, memory, cx).await?;
+    }
+    Ok(None)
 }
 
 async fn apply<K>(
@@ -133,6 +129,44 @@ where
     })?;
     tracing::debug!("applied {what}");
     memory.applied.insert(what, wanted);
+    Ok(())
+}
+
+/// Takes a child away that this process has applied, or that is still there from a former one.
+async fn remove<K>(
+    cluster: &PgDogCluster,
+    name: &str,
+    memory: &mut Memory,
+    cx: &Context,
+) -> Result<(), ApplyError>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + DeserializeOwned
+        + Clone
+        + std::fmt::Debug,
+{
+    let what = format!("{}/{name}", K::kind(&()));
+    // Asked once, and then only after it was applied again.
+    if memory.applied.get(&what) == Some(&Value::Null) {
+        return Ok(());
+    }
+    let refused = |source| ApplyError::Refused {
+        what: what.clone(),
+        source: Box::new(source),
+    };
+    let api: Api<K> = Api::namespaced(cx.client.clone(), &cluster.namespace().unwrap_or_default());
+    if let Some(present) = api.get_opt(name).await.map_err(refused)?
+        && present
+            .owner_references()
+            .iter()
+            .any(|owner| Some(&owner.uid) == cluster.uid().as_ref())
+    {
+        api.delete(name, &DeleteParams::default())
+            .await
+            .map_err(refused)?;
+        tracing::info!("removed {what}");
+    }
+    memory.applied.insert(what, Value::Null);
     Ok(())
 }
 
@@ -247,13 +281,21 @@ async fn certificate(
     Ok(())
 }
 
-/// The topology that was in force before this process started, from the Secret that proxies start with.
-#[must_use]
-pub fn former_topology(cluster: &PgDogCluster, world: &World) -> Option<Map<String, Value>> {
-    let text = world.secret_text(&config_secret(&cluster.name_any()), snapshot::FILE)?;
-    let config = Config::from_yaml(&text).ok()?;
-    match documents::split(&config).1 {
-        Value::Object(topology) if !config.databases.is_empty() => Some(topology),
+/// What was in force before this process started, from the Secret that proxies start with.
+pub fn recall(cluster: &PgDogCluster, world: &World, memory: &mut Memory) {
+    let secret = config_secret(&cluster.name_any());
+    let read = |key: &str| {
+        let text = world.secret_text(&secret, key)?;
+        serde_json::from_str::<Value>(&text).ok()
+    };
+    let map = |key: &str| match read(key) {
+        Some(Value::Object(map)) if !map.is_empty() => Some(map),
         _ => None,
-    }
+    };
+    memory.topology = map(snapshot::TOPOLOGY);
+    memory.settings = map(snapshot::SETTINGS);
+    memory.good.clone_from(&memory.settings);
+    memory.replaced = read(snapshot::REPLACED)
+        .and_then(|replaced| serde_json::from_value(replaced).ok())
+        .unwrap_or_default();
 }

@@ -38,6 +38,9 @@ pub struct Run {
     /// Name of the Lease.
     #[arg(long, env = "LEASE_NAME", default_value = "pgdog-operator")]
     pub lease_name: String,
+    /// Port of `/metrics`, `/livez` and `/readyz`.
+    #[arg(long, env = "METRICS_PORT", default_value_t = 8080)]
+    pub metrics_port: u16,
     /// Whether logs are JSON.
     #[arg(long, env = "LOG_JSON")]
     pub log_json: bool,

@@ -8,10 +8,12 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt};
 use pgdog_operator_api::PgDogClusterStatus;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::authority::Authority;
 use crate::fleet::Fleet;
+use crate::metrics::Metrics;
+use crate::rotation::Replaced;
 use crate::world::World;
 
 /// What the watches have seen.
@@ -57,9 +59,26 @@ pub struct Memory {
     /// The status as it was written last: newer than what the watch has seen.
     pub status: Option<PgDogClusterStatus>,
     /// The topology in force: it stays when a source shows no hosts.
-    pub topology: Option<serde_json::Map<String, Value>>,
+    pub topology: Option<Map<String, Value>>,
+    /// The settings that were rendered last: by them it is known which passwords were replaced.
+    pub settings: Option<Map<String, Value>>,
+    /// The last settings that all proxies acknowledged.
+    pub good: Option<Map<String, Value>>,
+    /// Settings that a proxy refused: not tried again before there are others.
+    pub refused: Option<Refused>,
+    /// Passwords that are still accepted.
+    pub replaced: Vec<Replaced>,
     /// Children as they were applied last, by kind and name.
     pub applied: BTreeMap<String, Value>,
+}
+
+/// Settings that a proxy refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// SHA-256 of them.
+    pub sha256: String,
+    /// Which proxy, and why.
+    pub message: String,
 }
 
 /// What all reconciliations share.
@@ -80,6 +99,8 @@ pub struct Context {
     pub memory: Mutex<HashMap<String, Memory>>,
     /// Writes Events.
     pub recorder: kube::runtime::events::Recorder,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Told when another leader has taken over.
     pub fenced: tokio::sync::watch::Sender<bool>,
 }

@@ -21,6 +21,7 @@ use crate::authority::Authority;
 use crate::context::{Context, Stores};
 use crate::fleet::Fleet;
 use crate::http::Identity;
+use crate::metrics::Metrics;
 use crate::reconcile::reconcile;
 
 /// Changes that come within this time are one.
@@ -40,16 +41,16 @@ pub struct Watches {
 impl Watches {
     /// Starts them.
     #[must_use]
-    pub fn start(client: &Client, namespace: Option<&str>) -> Self {
+    pub fn start(client: &Client, namespace: Option<&str>, metrics: &Arc<Metrics>) -> Self {
         let (tell, changed) = mpsc::unbounded_channel();
         Self {
             stores: Stores {
-                pods: keep::<Pod>(client, namespace, &tell),
-                slices: keep::<EndpointSlice>(client, namespace, &tell),
-                services: keep::<Service>(client, namespace, &tell),
-                secrets: keep::<Secret>(client, namespace, &tell),
+                pods: keep::<Pod>(client, namespace, &tell, metrics),
+                slices: keep::<EndpointSlice>(client, namespace, &tell, metrics),
+                services: keep::<Service>(client, namespace, &tell, metrics),
+                secrets: keep::<Secret>(client, namespace, &tell, metrics),
             },
-            clusters: keep::<PgDogCluster>(client, namespace, &tell),
+            clusters: keep::<PgDogCluster>(client, namespace, &tell, metrics),
             changed,
         }
     }
@@ -84,6 +85,7 @@ fn keep<K>(
     client: &Client,
     namespace: Option<&str>,
     tell: &mpsc::UnboundedSender<String>,
+    metrics: &Arc<Metrics>,
 ) -> Store<K>
 where
     K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
@@ -100,12 +102,13 @@ where
         .modify(|object| object.managed_fields_mut().clear())
         .reflect(writer)
         .touched_objects();
-    let tell = tell.clone();
+    let (tell, metrics) = (tell.clone(), metrics.clone());
     tokio::spawn(async move {
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
             match event {
                 Ok(object) => {
+                    metrics.heard();
                     // Nobody listens any more: the process is ending.
                     let _ = tell.send(object.namespace().unwrap_or_default());
                 }
@@ -114,6 +117,19 @@ where
         }
     });
     store
+}
+
+/// What a leader has.
+#[derive(Debug)]
+pub struct Leader {
+    /// Signs certificates.
+    pub authority: Arc<Authority>,
+    /// What it proves itself to proxies with.
+    pub identity: Identity,
+    /// Its epoch.
+    pub epoch: u64,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Leads until the process shall end, or another leader has taken over.
@@ -125,12 +141,15 @@ pub async fn lead(
     client: Client,
     run: &Run,
     watches: Watches,
-    authority: Arc<Authority>,
-    identity: Identity,
-    epoch: u64,
+    leader: Leader,
     mut stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    watches.ready().await?;
+    let Leader {
+        authority,
+        identity,
+        epoch,
+        metrics,
+    } = leader;
     let (tell, told) = mpsc::unbounded_channel();
     let (fenced, mut is_fenced) = watch::channel(false);
     let reporter = Reporter {
@@ -146,6 +165,7 @@ pub async fn lead(
         default_image: run.proxy_image.clone(),
         memory: Mutex::new(HashMap::new()),
         recorder: Recorder::new(client.clone(), reporter),
+        metrics,
         fenced,
     });
     let clusters = watches.clusters;
@@ -187,7 +207,8 @@ pub async fn lead(
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "what the controller calls")]
-fn failed(cluster: Arc<PgDogCluster>, error: &ApplyError, _: Arc<Context>) -> Action {
+fn failed(cluster: Arc<PgDogCluster>, error: &ApplyError, cx: Arc<Context>) -> Action {
+    cx.metrics.errors.inc();
     tracing::warn!(
         namespace = cluster.namespace(),
         cluster = cluster.name_any(),

@@ -3,17 +3,15 @@
 use std::io::Write;
 
 use clap::Parser;
-use kube::CustomResourceExt;
 use pgdog_operator::app;
 use pgdog_operator::args::{Cli, Command};
-use pgdog_operator_api::PgDogCluster;
 use tracing_subscriber::EnvFilter;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Crd => {
-            let yaml = serde_yaml::to_string(&PgDogCluster::crd())?;
+            let yaml = serde_yaml::to_string(&pgdog_operator_api::crd())?;
             std::io::stdout().write_all(yaml.as_bytes())?;
             Ok(())
         }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pgdog_operator_api::{
     Condition, ConditionStatus, ConditionType, ConfigStatus, EndpointsStatus, ExcludedHost,
-    HalfStatus, OutOfSync, PgDogClusterStatus, PrimaryStatus, Rejection,
+    HalfStatus, OutOfSync, PrimaryStatus, Rejection,
 };
 
 use crate::discover::{Found, Trouble};
@@ -286,12 +286,6 @@ pub fn merge(
     conditions.sort_by_key(|c| c.kind);
 }
 
-/// Whether two statuses say the same.
-#[must_use]
-pub fn same(one: &PgDogClusterStatus, other: &PgDogClusterStatus) -> bool {
-    one == other
-}
-
 fn shortened(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some(_) => text.chars().take(most - 1).chain(['…']).collect(),
@@ -326,8 +320,11 @@ pub fn available(cluster: &pgdog_operator_api::PgDogCluster, proxies: &[Proxy]) 
 
 /// Whether somebody has to do something: what is wrong with what was written.
 #[must_use]
-pub fn degraded(findings: &[Finding]) -> Finding {
+pub fn degraded(findings: &[Finding], foreign: Option<&str>) -> Finding {
     let kind = ConditionType::Degraded;
+    if let Some(foreign) = foreign {
+        return Finding::new(kind, true, "InvalidOwnership", foreign);
+    }
     let wrong = |of: ConditionType, reason: Option<&str>| {
         findings.iter().find(|f| {
             f.kind == of

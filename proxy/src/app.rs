@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::build::Builder;
-use crate::lifecycle::{Lifecycle, drain, tidied};
+use crate::lifecycle::{Lifecycle, drain};
 use crate::panel::Panel;
 use crate::reload::{self, Boot, Identity, Reloader};
 use crate::worker::{self, Worker};
@@ -151,10 +151,7 @@ async fn serve(start: Start, boot: Boot, log: logging::Control) -> anyhow::Resul
         how => how,
     };
     tokio::select! {
-        () = async {
-            drain(&runtime, how).await;
-            tidied(&runtime).await;
-        } => {}
+        () = drain(&runtime, how) => {}
         () = signals.stop() => tracing::warn!("second signal: ending at once"),
     }
     for account in runtime.accounts() {

@@ -82,8 +82,13 @@ impl Lifecycle {
     }
 }
 
-/// Lets clients finish their transactions, then tells the rest to go.
+/// Lets clients finish their transactions, tells the rest to go, and waits until their queries are cancelled.
 pub(crate) async fn drain(runtime: &Runtime, how: Shutdown) {
+    send_away(runtime, how).await;
+    tidied(runtime).await;
+}
+
+async fn send_away(runtime: &Runtime, how: Shutdown) {
     let settings = runtime.live();
     let settings = &settings.settings;
     let clients = runtime.registry.len();
@@ -122,7 +127,7 @@ pub(crate) async fn drain(runtime: &Runtime, how: Shutdown) {
 
 /// Waits until what the last clients left has been cancelled in PostgreSQL, which notices a closed connection only when it
 /// writes to it.
-pub(crate) async fn tidied(runtime: &Runtime) {
+async fn tidied(runtime: &Runtime) {
     runtime.tidying.close();
     if pgdog_net::timer::timeout(TIDYING, runtime.tidying.wait())
         .await

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use pgdog_config::{Config, Source};
-use pgdog_sql::functions::{CATALOGUE, Row};
+use pgdog_sql::functions::{CATALOGUE, Kind, Row, Through};
 use pgdog_sql::lexer::{Lexer, Token, skip_blank};
 use pgdog_sql::{Begins, Facts, Functions, Place, RoleHint, hints};
 use serde::Serialize;
@@ -17,8 +17,8 @@ pub struct Route {
     /// A file of queries, each ended by a semicolon; - is standard input.
     #[arg(required_unless_present = "functions_query")]
     pub file: Option<PathBuf>,
-    /// The functions of a database: lines of schema,name,volatile,builtin, as `psql --csv -t` prints what --functions-query
-    /// asks for.
+    /// The functions of a database, and what calls them: lines of schema,name,volatile,builtin,kind,schema,name, as
+    /// `psql --csv -t` prints what --functions-query asks for.
     #[arg(long, value_name = "FILE")]
     pub functions: Option<PathBuf>,
     /// The configuration whose read_functions and write_functions count, before --reads and --writes are added.
@@ -116,12 +116,20 @@ fn catalogue(text: &[u8]) -> anyhow::Result<Functions> {
         .filter(|(_, line)| !line.is_empty())
     {
         let fields = fields(line);
-        let [schema, name, volatile, builtin] = &fields[..] else {
-            bail!(
-                "line {}: four fields are wanted, schema,name,volatile,builtin; found {}",
+        let ([schema, name, volatile, builtin], through) = match &fields[..] {
+            [a, b, c, d] => ([a, b, c, d], None),
+            [a, b, c, d, kind, ..] if fields.len() == 7 && kind.is_empty() => ([a, b, c, d], None),
+            [a, b, c, d, kind, schema, name] => {
+                let kind = Kind::read(kind).with_context(|| {
+                    format!("line {}: {kind:?} is no kind of what calls", at + 1)
+                })?;
+                ([a, b, c, d], Some((kind, schema.clone(), name.clone())))
+            }
+            _ => bail!(
+                "line {}: seven fields are wanted, schema,name,volatile,builtin,kind,schema,name; found {}",
                 at + 1,
                 fields.len()
-            );
+            ),
         };
         let flag = |field: &str| match field {
             "t" | "true" => Ok(true),
@@ -133,14 +141,20 @@ fn catalogue(text: &[u8]) -> anyhow::Result<Functions> {
             name.clone(),
             flag(volatile)?,
             flag(builtin)?,
+            through,
         ));
     }
     Ok(Functions::new(rows.iter().map(
-        |(schema, name, volatile, builtin)| Row {
+        |(schema, name, volatile, builtin, through)| Row {
             schema,
             name,
             volatile: *volatile,
             builtin: *builtin,
+            through: through.as_ref().map(|(kind, schema, name)| Through {
+                kind: *kind,
+                schema,
+                name,
+            }),
         },
     )))
 }
@@ -327,6 +341,24 @@ mod tests {
         assert_eq!(
             place("select \"a,b\".\"g\"\"\"()"),
             "function a,b.g\" is volatile"
+        );
+        let functions = catalogue(
+            b"public,f,t,f,,,\npublic,f,t,f,relation,app,v\npublic,f,t,f,operator,app,<<<\n",
+        )
+        .unwrap();
+        let route = |text: &str| all(text.as_bytes(), &functions).next().unwrap();
+        let found = route("select * from app.v");
+        assert_eq!(found.place, "primary");
+        assert_eq!(
+            found.why,
+            "relation app.v calls public.f, which is volatile"
+        );
+        assert_eq!(route("select 1 <<< 2").place, "primary");
+        assert_eq!(route("select * from v2").place, "read");
+        let wrong = catalogue(b"public,f,t,f,table,app,v").unwrap_err();
+        assert_eq!(
+            wrong.to_string(),
+            "line 1: \"table\" is no kind of what calls"
         );
         let wrong = catalogue(b"public,f,f,f\npublic,g,x,f").unwrap_err();
         assert_eq!(wrong.to_string(), "line 2: \"x\" is neither t nor f");

@@ -32,6 +32,8 @@ pub(crate) enum Row {
     Idle { tls: bool },
     /// Instructions per transaction.
     Instructions(Protocol),
+    /// The same with a second host that answers half of them.
+    SplitInstructions(Protocol),
     /// Send calls for a pipeline of ten queries.
     Sends,
 }
@@ -54,8 +56,9 @@ impl Row {
         rows.extend([
             Self::Instructions(Protocol::Simple),
             Self::Instructions(Protocol::Prepared),
-            Self::Sends,
         ]);
+        rows.extend(Protocol::ALL.map(Self::SplitInstructions));
+        rows.push(Self::Sends);
         rows
     }
 
@@ -71,6 +74,7 @@ impl Row {
             Self::Idle { tls: false } => "idle-plain".to_owned(),
             Self::Idle { tls: true } => "idle-tls".to_owned(),
             Self::Instructions(protocol) => format!("instructions-{}", protocol.name()),
+            Self::SplitInstructions(protocol) => format!("instructions-split-{}", protocol.name()),
             Self::Sends => "sends-pipeline".to_owned(),
         }
     }
@@ -78,7 +82,10 @@ impl Row {
     /// Figures that do not depend on the machine's load are taken once.
     pub(crate) fn rounds(&self, wanted: usize) -> usize {
         match self {
-            Self::Idle { .. } | Self::Instructions(_) | Self::Sends => 1,
+            Self::Idle { .. }
+            | Self::Instructions(_)
+            | Self::SplitInstructions(_)
+            | Self::Sends => 1,
             _ => wanted,
         }
     }
@@ -86,7 +93,7 @@ impl Row {
     pub(crate) fn runs_on(&self, kind: Kind) -> bool {
         match (self, kind) {
             // What choosing a host costs is what the same proxy costs more than with one host: nobody else is asked.
-            (Self::Split(_), kind) => {
+            (Self::Split(_) | Self::SplitInstructions(_), kind) => {
                 matches!(kind, Kind::PgDog { workers: 1 } | Kind::PgDogSplit)
             }
             (_, Kind::PgDogSplit) => false,
@@ -216,10 +223,12 @@ impl Bench {
     /// Measures one row on one peer, which is started and stopped for it.
     pub(crate) fn measure(&self, row: &Row, peer: &Peer) -> Result<Figures> {
         let folder = self.scratch.folder("run")?;
-        let replica = match peer.kind {
-            Kind::PgDogSplit => Some(self.replica()?),
+        let replica = match row {
+            // It is there for both, used or not.
+            Row::Split(_) | Row::SplitInstructions(_) => Some(self.replica()?),
             _ => None,
         };
+        let replica = replica.filter(|_| peer.kind == Kind::PgDogSplit);
         let at = Surroundings {
             postgres: &self.postgres,
             replica,
@@ -269,7 +278,7 @@ impl Bench {
                     many,
                 )
             }
-            Row::Instructions(protocol) => {
+            Row::Instructions(protocol) | Row::SplitInstructions(protocol) => {
                 tools::instructions(peer, &at, protocol, self.sizes.instructions)
             }
             Row::Sends => tools::sends(&start(Login::Trust)?, &folder, self.sizes.pipelines),
@@ -278,7 +287,7 @@ impl Bench {
 }
 
 /// A second host that answers nothing costs nothing, and would make a fine figure.
-fn has_answered(replica: &Postgres) -> Result<()> {
+pub(crate) fn has_answered(replica: &Postgres) -> Result<()> {
     let reads = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT abalance%'";
     anyhow::ensure!(
         replica.sql("postgres", reads)? != "0",

@@ -14,6 +14,7 @@ use crate::host;
 use crate::load::{Length, Load, Protocol};
 use crate::peer::{Login, Peer, Running, Surroundings};
 use crate::report::{Figures, Metric};
+use crate::rows;
 
 /// User-mode instructions per transaction of one client: the difference of two runs, so that start and end drop out.
 pub(crate) fn instructions(
@@ -60,6 +61,7 @@ fn callgrind(
         running.port,
         None,
     )?;
+    at.replica.map_or(Ok(()), rows::has_answered)?;
     running.stop();
     let text = fs::read_to_string(&out).context("read callgrind's output")?;
     let total = text.lines().find_map(|line| {

@@ -20,6 +20,8 @@ pub struct Proxy {
     scratch: Scratch,
     port: u16,
     process: Option<Child>,
+    /// The program that starts it, with its arguments; empty where nothing has to be done before.
+    by: Vec<String>,
 }
 
 impl Proxy {
@@ -30,9 +32,14 @@ impl Proxy {
 
     /// Starts the proxy with further command-line arguments.
     pub fn start_with(config: &ProxyConfig, arguments: &[&str]) -> Self {
+        Self::start_by(&[], config, arguments)
+    }
+
+    /// Starts the proxy by a program, which gets the proxy's command as further arguments and becomes the proxy.
+    pub fn start_by(program: &[&str], config: &ProxyConfig, arguments: &[&str]) -> Self {
         for attempt in 1.. {
             let port = free_port();
-            let mut proxy = Self::launch(config, port, arguments);
+            let mut proxy = Self::launch_by(program, config, port, arguments);
             let mut ended = false;
             let accepts = wait::until(START_LIMIT, || {
                 ended = proxy.has_ended();
@@ -52,11 +59,16 @@ impl Proxy {
 
     /// Starts the proxy without waiting for anything, for configurations that it shall refuse.
     pub fn launch(config: &ProxyConfig, port: u16, arguments: &[&str]) -> Self {
+        Self::launch_by(&[], config, port, arguments)
+    }
+
+    fn launch_by(program: &[&str], config: &ProxyConfig, port: u16, arguments: &[&str]) -> Self {
         let scratch = Scratch::new("proxy");
         let mut proxy = Self {
             scratch,
             port,
             process: None,
+            by: program.iter().map(|&word| word.to_owned()).collect(),
         };
         proxy.write_config(config);
         proxy.spawn(arguments, &[]);
@@ -77,7 +89,14 @@ impl Proxy {
     fn spawn(&mut self, arguments: &[&str], environment: &[(&str, &str)]) {
         let log = fs::File::create(self.path("log")).expect("the scratch directory is writable");
         let log_too = log.try_clone().expect("a file handle can be cloned");
-        let mut command = Command::new(binaries::pgdog());
+        let mut command = match self.by.split_first() {
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(binaries::pgdog());
+                command
+            }
+            None => Command::new(binaries::pgdog()),
+        };
         // Those of the tests are none of the proxy's.
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PGDOG_")) {
             command.env_remove(name);

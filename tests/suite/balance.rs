@@ -4,8 +4,12 @@
 mod again;
 mod balancing;
 mod bans;
+mod behind;
 mod failover;
+mod held;
 mod lag;
+mod listening;
+mod names;
 mod own_writes;
 mod split;
 

@@ -9,9 +9,9 @@ const ROWS: &[&[&str]] = &[
     &["pgdog-config", "pgdog-wire", "pgdog-plugin"],
     &["pgdog-shard", "pgdog-net"],
     &["pgdog-sql", "pgdog-fanout", "pgdog-backend"],
-    &["pgdog-session", "pgdog-replication"],
+    &["pgdog-session", "pgdog-replication", "pgdog-operator-api"],
     &["pgdog-admin"],
-    &["pgdog"],
+    &["pgdog", "pgdog-operator"],
 ];
 
 fn row(package: &str) -> Option<usize> {

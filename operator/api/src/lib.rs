@@ -8,6 +8,7 @@
 #![allow(unreachable_pub, reason = "what KubeSchema derives")]
 
 mod cluster;
+mod crd;
 mod data;
 mod names;
 mod overrides;
@@ -17,6 +18,7 @@ mod status;
 mod workload;
 
 pub use cluster::{Mode, Operation, PgDogCluster, PgDogClusterSpec};
+pub use crd::crd;
 pub use data::{DatabaseSpec, SecretKeys, ServerLogin, UserSecret, UserSpec};
 pub use names::{GROUP, VERSION, annotations, labels};
 pub use overrides::Overrides;

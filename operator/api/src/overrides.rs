@@ -80,10 +80,10 @@ impl JsonSchema for Overrides {
         let mut properties = Map::new();
         for section in Self::SECTIONS {
             let mut schema = inlined(&root["properties"][*section], &root);
-            if *section == "general" {
-                if let Some(keys) = schema["properties"].as_object_mut() {
-                    keys.retain(|key, _| Self::owner(key).is_none());
-                }
+            if *section == "general"
+                && let Some(keys) = schema["properties"].as_object_mut()
+            {
+                keys.retain(|key, _| Self::owner(key).is_none());
             }
             properties.insert((*section).to_owned(), schema);
         }
@@ -128,15 +128,9 @@ fn inlined(schema: &Value, root: &Value) -> Value {
         let one = kinds.into_iter().find(|kind| kind != "null");
         object.insert("type".to_owned(), one.unwrap_or_default());
     }
-    for key in ["properties"] {
-        for (_, property) in object
-            .get_mut(key)
-            .and_then(Value::as_object_mut)
-            .into_iter()
-            .flatten()
-        {
-            *property = inlined(property, root);
-        }
+    let properties = object.get_mut("properties").and_then(Value::as_object_mut);
+    for (_, property) in properties.into_iter().flatten() {
+        *property = inlined(property, root);
     }
     for key in ["items", "additionalProperties"] {
         if let Some(inner) = object.get(key).filter(|inner| inner.is_object()).cloned() {

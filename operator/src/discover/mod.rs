@@ -6,6 +6,8 @@
 mod labelled;
 mod services;
 mod statics;
+#[cfg(test)]
+mod tests;
 
 use pgdog_config::Role;
 use pgdog_operator_api::{PgDogClusterSpec, Provider, RoleDetection, Source};

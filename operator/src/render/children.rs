@@ -25,7 +25,6 @@ use sha2::{Digest, Sha256};
 
 use super::pod::{UID, config_secret, container, volumes};
 use super::process::Ports;
-use super::snapshot;
 
 /// Everything that belongs to a cluster but the Secrets with certificates.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -65,11 +64,11 @@ pub fn render(
     cluster: &PgDogCluster,
     image: &str,
     process: &Map<String, Value>,
-    snapshot: String,
+    config: BTreeMap<String, String>,
 ) -> Children {
     let config = Secret {
         metadata: metadata(cluster, &config_secret(&cluster.name_any())),
-        string_data: Some(BTreeMap::from([(snapshot::FILE.to_owned(), snapshot)])),
+        string_data: Some(config),
         ..Secret::default()
     };
     if cluster.spec.mode == Mode::Sidecar {
@@ -206,7 +205,7 @@ fn template(cluster: &PgDogCluster, image: &str, process: &Map<String, Value>) -
                     .unwrap_or_else(|| spread(cluster)),
             ),
             priority_class_name: pod.priority_class_name.clone(),
-            runtime_class_name: pod.runtime_class_name.clone(),
+            runtime_class_name: pod.runtime_class_name,
             image_pull_secrets: cluster.spec.image.as_ref().and_then(|image| {
                 let secrets: Vec<_> = image
                     .pull_secrets
@@ -237,7 +236,8 @@ fn spread(cluster: &PgDogCluster) -> Vec<TopologySpreadConstraint> {
 }
 
 /// A change of what proxies are started with makes new pods; nothing else in the configuration does.
-fn hash(process: &Map<String, Value>) -> String {
+#[must_use]
+pub fn hash(process: &Map<String, Value>) -> String {
     let text = Value::Object(process.clone()).to_string();
     let digest = Sha256::digest(text.as_bytes());
     digest

@@ -81,8 +81,7 @@ impl Rendered {
     }
 
     /// All of it as one configuration, as in a file.
-    #[must_use]
-    pub fn whole(&self) -> Value {
+    fn whole(&self) -> Value {
         let mut settings = self.settings.clone();
         merge(&mut settings, self.process.clone());
         documents::join(

@@ -6,5 +6,7 @@ pub mod pod;
 pub mod process;
 pub mod settings;
 pub mod snapshot;
+#[cfg(test)]
+mod tests;
 pub mod topology;
 pub mod users;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource,
-    HTTPGetAction, Lifecycle, LifecycleHandler, ObjectFieldSelector, Probe, ResourceRequirements,
-    SeccompProfile, SecretVolumeSource, SecurityContext, SleepAction, Volume, VolumeMount,
+    HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler, ObjectFieldSelector, Probe,
+    ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, SleepAction, Volume,
+    VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -116,8 +117,14 @@ pub fn volumes(cluster: &PgDogCluster) -> Vec<Volume> {
                 secret: Some(SecretVolumeSource {
                     secret_name: Some(name),
                     default_mode: Some(0o440),
+                    items: (volume.path == SNAPSHOT_DIR).then(|| {
+                        vec![KeyToPath {
+                            key: snapshot::FILE.to_owned(),
+                            path: snapshot::FILE.to_owned(),
+                            mode: None,
+                        }]
+                    }),
                     optional: volume.optional.then_some(true),
-                    ..SecretVolumeSource::default()
                 }),
                 ..Volume::default()
             },

@@ -43,7 +43,7 @@ pub(super) fn millis(time: Duration) -> u64 {
 pub(super) fn render(
     cluster: &PgDogCluster,
     users: Vec<Value>,
-) -> Result<(Map<String, Value>, Map<String, Value>), Vec<Finding>> {
+) -> Result<(Sections, Sections), Vec<Finding>> {
     let spec = &cluster.spec;
     let mut live = Map::new();
     live.insert("general".to_owned(), general(cluster));

@@ -1,11 +1,22 @@
-//! The Secret with the configuration that a proxy starts with: no operator and no API server is needed for a restart.
+//! The Secret with the configuration that a proxy starts with: no operator and no API server is needed for a restart. Beside it
+//! stands what an operator has to know again after a restart of its own.
 
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
-use super::config::Rendered;
+use pgdog_config::documents;
+use serde_json::{Map, Value, json};
 
-/// The key in the Secret.
+use super::config::merge;
+use crate::rotation::Replaced;
+
+/// The key of the proxies' file.
 pub const FILE: &str = "pgdog.yaml";
+/// The key of the settings in that file, as they were pushed.
+pub const SETTINGS: &str = "settings.json";
+/// The key of the topology in that file, as it was pushed.
+pub const TOPOLOGY: &str = "topology.json";
+/// The key of the passwords that are still accepted.
+pub const REPLACED: &str = "replaced.json";
 
 /// Which push the snapshot holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,19 +29,28 @@ pub struct Versions {
     pub topology: u64,
 }
 
-/// The file's text. JSON is YAML.
+/// The data of the Secret. JSON is YAML.
 #[must_use]
-pub fn render(rendered: &Rendered, versions: Versions) -> String {
-    let mut whole = rendered.whole();
-    if let Value::Object(sections) = &mut whole {
-        sections.insert(
-            "snapshot".to_owned(),
-            json!({
-                "epoch": versions.epoch,
-                "settings_revision": versions.settings,
-                "topology_revision": versions.topology,
-            }),
-        );
-    }
-    serde_json::to_string_pretty(&whole).unwrap_or_default()
+pub fn render(
+    process: &Map<String, Value>,
+    settings: &Map<String, Value>,
+    topology: &Map<String, Value>,
+    replaced: &[Replaced],
+    versions: Versions,
+) -> BTreeMap<String, String> {
+    let mut all = settings.clone();
+    merge(&mut all, process.clone());
+    let mut whole = documents::join(&Value::Object(all), &Value::Object(topology.clone()));
+    whole["snapshot"] = json!({
+        "epoch": versions.epoch,
+        "settings_revision": versions.settings,
+        "topology_revision": versions.topology,
+    });
+    let text = |value: &Value| serde_json::to_string_pretty(value).unwrap_or_default();
+    BTreeMap::from([
+        (FILE.to_owned(), text(&whole)),
+        (SETTINGS.to_owned(), text(&Value::Object(settings.clone()))),
+        (TOPOLOGY.to_owned(), text(&Value::Object(topology.clone()))),
+        (REPLACED.to_owned(), text(&json!(replaced))),
+    ])
 }

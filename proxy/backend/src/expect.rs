@@ -246,7 +246,8 @@ impl Owed {
     }
 
     /// Notes a message that was sent (or, for [`Expect::Fake`], was not).
-    #[inline]
+    // Always inlined: where it is known which message it is, most of this is known too.
+    #[inline(always)]
     pub fn push(&mut self, expect: Expect) {
         self.changes += u32::from(expect.changes().is_some());
         self.unnamed_changes += u32::from(expect.changes_unnamed());

@@ -202,8 +202,8 @@ impl Listener {
         self.book().order(Order::Reconnect);
     }
 
-    /// Ends it; who listens is told.
-    pub(crate) fn close(&self) {
+    /// Ends it; who listens is told, and looks for the host that takes writes now.
+    pub fn close(&self) {
         self.book().order(Order::Close);
     }
 

@@ -16,12 +16,24 @@ pub enum Value {
 
 /// Settings by name (lower case), those that differ from what the server gives every new connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Params(BTreeMap<Box<str>, Value>);
+pub struct Params {
+    values: BTreeMap<Box<str>, Value>,
+    /// See [`Params::steer`].
+    steer: bool,
+}
 
 /// Who the session acts as; these are set last and reset first, because they decide what else may be set.
 const IDENTITY: [&str; 2] = ["session_authorization", "role"];
 /// Set after the others, which are written in UTF-8.
 const ENCODING: &str = "client_encoding";
+
+/// Settings that say to which host requests go, or that have a say in it.
+const STEERING: [&str; 4] = [
+    "default_transaction_isolation",
+    "default_transaction_read_only",
+    "pgdog.role",
+    "standard_conforming_strings",
+];
 
 /// Settings that change nothing of what a text means.
 const NO_MEANING: [&str; 7] = [
@@ -38,7 +50,7 @@ impl Params {
     /// The value of one setting.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name)
+        self.values.get(name)
     }
 
     /// Whether one is switched on, as far as its text shows.
@@ -60,23 +72,36 @@ impl Params {
 
     /// Sets one.
     pub fn set(&mut self, name: &str, value: Value) {
-        self.0.insert(name.to_ascii_lowercase().into(), value);
+        self.values.insert(name.to_ascii_lowercase().into(), value);
+        self.note_steering();
     }
 
     /// Takes one out.
     pub fn remove(&mut self, name: &str) {
-        self.0.remove(name);
+        self.values.remove(name);
+        self.note_steering();
+    }
+
+    fn note_steering(&mut self) {
+        self.steer = STEERING.iter().any(|name| self.values.contains_key(*name));
+    }
+
+    /// Whether one of them may have to do with the host that a request goes to: asked of each request, mostly in vain.
+    #[inline]
+    #[must_use]
+    pub fn steer(&self) -> bool {
+        self.steer
     }
 
     /// All of them, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.0.iter().map(|(n, v)| (&**n, v))
+        self.values.iter().map(|(n, v)| (&**n, v))
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.values.is_empty()
     }
 
     /// What may distinguish the meaning of a text when it is parsed: names go by the search path, constants by the time zone,
@@ -210,6 +235,18 @@ mod tests {
             "RESET \"x\".\"y\";SELECT pg_catalog.set_config('b','it''s',false);"
         );
         assert_eq!(to.statements_to(&to), "");
+    }
+
+    #[test]
+    fn settings_that_steer_are_noticed_as_they_come_and_go() {
+        let mut settings = params(&[("application_name", "x")]);
+        assert!(!settings.steer());
+        for name in STEERING {
+            settings.set(&name.to_ascii_uppercase(), Value::Plain("x".into()));
+            assert!(settings.steer(), "{name}");
+            settings.remove(name);
+            assert!(!settings.steer(), "{name}");
+        }
     }
 
     #[test]

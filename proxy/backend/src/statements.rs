@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What the names of our statements on servers begin with.
@@ -85,6 +85,8 @@ pub struct Statement {
     pub effects: u16,
     /// What its text is without constants, once somebody has asked.
     pub shape: OnceLock<Arc<Shape>>,
+    /// Where its text may run, once somebody has asked: a number in the caller's terms; 0 is no answer.
+    pub place: AtomicU64,
 }
 
 impl Statement {
@@ -225,6 +227,7 @@ impl Store {
             name_at: key.name_at,
             effects: effects(),
             shape: OnceLock::new(),
+            place: AtomicU64::new(0),
         });
         inner.by_key.insert(key, statement.clone());
         statement
@@ -245,6 +248,7 @@ impl Store {
             name_at: statement.name_at,
             effects: statement.effects,
             shape: statement.shape.clone(),
+            place: AtomicU64::new(statement.place.load(Ordering::Relaxed)),
         })
     }
 

@@ -55,6 +55,8 @@ pub(crate) enum Event {
     NoHost(NoHost),
     /// The transaction that the client has begun is to begin on the server.
     Begin,
+    /// The same on the primary, and no more on the server at hand.
+    BeginElsewhere,
     /// What was asked has not taken place, and may do so elsewhere.
     Again(Box<ErrorResponse>),
     /// No connection could be had.
@@ -498,24 +500,33 @@ impl Active {
             }
             Poll::Pending => {
                 self.poll_write_client(client, cx)?;
-                if self.cin.len() < HIGH {
-                    self.cin.reserve(buffer::SIZE / 4);
-                    let read = poll_read_buf(Pin::new(&mut client.stream), cx, &mut self.cin.bytes);
-                    client.listening = listens(&read);
-                    match read {
-                        Poll::Ready(Ok(0)) => return Poll::Ready(Err(Event::ClientLeft)),
-                        Poll::Ready(Err(error)) => {
-                            return Poll::Ready(Err(Event::ClientBroke(error)));
-                        }
-                        Poll::Ready(Ok(count)) => {
-                            self.tally.received += count as u64;
-                            cx.waker().wake_by_ref();
-                        }
-                        Poll::Pending => {}
-                    }
-                }
+                self.poll_meanwhile(client, cx)?;
                 Poll::Pending
             }
+        }
+    }
+
+    /// Takes what the client says while it waits for a server, and notices when it goes.
+    pub(crate) fn poll_meanwhile(
+        &mut self,
+        client: &mut Client,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Event> {
+        if self.cin.len() >= HIGH {
+            return Ok(());
+        }
+        self.cin.reserve(buffer::SIZE / 4);
+        let read = poll_read_buf(Pin::new(&mut client.stream), cx, &mut self.cin.bytes);
+        client.listening = listens(&read);
+        match read {
+            Poll::Ready(Ok(0)) => Err(Event::ClientLeft),
+            Poll::Ready(Err(error)) => Err(Event::ClientBroke(error)),
+            Poll::Ready(Ok(count)) => {
+                self.tally.received += count as u64;
+                cx.waker().wake_by_ref();
+                Ok(())
+            }
+            Poll::Pending => Ok(()),
         }
     }
 

@@ -2,13 +2,13 @@
 //! functions that may write go to the primary.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use pgdog_backend::{Rows, ServerError};
 use pgdog_sql::Functions;
-use pgdog_sql::functions::{CATALOGUE, Row};
+use pgdog_sql::functions::{CATALOGUE, Kind, Row, Through};
 
 use crate::runtime::{Account, Runtime};
 
@@ -23,6 +23,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Catalogue {
     functions: RwLock<Arc<Functions>>,
+    /// Which these are.
+    id: AtomicU32,
     /// Coarse time of the last reading, ms; 0 before the first.
     read: AtomicU64,
     /// The configuration under which it was read.
@@ -31,8 +33,10 @@ pub struct Catalogue {
 
 impl Default for Catalogue {
     fn default() -> Self {
+        let functions = Functions::unread();
         Self {
-            functions: RwLock::new(Arc::new(Functions::unread())),
+            id: AtomicU32::new(functions.id()),
+            functions: RwLock::new(Arc::new(functions)),
             read: AtomicU64::new(0),
             generation: AtomicU64::new(0),
         }
@@ -45,6 +49,22 @@ impl Catalogue {
     pub fn now(&self) -> Arc<Functions> {
         let functions = self.functions.read();
         functions.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Brings what somebody knows up to date: without a lock when it is.
+    #[inline]
+    pub(crate) fn refresh(&self, known: &mut Arc<Functions>) {
+        if self.id.load(Ordering::Acquire) != known.id() {
+            *known = self.now();
+        }
+    }
+
+    fn replace(&self, functions: Functions) {
+        let known = self.functions.write();
+        let mut known = known.unwrap_or_else(PoisonError::into_inner);
+        let id = functions.id();
+        *known = Arc::new(functions);
+        self.id.store(id, Ordering::Release);
     }
 
     fn is_due(&self, now: u64, generation: u64) -> bool {
@@ -81,11 +101,7 @@ pub async fn keep(runtime: Arc<Runtime>) {
             match read(&runtime, &account).await {
                 Ok(functions) => {
                     failing = false;
-                    let mut known = catalogue
-                        .functions
-                        .write()
-                        .unwrap_or_else(PoisonError::into_inner);
-                    *known = Arc::new(functions);
+                    catalogue.replace(functions);
                     let now = runtime.clock.now().max(1);
                     catalogue.read.store(now, Ordering::Relaxed);
                     catalogue.generation.store(generation, Ordering::Relaxed);
@@ -123,7 +139,12 @@ async fn read(runtime: &Runtime, account: &Account) -> Result<Functions, ServerE
     for member in account.cluster.members() {
         let asked = async {
             let mut server = member.pool.target().connect().await?;
-            let rows = server.query(CATALOGUE, LIMIT).await;
+            // It would compile for seconds what runs for milliseconds.
+            let asked = async {
+                server.query("set jit = off", LIMIT).await?;
+                server.query(CATALOGUE, LIMIT).await
+            };
+            let rows = asked.await;
             server.close();
             rows
         };
@@ -144,6 +165,13 @@ fn functions(runtime: &Runtime, rows: &Rows) -> Functions {
             name: text(1)?,
             volatile: text(2)? == "t",
             builtin: text(3)? == "t",
+            through: text(4).and_then(|kind| {
+                Some(Through {
+                    kind: Kind::read(kind)?,
+                    schema: text(5)?,
+                    name: text(6)?,
+                })
+            }),
         })
     });
     let live = runtime.live();

@@ -213,6 +213,12 @@ impl ClientHandle {
         Signal(self.signals.swap(0, Ordering::AcqRel))
     }
 
+    /// Whether it was told anything that does not wait until it is idle.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        self.signals.load(Ordering::Acquire) & !Signal::NOTIFIED.0 != 0
+    }
+
     /// As [`ClientHandle::take_signals`], without what waits until the client is idle.
     #[inline]
     #[must_use]

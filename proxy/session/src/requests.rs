@@ -7,6 +7,7 @@ use pgdog_backend::probe::Reasons;
 use pgdog_config::{PoolerMode, QuerySizeAction};
 use pgdog_sql::{Effects, effects};
 use pgdog_wire::backend::{self, TransactionStatus};
+use pgdog_wire::buffer::Buffer;
 use pgdog_wire::frontend::query_text;
 use pgdog_wire::{ErrorResponse, Header, frame, frontend, sqlstate};
 
@@ -110,9 +111,20 @@ impl Active {
     }
 
     /// Lets a message pass: what is there of it now, the rest as it comes.
+    #[inline]
     pub(crate) fn pass(&mut self, len: usize, kept: bool) {
-        self.from_client = Passing { left: len, kept };
-        self.pass_on();
+        if !kept || len > self.cin.len() {
+            self.from_client = Passing { left: len, kept };
+            return self.pass_on();
+        }
+        // All of it is there, as mostly.
+        if len == self.cin.len() {
+            return self.cin.move_to(&mut self.sout);
+        }
+        let Buffer { bytes, start } = &mut self.cin;
+        let end = *start + len;
+        self.sout.bytes.extend_from_slice(&bytes[*start..end]);
+        *start = end;
     }
 
     // Inlined, as `serve` is: this is the way of each message.
@@ -180,6 +192,9 @@ impl Active {
         if self.trial.watched() {
             if self.trial.deferred {
                 return Err(Event::Begin);
+            }
+            if let Some(step) = self.guard(client, header, whole)? {
+                return Ok(step);
             }
             self.arm(client);
         }

@@ -11,16 +11,18 @@
 mod again;
 mod ask;
 mod begin;
+mod guard;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgdog_backend::{HostState, NoPrimary};
+use pgdog_backend::{Cluster, HostState, NoPrimary, Role};
 use pgdog_config::{PoolerMode, ReadYourWrites};
+use pgdog_sql::Functions;
 use pgdog_wire::{ErrorResponse, sqlstate};
 
-use self::ask::need;
+use self::ask::{need, steering};
 use crate::active::{Active, Event};
 use crate::client::Client;
 use crate::handle::Signal;
@@ -84,6 +86,8 @@ pub(crate) struct Trial {
     opening: bool,
     /// The next request is the first of the transaction.
     first: bool,
+    /// It is within a transaction on a replica, where the client has not said that it wants to be.
+    guarded: bool,
     /// How much of it has been dealt with.
     pub(crate) handed: Handed,
     /// The server has begun to answer it.
@@ -102,13 +106,15 @@ pub(crate) struct Trial {
     held: u64,
     /// What the answer to an EXPLAIN ends with.
     pub(crate) explained: Option<Box<str>>,
+    /// What was known of functions when a host was last chosen, for whomever.
+    functions: Arc<Functions>,
 }
 
 impl Trial {
     /// Whether the next request needs a look, beside that at its host.
     #[inline]
     pub(crate) fn watched(&self) -> bool {
-        self.deferred || self.first
+        self.deferred || self.first || self.guarded
     }
 
     /// Whether answers of the proxy's own are kept back until the server has begun to answer: until then the request can be
@@ -135,6 +141,7 @@ impl Trial {
         self.begin.clear();
         self.deferred = false;
         self.first = false;
+        self.guarded = false;
         self.opening = false;
         self.routed = false;
         self.bytes.clear();
@@ -187,6 +194,8 @@ impl Active {
     ///
     /// [`Event::NoHost`].
     pub(crate) fn choose(&mut self, client: &mut Client) -> Result<Choice, Event> {
+        let catalogue = client.account.catalogue(&client.runtime);
+        catalogue.refresh(&mut self.trial.functions);
         let Some(asked) = self.asked(client) else {
             return Ok(Choice::More);
         };
@@ -205,17 +214,16 @@ impl Active {
                 .for_write()
                 .map_err(|why| Event::NoHost(NoHost::Primary(why)))?,
             Wish::Read { .. } | Wish::Any => {
-                let here = cluster
-                    .members()
-                    .iter()
-                    .position(|m| Arc::ptr_eq(&m.pool, &client.pool) && m.host.is_free());
-                let need = need(client, wish);
-                let chosen = match (wish, here) {
-                    (Wish::Any, Some(here)) => Some(here),
-                    _ => cluster.for_read(need),
+                let any = wish == Wish::Any;
+                let here = || {
+                    let mut members = cluster.members().iter();
+                    members.position(|m| Arc::ptr_eq(&m.pool, &client.pool) && m.host.is_free())
                 };
+                let need = need(client, wish);
+                let chosen = any.then(here).flatten();
+                let chosen = chosen.or_else(|| cluster.for_read(need));
                 // What any host can tell, the primary can.
-                let primary = || (wish == Wish::Any).then(|| cluster.for_write().ok())?;
+                let primary = || any.then(|| cluster.for_write().ok())?;
                 let none = match need.after {
                     Some(_) if !need.replica_only => NoHost::Replay,
                     _ => NoHost::Reads,
@@ -224,7 +232,9 @@ impl Active {
             }
         };
         let member = &cluster.members()[index];
-        client.pool = member.pool.clone();
+        if !Arc::ptr_eq(&client.pool, &member.pool) {
+            client.pool = member.pool.clone();
+        }
         self.trial.explained = asked.why.map(|why| {
             let (host, role) = (&member.host.address, member.host.role().as_str());
             let wish = match (wish, asked.told) {
@@ -241,6 +251,7 @@ impl Active {
         });
         self.trial.routed = true;
         self.trial.wish = wish;
+        self.trial.guarded = asked.begins && !asked.told && member.host.role() != Role::Primary;
         self.trial.handed = Handed::None;
         self.trial.heard = false;
         self.trial.bytes.clear();
@@ -256,7 +267,7 @@ impl Active {
             && !asked.told
             && asked.alone
             && client.tap.is_none()
-            && client.params.get(READ_ONLY).is_none()
+            && steering(client, READ_ONLY).is_none()
             && self.mode != PoolerMode::Session
         {
             self.trial.bytes.extend_from_slice(&self.cin.data()[..end]);
@@ -298,6 +309,17 @@ impl Active {
     }
 }
 
+/// Nobody is notified by a host that takes no writes any more: who listens there goes to the one that does.
+fn listen_elsewhere(cluster: &Cluster) {
+    let Ok(writer) = cluster.for_write() else {
+        return;
+    };
+    let others = cluster.members().iter().enumerate();
+    for (_, other) in others.filter(|(index, _)| *index != writer) {
+        other.pool.listener.close();
+    }
+}
+
 /// Tells clients of hosts that have come or gone. Never ends; cancel safe.
 pub async fn tell_changes(runtime: Arc<Runtime>) {
     let mut seen: HashMap<String, u64> = HashMap::new();
@@ -314,6 +336,7 @@ pub async fn tell_changes(runtime: Arc<Runtime>) {
             for member in members.filter(|m| m.host.is_healthy()) {
                 member.pool.forgive();
             }
+            listen_elsewhere(&account.cluster);
             if changed.contains(&name) {
                 continue;
             }

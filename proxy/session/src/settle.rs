@@ -130,6 +130,7 @@ impl Active {
             Event::CheckoutFailed(error) => self.checkout_failed(client, &error).await,
             Event::NoHost(why) => self.no_host(client, why).await,
             Event::Begin => self.begin(client).await,
+            Event::BeginElsewhere => self.begin_elsewhere(client).await,
             Event::Again(error) => self.try_again(client, &error).await,
             Event::Settle => {
                 self.settle(client).await?;
@@ -497,6 +498,8 @@ impl Active {
                     sqlstate::QUERY_CANCELED,
                     "canceling statement due to user request",
                 );
+                // A transaction that waits to begin is over, as what it waits for.
+                self.trial.end();
                 self.fail_unserved(client, &error);
             } else {
                 self.cancel_server(client);

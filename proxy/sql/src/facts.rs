@@ -3,9 +3,10 @@
 mod statement;
 mod walk;
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::functions::{Functions, Name, Verdict};
+use crate::functions::{Functions, Mention, Name, Verdict};
 use crate::route::{Begins, Lock, Place, Why};
 
 /// Longer texts are not parsed: the parser would hold up everything else for too long.
@@ -41,6 +42,8 @@ pub struct Statement {
     pub tables: Vec<Name>,
     /// Its strongest locking clause.
     pub lock: Option<Lock>,
+    /// What may call functions by itself; once all statements are known, [`Facts`] has it.
+    mentions: Vec<Mention>,
 }
 
 /// What is known of a query string.
@@ -54,6 +57,43 @@ pub struct Facts {
     begins: Option<Begins>,
     /// The functions of all statements.
     functions: Vec<Name>,
+    /// What all statements mention that may call functions by itself.
+    mentions: Vec<Mention>,
+}
+
+/// What keeps a query string from replicas: a function, and what calls it where it is not the query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Culprit<'a> {
+    /// The function.
+    pub function: &'a Name,
+    /// What calls it.
+    pub through: Option<&'a Mention>,
+    /// What may come of it.
+    pub verdict: Verdict,
+}
+
+impl Culprit<'_> {
+    /// The reason, without names.
+    #[must_use]
+    pub fn why(self) -> Why {
+        match self.through {
+            None => Why::Calls(self.verdict),
+            Some(_) => Why::Reaches(self.verdict),
+        }
+    }
+}
+
+impl fmt::Display for Culprit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.through {
+            None => write!(f, "function {} {}", self.function, self.verdict),
+            Some(through) => write!(
+                f,
+                "{through} calls {}, which {}",
+                self.function, self.verdict
+            ),
+        }
+    }
 }
 
 impl Facts {
@@ -91,15 +131,24 @@ impl Facts {
             why,
             begins: None,
             functions: Vec::new(),
+            mentions: Vec::new(),
         }
     }
 
-    fn of(statements: Vec<Statement>) -> Self {
+    fn of(mut statements: Vec<Statement>) -> Self {
         let (place, why) = whole(&statements);
         let mut functions: Vec<Name> = Vec::new();
         for name in statements.iter().flat_map(|s| &s.functions) {
             if !functions.contains(name) {
                 functions.push(name.clone());
+            }
+        }
+        let mut mentions: Vec<Mention> = Vec::new();
+        for statement in &mut statements {
+            for mention in std::mem::take(&mut statement.mentions) {
+                if !mentions.contains(&mention) {
+                    mentions.push(mention);
+                }
             }
         }
         Self {
@@ -108,6 +157,7 @@ impl Facts {
             place,
             why,
             functions,
+            mentions,
             statements,
         }
     }
@@ -142,25 +192,51 @@ impl Facts {
         (self.place, self.why)
     }
 
-    /// The first function that may not be called on a replica, by its place in [`Facts::functions`]; nothing when the place is
-    /// the primary anyway.
+    /// Whether the answer depends on what is known of functions.
+    #[inline]
+    pub(crate) fn asks(&self, functions: &Functions) -> bool {
+        self.place != Place::Primary
+            && (!self.functions.is_empty() || functions.has_behind() && !self.mentions.is_empty())
+    }
+
+    /// The first function that may not be called on a replica; nothing when the place is the primary anyway.
     #[must_use]
-    pub fn culprit(&self, functions: &Functions) -> Option<(usize, Verdict)> {
-        if self.place == Place::Primary {
-            return None;
-        }
-        self.functions
-            .iter()
-            .map(|name| functions.verdict(name))
-            .enumerate()
-            .find(|(_, verdict)| !verdict.reads())
+    pub fn culprit<'a>(&'a self, functions: &'a Functions) -> Option<Culprit<'a>> {
+        self.asks(functions)
+            .then(|| self.culprits(functions).next())?
+    }
+
+    fn culprits<'a>(&'a self, functions: &'a Functions) -> impl Iterator<Item = Culprit<'a>> {
+        let calls = self.functions.iter().map(move |function| Culprit {
+            function,
+            through: None,
+            verdict: functions.verdict(function),
+        });
+        let behind = self.mentions.iter().flat_map(move |mention| {
+            let calls = functions.called_by(mention.kind, &mention.name);
+            calls.map(move |(function, verdict)| Culprit {
+                function,
+                through: Some(mention),
+                verdict,
+            })
+        });
+        calls.chain(behind).filter(|c| !c.verdict.reads())
+    }
+
+    /// The first function that a replica would do something else for, in a read-only transaction too: it takes locks, or speaks
+    /// of the primary.
+    #[must_use]
+    pub fn insists<'a>(&'a self, functions: &'a Functions) -> Option<Culprit<'a>> {
+        let insists = |c: &Culprit<'_>| Functions::insists(c.function, c.verdict);
+        self.asks(functions)
+            .then(|| self.culprits(functions).find(insists))?
     }
 
     /// The answer for a database with these functions.
     #[must_use]
     pub fn place(&self, functions: &Functions) -> (Place, Why) {
         match self.culprit(functions) {
-            Some((_, verdict)) => (Place::Primary, Why::Calls(verdict)),
+            Some(culprit) => (Place::Primary, culprit.why()),
             None => (self.place, self.why),
         }
     }
@@ -169,7 +245,7 @@ impl Facts {
     #[must_use]
     pub fn explain(&self, functions: &Functions) -> String {
         match (self.culprit(functions), &self.error) {
-            (Some((at, verdict)), _) => format!("function {} {verdict}", self.functions[at]),
+            (Some(culprit), _) => culprit.to_string(),
             (None, Some(error)) => format!("{}: {error}", self.why),
             (None, None) => self.why.to_string(),
         }

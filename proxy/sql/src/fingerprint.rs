@@ -9,8 +9,10 @@
 //! as one kind of element in a list. Strings are read with `standard_conforming_strings = on`.
 
 mod items;
+mod outline;
 
 use items::{Items, Kind};
+pub(crate) use outline::outline;
 
 use crate::lexer::{Lexer, Token};
 

@@ -1,19 +1,29 @@
 //! What is known of a database's functions: whether calling one may write, lock, or depend on which server answers.
 //!
-//! Two sources: `pg_proc` of a database, as the caller has read it with [`CATALOGUE`], and what the configuration says of
-//! single functions. What neither knows may do anything. Before `pg_proc` has been read, the built-in functions of
+//! Two sources: the catalogue of a database, as the caller has read it with [`CATALOGUE`], and what the configuration says of
+//! single functions. What neither knows may do anything. Before the catalogue has been read, the built-in functions of
 //! PostgreSQL are known by name.
+//!
+//! The catalogue also tells which relations, operators and types call functions by themselves: views, policies, casts. Only those
+//! are known, so that a relation of which nothing is known counts as a table.
 
+mod behind;
 mod builtin;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Reads what [`Functions::new`] takes: schema, name, whether one of that name is volatile, whether all are PostgreSQL's own.
-pub const CATALOGUE: &str = "select n.nspname::text, p.proname::text, bool_or(p.provolatile = 'v'), bool_and(p.oid < 16384) \
-    from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace \
-    where n.nspname !~ '^pg_(toast_)?temp_' group by 1, 2";
+pub use behind::{Kind, Mention};
+
+pub(crate) use builtin::is_one_servers;
+
+use behind::{Behind, Call};
+
+/// Reads what [`Functions::new`] takes: schema, name, whether one of that name is volatile, whether all are PostgreSQL's own;
+/// then what calls it: kind, schema and name, which are null where it is the query that calls. It is worth its while to switch
+/// `jit` off before.
+pub const CATALOGUE: &str = include_str!("functions/catalogue.sql");
 
 /// One row of [`CATALOGUE`].
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +36,19 @@ pub struct Row<'a> {
     pub volatile: bool,
     /// Whether all of them are PostgreSQL's own.
     pub builtin: bool,
+    /// What calls it, where it is not the query itself.
+    pub through: Option<Through<'a>>,
+}
+
+/// What calls a function when a query mentions it.
+#[derive(Debug, Clone, Copy)]
+pub struct Through<'a> {
+    /// What it is.
+    pub kind: Kind,
+    /// Its schema.
+    pub schema: &'a str,
+    /// Its name.
+    pub name: &'a str,
 }
 
 /// What may come of calling a function.
@@ -105,6 +128,8 @@ pub struct Functions {
     id: u32,
     /// By name; `None` before the catalogue has been read.
     catalogue: Option<HashMap<Box<str>, Vec<Known>>>,
+    /// What calls functions by itself.
+    behind: Behind,
     /// By name: the schema, where one is said, and whether it writes.
     configured: HashMap<Box<str>, Vec<Said>>,
 }
@@ -128,26 +153,41 @@ impl Functions {
     /// PostgreSQL's own functions by name, and nothing else: before the catalogue has been read.
     #[must_use]
     pub fn unread() -> Self {
-        Self::with(None)
+        Self::with(None, Behind::default())
     }
 
     /// From the rows of [`CATALOGUE`].
     pub fn new<'a>(rows: impl IntoIterator<Item = Row<'a>>) -> Self {
         let mut catalogue: HashMap<Box<str>, Vec<Known>> = HashMap::new();
+        let mut behind = Behind::default();
         for row in rows {
-            catalogue.entry(row.name.into()).or_default().push(Known {
-                schema: row.schema.into(),
-                verdict: of_row(row),
-            });
+            let verdict = of_row(row);
+            let Some(through) = row.through else {
+                let schema = row.schema.into();
+                let known = Known { schema, verdict };
+                catalogue.entry(row.name.into()).or_default().push(known);
+                continue;
+            };
+            let function = Name {
+                schema: Some(row.schema.into()),
+                name: row.name.into(),
+            };
+            let call = Call {
+                schema: through.schema.into(),
+                function,
+                verdict,
+            };
+            behind.put(through.kind, through.name, call);
         }
-        Self::with(Some(catalogue))
+        Self::with(Some(catalogue), behind)
     }
 
-    fn with(catalogue: Option<HashMap<Box<str>, Vec<Known>>>) -> Self {
+    fn with(catalogue: Option<HashMap<Box<str>, Vec<Known>>>, behind: Behind) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             catalogue,
+            behind,
             configured: HashMap::new(),
         }
     }
@@ -169,11 +209,15 @@ impl Functions {
                 all.push((schema, verdict));
             }
         }
+        let mut behind = std::mem::take(&mut self.behind);
+        behind.retain(|call| !self.of_call(call).reads());
+        self.behind = behind;
         self
     }
 
-    /// Differs between any two of them in this process.
-    pub(crate) fn id(&self) -> u32 {
+    /// Differs between any two of them in this process, and is never 0.
+    #[must_use]
+    pub fn id(&self) -> u32 {
         self.id
     }
 
@@ -186,6 +230,50 @@ impl Functions {
     /// What may come of a call by this name. Without a schema, the worst of all functions that have it.
     #[must_use]
     pub fn verdict(&self, called: &Name) -> Verdict {
+        match self.by_itself(called) {
+            (Verdict::Reads, false) => self
+                .called_by(Kind::Function, called)
+                .next()
+                .map_or(Verdict::Reads, |(_, verdict)| verdict),
+            (verdict, _) => verdict,
+        }
+    }
+
+    /// Whether this function is meant for the primary in a read-only transaction too, as this verdict of it says.
+    pub(crate) fn insists(function: &Name, verdict: Verdict) -> bool {
+        verdict == Verdict::Configured
+            || verdict == Verdict::Bound && builtin::insists(&function.name)
+    }
+
+    /// Whether anything is known to call functions by itself.
+    pub(crate) fn has_behind(&self) -> bool {
+        !self.behind.is_empty()
+    }
+
+    /// The functions that may not be called on a replica, of those that are called when this is mentioned.
+    pub(crate) fn called_by(
+        &self,
+        kind: Kind,
+        named: &Name,
+    ) -> impl Iterator<Item = (&Name, Verdict)> {
+        self.behind
+            .calls(kind, named)
+            .map(move |call| (&call.function, self.of_call(call)))
+            .filter(|(_, verdict)| !verdict.reads())
+    }
+
+    /// What may come of a call that is in no text: the configuration goes before the mark.
+    fn of_call(&self, call: &Call) -> Verdict {
+        let Name { schema, name } = &call.function;
+        let said = self.configured.get(name).map_or(&[][..], |all| all);
+        let of = |schema: &Option<Box<str>>| said.iter().find(|(known, _)| known == schema);
+        of(schema)
+            .or_else(|| of(&None))
+            .map_or(call.verdict, |(_, verdict)| *verdict)
+    }
+
+    /// The same without what it calls in its turn, and whether the configuration has said it.
+    fn by_itself(&self, called: &Name) -> (Verdict, bool) {
         let said = self.configured.get(&called.name).map_or(&[][..], |all| all);
         let of = |schema: Option<&str>| {
             let mut all = said.iter();
@@ -193,18 +281,22 @@ impl Functions {
                 .map(|(_, verdict)| *verdict)
         };
         let in_schema = |schema: &str| of(Some(schema)).or_else(|| of(None));
-        let found = match &called.schema {
-            Some(schema) => in_schema(schema).or_else(|| self.known(called, |_| None)),
+        let told = match &called.schema {
+            Some(schema) => in_schema(schema),
             None => {
                 // One that is configured for a schema may be the one that is meant.
                 let writes = said.iter().find(|(_, verdict)| !verdict.reads());
-                let writes = writes.map(|(_, verdict)| *verdict);
-                writes
-                    .or_else(|| of(None))
-                    .or_else(|| self.known(called, in_schema))
+                writes.map(|(_, verdict)| *verdict).or_else(|| of(None))
             }
         };
-        found.unwrap_or(Verdict::Unknown)
+        if let Some(verdict) = told {
+            return (verdict, true);
+        }
+        let known = match &called.schema {
+            Some(_) => self.known(called, |_| None),
+            None => self.known(called, in_schema),
+        };
+        (known.unwrap_or(Verdict::Unknown), false)
     }
 
     /// The worst of what the catalogue knows by that name; `said` goes before it.
@@ -231,7 +323,7 @@ impl Functions {
 
 fn of_row(row: Row<'_>) -> Verdict {
     let builtin = row.schema == builtin::SCHEMA;
-    if builtin && builtin::is_bound(row.name) {
+    if builtin && (builtin::is_bound(row.name) || builtin::is_one_servers(row.name)) {
         Verdict::Bound
     } else if row.volatile && !(builtin && row.builtin && builtin::is_harmless(row.name)) {
         Verdict::Volatile
@@ -250,6 +342,7 @@ mod tests {
             name,
             volatile,
             builtin: schema == "pg_catalog",
+            through: None,
         }
     }
 

@@ -6,7 +6,7 @@
 //! text that is taken for another one.
 //!
 //! Each thread has a small table of its own in front of the shared one: what all workers ask for again and again costs no
-//! lock and no write to memory that others read.
+//! lock and no write to memory that others read. There a text is looked up by its outline first, which is found much faster.
 
 mod cache;
 
@@ -23,7 +23,7 @@ use crate::fingerprint;
 use crate::functions::Functions;
 use crate::hints;
 use crate::lexer::Lexer;
-use crate::route::Route;
+use crate::route::{Route, is_one};
 
 /// Routes query strings. One is shared by all workers.
 #[derive(Debug)]
@@ -78,13 +78,23 @@ impl Planner {
     /// Where this query string may run on a database with these functions.
     #[must_use]
     pub fn route(&self, text: &[u8], functions: &Functions) -> Route {
-        self.with_entry(text, |entry| {
+        let outline = fingerprint::outline(text, self.seed);
+        // Comments would have left it without an outline.
+        let hint = match outline {
+            Some(_) => None,
+            None => hints::hints(text).role,
+        };
+        self.with_entry(text, outline, |entry| {
             let (place, why) = entry.place(functions);
             Route {
                 place,
                 why,
-                hint: hints::hints(text).role,
+                hint,
                 begins: entry.facts.begins(),
+                lone: match entry.facts.error() {
+                    None => entry.facts.statements().len() <= 1,
+                    Some(_) => is_one(text),
+                },
             }
         })
     }
@@ -92,7 +102,8 @@ impl Planner {
     /// All that is known of it.
     #[must_use]
     pub fn facts(&self, text: &[u8]) -> Arc<Facts> {
-        self.with_entry(text, |entry| Arc::clone(&entry.facts))
+        let outline = fingerprint::outline(text, self.seed);
+        self.with_entry(text, outline, |entry| Arc::clone(&entry.facts))
     }
 
     /// Remembers up to another number of texts from now on.
@@ -137,11 +148,23 @@ impl Planner {
         })
     }
 
-    fn with_entry<T>(&self, text: &[u8], answer: impl FnOnce(&Entry) -> T) -> T {
-        let general = fingerprint::seeded(text, self.seed);
+    fn with_entry<T>(
+        &self,
+        text: &[u8],
+        outline: Option<u64>,
+        answer: impl FnOnce(&Entry) -> T,
+    ) -> T {
         FRONT.with_borrow_mut(|front| {
-            if let Some(entry) = front.get(&self.cache, general) {
+            if let Some(entry) = outline.and_then(|key| front.get(&self.cache, key)) {
                 return answer(entry);
+            }
+            let general = fingerprint::seeded(text, self.seed);
+            if let Some(entry) = front.get(&self.cache, general) {
+                let Some(key) = outline else {
+                    return answer(entry);
+                };
+                let entry = Arc::clone(entry);
+                return answer(front.keep(&self.cache, key, entry));
             }
             // A text that is remembered with its constants is in front under that key.
             let exact = fingerprint::of_bytes(text, self.seed);

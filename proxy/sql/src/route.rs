@@ -16,6 +16,16 @@ pub struct Route {
     pub hint: Option<RoleHint>,
     /// The string's first statement begins a transaction that the string does not end.
     pub begins: Option<Begins>,
+    /// It is one statement, or none, as far as can be told.
+    pub lone: bool,
+}
+
+/// Whether a text is one statement, or none, as far as can be told without reading it.
+#[must_use]
+pub fn is_one(text: &[u8]) -> bool {
+    let text = text.trim_ascii_end();
+    let text = text.strip_suffix(b";").unwrap_or(text);
+    !text.contains(&b';')
 }
 
 /// Which servers may run a query string.
@@ -109,6 +119,8 @@ pub enum Why {
     Into,
     /// A function is called that may write. [`crate::facts::Facts::explain`] names it.
     Calls(Verdict),
+    /// Something is mentioned that calls a function which may write: a view, an operator, a cast.
+    Reaches(Verdict),
     /// A temporary object is read, which one session has.
     Temporary,
     /// A view is read, or a setting shown, that tells of the server itself.
@@ -148,6 +160,9 @@ impl fmt::Display for Why {
             Self::Locks(lock) => return write!(f, "locking clause {lock}"),
             Self::Into => "SELECT INTO makes a table",
             Self::Calls(verdict) => return write!(f, "a function {verdict}"),
+            Self::Reaches(verdict) => {
+                return write!(f, "what it mentions calls a function that {verdict}");
+            }
             Self::Temporary => "reads a temporary object",
             Self::OneServer => "tells of the server itself",
             Self::CopyFrom => "COPY FROM writes",

@@ -80,6 +80,7 @@ fn functions() -> Functions {
         name,
         volatile,
         builtin: schema == "pg_catalog",
+        through: None,
     };
     let own = own.map(|name| row("pg_catalog", name, false));
     let own = own.chain(volatile.map(|name| row("pg_catalog", name, true)));

@@ -82,17 +82,20 @@ fn prepare(database: &pgdog_tests::Database<'_>) {
     );
 }
 
+/// Sends these messages; gives the port that has answered.
+fn port_of(client: &mut RawClient, messages: &[Message]) -> String {
+    client.send(messages);
+    let frames = client.until_ready();
+    let row = frames.iter().find(|frame| frame.tag == b'D');
+    let lines = || pgdog_tests::transcript::lines(&frames);
+    let row = row.unwrap_or_else(|| panic!("{messages:?}: {:?}", lines()));
+    let port = row.columns().into_iter().next().flatten();
+    String::from_utf8_lossy(&port.expect("a port")).into_owned()
+}
+
 /// Runs a text by each protocol; gives the ports that have answered.
 fn by_all_protocols(client: &mut RawClient, sql: &str) -> [String; 3] {
-    let run = |client: &mut RawClient, messages: &[Message]| {
-        client.send(messages);
-        let frames = client.until_ready();
-        let row = frames.iter().find(|frame| frame.tag == b'D');
-        let row =
-            row.unwrap_or_else(|| panic!("{sql}: {:?}", pgdog_tests::transcript::lines(&frames)));
-        let port = row.columns().into_iter().next().flatten();
-        String::from_utf8_lossy(&port.expect("a port")).into_owned()
-    };
+    let run = port_of;
     let extended = |name: &str| {
         vec![
             Message::parse(name, sql),
@@ -148,6 +151,44 @@ fn reads_go_to_replicas_and_what_may_write_to_the_primary() {
     client.run("do $$ begin insert into t values (6); end $$");
     client.run("notify somebody");
     client.run("vacuum t");
+}
+
+#[test]
+fn a_prepared_statement_goes_where_its_functions_may_run_by_now() {
+    if !Postgres::installed() {
+        return;
+    }
+    let cluster = Replicated::shared();
+    let database = cluster.fresh_database();
+    database.run("create function turns() returns int language sql volatile as 'select 1'");
+    cluster.settle();
+    let config = config(cluster, database.name(), Roles::Fixed)
+        .general("read_write_split", "\"exclude_primary\"");
+    let proxy = Proxy::start(&config);
+    wait_readers(cluster, &proxy, database.name(), &[1, 2, 3]);
+    let primary = cluster.port(0).to_string();
+    let mut client = proxy.client("pgdog", database.name());
+    client.send(&[
+        Message::parse("named", "select current_setting('port'), turns()"),
+        Message::Sync,
+    ]);
+    client.until_ready();
+    let bound = [
+        Message::bind("named", &[]),
+        Message::execute(),
+        Message::Sync,
+    ];
+    assert_eq!(port_of(&mut client, &bound), primary);
+    for (kind, on_replica) in [("stable", true), ("volatile", false), ("immutable", true)] {
+        database.run(&format!("alter function turns() {kind}"));
+        cluster.settle();
+        proxy.reload();
+        let turned = || (port_of(&mut client, &bound) != primary) == on_replica;
+        assert!(
+            pgdog_tests::wait::until(pgdog_tests::raw::PATIENCE, turned),
+            "{kind}"
+        );
+    }
 }
 
 #[test]

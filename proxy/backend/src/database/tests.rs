@@ -279,6 +279,53 @@ fn a_replica_over_its_lag_is_banned_until_it_has_caught_up() {
 }
 
 #[test]
+fn between_two_looks_a_replica_answers_until_it_may_be_over_its_limit() {
+    let limits = |ms, bytes| Checks {
+        max_lag: Some(Duration::from_millis(ms)),
+        max_lag_bytes: bytes,
+        ..Checks::default()
+    };
+    let scene = Scene::with(&FIXED, &Balancing::default(), &limits(2_000, None));
+    let (host, late) = (&scene.hosts[1], |scene: &Scene| {
+        scene.database.may_be_late(&scene.hosts[1])
+    });
+    // Nothing is known of it yet.
+    assert!(late(&scene));
+    scene.primary_says(0, 5_000, 1);
+    scene.replica_says(1, 5_000, 1);
+    assert_eq!(host.lag_ms(), Some(0));
+    assert!(!late(&scene));
+    // As long as the clocks are sure of it, and no longer.
+    scene.clock.set(10_000 + 2_000 - COARSE);
+    assert!(!late(&scene));
+    scene.clock.set(10_000 + 2_000 - COARSE + 1);
+    assert!(late(&scene));
+    // What it lagged by when it was asked counts too.
+    scene.primary_says(0, 6_000, 1);
+    scene.replica_says(1, 5_000, 1);
+    let lag = host.lag_ms().unwrap();
+    assert!(lag > 0 && lag < 2_000, "{lag}");
+    let now = scene.clock.now();
+    scene.clock.set(now + 2_000 - COARSE - lag);
+    assert!(!late(&scene));
+    scene.clock.set(now + 2_000 - COARSE - lag + 1);
+    assert!(late(&scene));
+    assert!(host.is_free(), "it is out, and not banned");
+    // Smaller limits, and those in bytes, count at looks.
+    for checks in [
+        limits(STRICT - 1, None),
+        limits(0, Some(1)),
+        Checks::default(),
+    ] {
+        let scene = Scene::with(&FIXED, &Balancing::default(), &checks);
+        scene.primary_says(0, 5_000, 1);
+        scene.replica_says(1, 5_000, 1);
+        scene.clock.set(60_000);
+        assert!(!late(&scene), "{checks:?}");
+    }
+}
+
+#[test]
 fn a_replica_has_a_write_when_it_has_a_later_position() {
     let scene = Scene::new(&FIXED);
     let host = &scene.hosts[1];

@@ -1,6 +1,8 @@
 //! A request that could not be served by its host: held back, sent again elsewhere, or refused.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use pgdog_backend::{CheckoutError, NoPrimary, Pool, Reason, Role, ServerError};
@@ -219,10 +221,23 @@ impl Active {
             return self.give_up(client, why).await;
         }
         let cluster = client.account.cluster.clone();
-        let step = std::time::Duration::from_millis(left.min(HELD_STEP));
-        // What changes meanwhile is seen by looking again.
-        let _ = pgdog_net::timer::timeout(step, cluster.changed()).await;
-        Ok(())
+        let step = Duration::from_millis(left.min(HELD_STEP));
+        let mut changed = std::pin::pin!(pgdog_net::timer::timeout(step, cluster.changed()));
+        // What changes meanwhile is seen by looking again; so is what the client is told.
+        let gone = poll_fn(|cx| {
+            if changed.as_mut().poll(cx).is_ready() || client.registered.handle.is_told() {
+                return Poll::Ready(None);
+            }
+            match self.poll_meanwhile(client, cx) {
+                Ok(()) => Poll::Pending,
+                Err(event) => Poll::Ready(Some(event)),
+            }
+        });
+        match gone.await {
+            None => Ok(()),
+            Some(Event::ClientBroke(error)) => Err(Ended::Broke(error)),
+            Some(_) => Err(Ended::Left),
+        }
     }
 
     /// Hosts have come or gone: nobody waits for one that does not answer.

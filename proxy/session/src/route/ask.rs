@@ -1,13 +1,15 @@
 //! What the messages of a request ask for, as far as their texts tell.
 
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use pgdog_backend::statements::Statement;
 use pgdog_backend::{ReadNeed, Value};
 use pgdog_config::{PoolerMode, PreparedLevel, ReadWriteStrategy, ReadYourWrites};
-use pgdog_sql::{Begins, Functions, Place, RoleHint, Why};
+use pgdog_sql::{Begins, Functions, Place, RoleHint, Route, Why};
 use pgdog_wire::frontend::{BindNames, Parse, query_text};
 use pgdog_wire::{Header, frame};
 
+use super::guard::insists;
 use super::{READ_ONLY, Wish};
 use crate::active::{Active, HIGH};
 use crate::client::Client;
@@ -30,6 +32,8 @@ pub(super) struct Asked {
     pub(super) told: bool,
     /// It is one transaction, or the beginning of one, which nothing has taken place of when it fails.
     pub(super) alone: bool,
+    /// It is within a transaction that goes on.
+    pub(super) begins: bool,
     /// It is a BEGIN and nothing else.
     pub(super) opens: bool,
     /// Such a one, that waits for what comes next.
@@ -43,33 +47,74 @@ pub(super) struct Asked {
 /// What the texts so far ask for together.
 struct Sum<'a> {
     client: &'a Client,
-    functions: Arc<Functions>,
+    functions: &'a Functions,
     aggressive: bool,
     place: Place,
     hint: Option<RoleHint>,
     begins: Option<Begins>,
     alone: bool,
+    /// The unnamed statement is parsed anew: what it was before does not matter.
+    parsed: bool,
     why: Option<String>,
 }
+
+/// Whether what has run before a failure is undone with it: CALL and DO may commit before they fail, and so may one of
+/// several statements.
+fn is_alone(route: &Route) -> bool {
+    route.lone && !matches!(route.why, Why::Transaction | Why::Writes("CALL" | "DO"))
+}
+
+/// By their numbers in [`Statement::place`].
+const PLACES: [Place; 3] = [Place::Primary, Place::Read, Place::Anywhere];
 
 impl Sum<'_> {
     fn text(&mut self, text: &[u8]) {
         let planner = &self.client.runtime.planner;
         let explains = self.client.live.settings.balancing.expanded_explain;
         if explains && self.why.is_none() && is_explain(text) {
-            self.why = Some(planner.facts(text).explain(&self.functions));
+            self.why = Some(planner.facts(text).explain(self.functions));
         }
-        let route = planner.route(text, &self.functions);
+        self.route(text, planner.route(text, self.functions));
+    }
+
+    /// The text of a stored statement. Where it may run is kept there together with the functions that were known: in the
+    /// upper half these, then the place, then whether it is alone.
+    fn stored(&mut self, statement: &Statement) {
+        let balancing = &self.client.live.settings.balancing;
+        if balancing.expanded_explain {
+            return self.text(&statement.text);
+        }
+        let kept = statement.place.load(Ordering::Relaxed);
+        if kept >> 32 == u64::from(self.functions.id())
+            && let Some(place) = PLACES.get((kept as u32 >> 1) as usize)
+        {
+            self.alone &= kept & 1 != 0;
+            return self.place(*place);
+        }
+        let planner = &self.client.runtime.planner;
+        let route = planner.route(&statement.text, self.functions);
+        // What a comment asks for, and how a transaction begins, has no place there.
+        if route.hint.is_none()
+            && route.begins.is_none()
+            && let Some(place) = PLACES.iter().position(|place| *place == route.place)
+        {
+            let functions = u64::from(self.functions.id()) << 32;
+            let kept = functions | (place as u64) << 1 | u64::from(is_alone(&route));
+            statement.place.store(kept, Ordering::Relaxed);
+        }
+        self.route(&statement.text, route);
+    }
+
+    fn route(&mut self, text: &[u8], route: Route) {
         self.hint = self.hint.or(route.hint);
-        // CALL and DO may commit before they fail.
-        let commits = matches!(route.why, Why::Transaction | Why::Writes("CALL" | "DO"));
-        self.alone &= !commits && is_one(text);
+        self.alone &= is_alone(&route);
         let Some(how) = route.begins else {
             return self.place(route.place);
         };
         self.hint = self.hint.or_else(|| set_within(text));
         self.begins = self.begins.or(Some(how));
         self.place(match how {
+            Begins::ReadOnly if insists(self.client, text).is_some() => Place::Primary,
             Begins::ReadOnly => Place::Read,
             Begins::Unsaid if self.aggressive => Place::Anywhere,
             Begins::Unsaid | Begins::ReadWrite => Place::Primary,
@@ -97,6 +142,7 @@ impl Sum<'_> {
                     // It keeps its server from then on.
                     self.place(Place::Primary);
                 }
+                self.parsed |= parse.name.is_empty();
                 self.text(parse.query);
             }
             b'B' => {
@@ -108,13 +154,16 @@ impl Sum<'_> {
                 if !names.statement.is_empty() {
                     // One that nobody knows is unknown everywhere, or was parsed just before.
                     if let Some(statement) = statements.and_then(|s| s.get(names.statement)) {
-                        self.text(&statement.text);
+                        self.stored(statement);
                     }
-                } else if let Some(statements) = statements {
-                    match statements.unnamed_text() {
-                        Some(text) => self.text(text),
-                        None if statements.has_unnamed() => self.place(Place::Primary),
-                        None => {}
+                } else if let Some(statements) = statements
+                    && !self.parsed
+                {
+                    match (statements.unnamed_stored(), statements.unnamed_text()) {
+                        (Some(stored), _) => self.stored(stored),
+                        (None, Some(text)) => self.text(text),
+                        (None, None) if statements.has_unnamed() => self.place(Place::Primary),
+                        (None, None) => {}
                     }
                 }
             }
@@ -151,13 +200,14 @@ impl Active {
         let deferred = self.trial.deferred;
         let mut sum = Sum {
             client,
-            functions: client.account.catalogue(&client.runtime).now(),
+            functions: &self.trial.functions,
             aggressive,
             place: Place::Anywhere,
             hint: None,
             // What comes behind a BEGIN that waits decides.
             begins: deferred.then_some(Begins::Unsaid),
             alone: true,
+            parsed: false,
             why: None,
         };
         if deferred && !aggressive {
@@ -192,7 +242,7 @@ impl Active {
             }
             sum.place(Place::Primary);
         }
-        if ODD.iter().any(|name| client.params.get(name).is_some()) {
+        if ODD.iter().any(|name| steering(client, name).is_some()) {
             sum.place(Place::Primary);
         }
         let told = sum.hint.or_else(|| told_by(client));
@@ -202,6 +252,7 @@ impl Active {
             told: told.is_some(),
             // What a transaction has begun with is sent again with it.
             alone: sum.alone && !flushed && !deferred,
+            begins: sum.begins.is_some(),
             opens: lone && !deferred && sum.begins.is_some(),
             defers: aggressive
                 && !deferred
@@ -224,6 +275,13 @@ pub(super) fn need(client: &Client, wish: Wish) -> ReadNeed {
     }
 }
 
+/// A setting that has to do with where requests go, where the client has it. All such are among those that
+/// [`Params::steer`](pgdog_backend::Params::steer) tells of.
+pub(super) fn steering<'a>(client: &'a Client, name: &str) -> Option<&'a Value> {
+    let params = &client.params;
+    params.steer().then(|| params.get(name)).flatten()
+}
+
 /// What the client's session says of where it wants to go.
 fn told_by(client: &Client) -> Option<RoleHint> {
     let mut parameters = client.account.user.pool.parameters.iter();
@@ -231,7 +289,7 @@ fn told_by(client: &Client) -> Option<RoleHint> {
         return Some(RoleHint::Replica);
     }
     // The value, or the whole statement that has set it.
-    let (Value::Plain(value) | Value::Statement(value)) = client.params.get(ROLE)?;
+    let (Value::Plain(value) | Value::Statement(value)) = steering(client, ROLE)?;
     let value = value.to_ascii_lowercase();
     if value.contains("replica") {
         Some(RoleHint::Replica)
@@ -244,7 +302,8 @@ fn told_by(client: &Client) -> Option<RoleHint> {
 
 /// Whether a text is an EXPLAIN whose answer is text.
 fn is_explain(text: &[u8]) -> bool {
-    if text.to_ascii_lowercase().windows(6).any(|w| w == b"format") {
+    let mut words = text.split(|b| !b.is_ascii_alphanumeric() && *b != b'_');
+    if words.any(|word| word.eq_ignore_ascii_case(b"format")) {
         return false;
     }
     let first = pgdog_sql::lexer::statements(text)
@@ -252,13 +311,6 @@ fn is_explain(text: &[u8]) -> bool {
         .unwrap_or_default();
     let word = first.trim_ascii_start().get(..7);
     word.is_some_and(|word| word.eq_ignore_ascii_case(b"explain"))
-}
-
-/// Whether a text is one statement, as far as can be told without reading it.
-pub(super) fn is_one(text: &[u8]) -> bool {
-    let text = text.trim_ascii_end();
-    let text = text.strip_suffix(b";").unwrap_or(text);
-    !text.contains(&b';')
 }
 
 /// Where a string sends itself that sets the role right behind its BEGIN.

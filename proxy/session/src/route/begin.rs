@@ -1,11 +1,11 @@
 //! Transactions that have begun and of which nothing else has taken place: they begin again on another host.
 
 use pgdog_backend::ServerError;
+use pgdog_sql::route::is_one;
 use pgdog_wire::backend::{self, TransactionStatus};
 use pgdog_wire::frontend::query_text;
 use pgdog_wire::{Header, Severity, frame};
 
-use super::ask::is_one;
 use super::{AGAIN_MAX, Handed};
 use crate::active::Active;
 use crate::client::{Client, Ended};
@@ -46,7 +46,9 @@ impl Active {
 
     /// The first request of a transaction that nothing has taken place of: it can be sent again, behind its BEGIN.
     pub(crate) fn arm(&mut self, client: &Client) {
-        self.trial.first = false;
+        if !std::mem::take(&mut self.trial.first) {
+            return;
+        }
         let data = self.cin.data();
         let (mut at, mut executed) = (0, 0);
         while let Ok(Some(Header { kind, len })) = Header::peek(&data[at..]) {

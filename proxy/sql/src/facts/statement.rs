@@ -8,7 +8,7 @@ use pg_query::protobuf::{
 
 use super::walk::{Found, walk};
 use super::{Control, Statement};
-use crate::functions::Name;
+use crate::functions::{Kind, Mention, Name, is_one_servers as is_one_servers_view};
 use crate::route::{Begins, Place, Why};
 
 /// What is known of the statement with this tree; nothing when the tree cannot be walked.
@@ -25,10 +25,26 @@ pub(super) fn read(node: &NodeEnum) -> Option<Statement> {
         place,
         why,
         control,
-        functions: found.functions,
-        tables: found.tables,
         lock: found.lock,
+        mentions: mentions(&found),
+        tables: found.own_tables(),
+        functions: found.functions,
     })
+}
+
+/// What calls functions by itself, if anything here does. A name of a WITH clause may be that of a view as well, within the clause.
+fn mentions(found: &Found) -> Vec<Mention> {
+    let of = |kind, names: &[Name]| {
+        let mention = |name: &Name| Mention {
+            kind,
+            name: name.clone(),
+        };
+        names.iter().map(mention).collect::<Vec<_>>()
+    };
+    let mut mentions = of(Kind::Relation, &found.tables);
+    mentions.extend(of(Kind::Operator, &found.operators));
+    mentions.extend(of(Kind::Type, &found.types));
+    mentions
 }
 
 fn decide(node: &NodeEnum, found: &Found, control: Option<Control>) -> (Place, Why) {
@@ -104,17 +120,8 @@ fn is_temporary(table: &Name) -> bool {
 
 /// Views whose rows are about a server or a session: each server has others.
 fn is_one_servers(table: &Name) -> bool {
-    const PREFIXES: &[&str] = &["pg_stat_", "pg_statio_", "pg_replication_"];
-    const VIEWS: &[&str] = &[
-        "pg_cursors",
-        "pg_locks",
-        "pg_prepared_statements",
-        "pg_prepared_xacts",
-    ];
     let system = table.schema.as_deref().is_none_or(|s| s == "pg_catalog");
-    system
-        && (VIEWS.contains(&&*table.name)
-            || PREFIXES.iter().any(|prefix| table.name.starts_with(prefix)))
+    system && is_one_servers_view(&table.name)
 }
 
 /// Settings by which drivers ask whether they have found the primary.

@@ -20,7 +20,11 @@ pub(super) struct Found {
     /// Tables and views, also the names of a WITH clause.
     pub(super) tables: Vec<Name>,
     /// Names of WITH clauses.
-    pub(super) with: Vec<Box<str>>,
+    with: Vec<Box<str>>,
+    /// Operators.
+    pub(super) operators: Vec<Name>,
+    /// Types that something is cast to, or that are named otherwise.
+    pub(super) types: Vec<Name>,
     /// The strongest locking clause.
     pub(super) lock: Option<Lock>,
     /// `SELECT … INTO`.
@@ -35,11 +39,49 @@ pub(super) struct Found {
 pub(super) fn walk(node: &impl Serialize) -> Option<Found> {
     let mut walk = Walk::default();
     node.serialize(&mut walk).ok()?;
-    let mut found = walk.found;
-    found
-        .tables
-        .retain(|table| table.schema.is_some() || !found.with.contains(&table.name));
-    Some(found)
+    Some(walk.found)
+}
+
+impl Found {
+    /// The tables and views alone.
+    pub(super) fn own_tables(&self) -> Vec<Name> {
+        let own = |table: &&Name| table.schema.is_some() || !self.with.contains(&table.name);
+        self.tables.iter().filter(own).cloned().collect()
+    }
+
+    /// BETWEEN stands for two comparisons.
+    fn between(&mut self, operator: &Name) {
+        if operator.name.contains("BETWEEN") {
+            for name in ["<", "<=", ">", ">="] {
+                self.operator(name);
+            }
+        }
+    }
+
+    fn operator(&mut self, name: &str) {
+        put(
+            &mut self.operators,
+            Name {
+                schema: None,
+                name: name.into(),
+            },
+        );
+    }
+}
+
+fn put(names: &mut Vec<Name>, name: Name) {
+    if !names.contains(&name) {
+        names.push(name);
+    }
+}
+
+/// From its parts, as a list has them.
+fn qualified(mut parts: Vec<String>) -> Option<Name> {
+    let name = parts.pop()?.into();
+    Some(Name {
+        schema: parts.pop().map(Into::into),
+        name,
+    })
 }
 
 #[derive(Default)]
@@ -58,11 +100,20 @@ impl Walk {
         value.serialize(&mut *self)?;
         Ok(self.text.as_str().into())
     }
+
+    /// A name in parts; none where the list is empty.
+    fn name_of<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<Option<Name>, Error> {
+        self.strings = Some(Vec::new());
+        value.serialize(&mut *self)?;
+        Ok(qualified(self.strings.take().ok_or(Error)?))
+    }
 }
 
 /// Which node is being walked, as far as that matters.
 enum Of {
-    Function { name: Vec<String> },
+    Function { name: Option<Name> },
+    Operator,
+    Type,
     Table { schema: Box<str>, name: Box<str> },
     With,
     Locking,
@@ -85,10 +136,17 @@ impl SerializeStruct for Fields<'_> {
         value: &T,
     ) -> Result<(), Error> {
         match (&mut self.of, field) {
-            (Of::Function { name }, "funcname") => {
-                self.walk.strings = Some(Vec::new());
-                value.serialize(&mut *self.walk)?;
-                *name = self.walk.strings.take().ok_or(Error)?;
+            (Of::Function { name }, "funcname") => *name = self.walk.name_of(value)?,
+            (Of::Operator, "name" | "oper_name" | "use_op") => {
+                if let Some(name) = self.walk.name_of(value)? {
+                    self.walk.found.between(&name);
+                    put(&mut self.walk.found.operators, name);
+                }
+            }
+            (Of::Type, "names") => {
+                if let Some(name) = self.walk.name_of(value)? {
+                    put(&mut self.walk.found.types, name);
+                }
             }
             (Of::Table { schema, .. }, "schemaname") => *schema = self.walk.text_of(value)?,
             (Of::Table { name, .. }, "relname") => *name = self.walk.text_of(value)?,
@@ -115,26 +173,15 @@ impl SerializeStruct for Fields<'_> {
     fn end(self) -> Result<(), Error> {
         let found = &mut self.walk.found;
         match self.of {
-            Of::Function { mut name } => {
-                let last = name.pop().ok_or(Error)?;
-                let name = Name {
-                    schema: name.pop().map(Into::into),
-                    name: last.into(),
-                };
-                if !found.functions.contains(&name) {
-                    found.functions.push(name);
-                }
-            }
+            Of::Function { name } => put(&mut found.functions, name.ok_or(Error)?),
             Of::Table { schema, name } => {
                 let name = Name {
                     schema: (!schema.is_empty()).then_some(schema),
                     name,
                 };
-                if !found.tables.contains(&name) {
-                    found.tables.push(name);
-                }
+                put(&mut found.tables, name);
             }
-            Of::With | Of::Locking | Of::Text | Of::Other => {}
+            Of::Operator | Of::Type | Of::With | Of::Locking | Of::Text | Of::Other => {}
         }
         Ok(())
     }
@@ -268,7 +315,19 @@ impl<'a> Serializer for &'a mut Walk {
     fn serialize_struct(self, name: &'static str, _: usize) -> Result<Fields<'a>, Error> {
         let found = &mut self.found;
         let of = match name {
-            "FuncCall" => Of::Function { name: Vec::new() },
+            "FuncCall" => Of::Function { name: None },
+            "AExpr" | "SortBy" => Of::Operator,
+            "SubLink" => {
+                // `IN` has no operator's name.
+                found.operator("=");
+                Of::Operator
+            }
+            "CaseExpr" | "JoinExpr" => {
+                // `CASE a WHEN b` and `USING` compare.
+                found.operator("=");
+                Of::Other
+            }
+            "TypeName" => Of::Type,
             "RangeVar" => Of::Table {
                 schema: Box::default(),
                 name: Box::default(),

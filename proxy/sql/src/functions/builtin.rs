@@ -130,6 +130,58 @@ pub(super) fn is_bound(name: &str) -> bool {
         || BOUND_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// Those that do something on the primary which a read-only transaction may do: a replica does it for itself alone, or refuses.
+const INSISTING: &[&str] = &[
+    "currval",
+    "lastval",
+    "pg_cancel_backend",
+    "pg_export_snapshot",
+    "pg_notify",
+    "pg_promote",
+    "pg_reload_conf",
+    "pg_rotate_logfile",
+    "pg_switch_wal",
+    "pg_terminate_backend",
+];
+
+/// The same by their beginnings.
+const INSISTING_PREFIXES: &[&str] = &[
+    "pg_advisory_",
+    "pg_backup_",
+    "pg_copy_",
+    "pg_create_",
+    "pg_current_wal_",
+    "pg_current_xact_",
+    "pg_drop_",
+    "pg_logical_",
+    "pg_replication_",
+    "pg_start_backup",
+    "pg_stop_backup",
+    "pg_try_advisory_",
+];
+
+/// Whether it is the primary that is meant, in a read-only transaction too. Of those that write, a replica is as good as the
+/// primary there: both refuse.
+pub(super) fn insists(name: &str) -> bool {
+    INSISTING.binary_search(&name).is_ok()
+        || ["txid_current", "txid_current_if_assigned"].contains(&name)
+        || INSISTING_PREFIXES
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+}
+
+/// Whether a view of PostgreSQL's tells of a server or a session: each server has other rows.
+pub(crate) fn is_one_servers(view: &str) -> bool {
+    const PREFIXES: &[&str] = &["pg_stat_", "pg_statio_", "pg_replication_"];
+    const VIEWS: &[&str] = &[
+        "pg_cursors",
+        "pg_locks",
+        "pg_prepared_statements",
+        "pg_prepared_xacts",
+    ];
+    VIEWS.contains(&view) || PREFIXES.iter().any(|prefix| view.starts_with(prefix))
+}
+
 /// Whether it is marked volatile without need.
 pub(super) fn is_harmless(name: &str) -> bool {
     HARMLESS.binary_search(&name).is_ok()
@@ -150,7 +202,8 @@ mod tests {
 
     #[test]
     fn the_lists_are_sorted_and_share_nothing() {
-        assert!(BOUND.is_sorted() && HARMLESS.is_sorted());
+        assert!(BOUND.is_sorted() && HARMLESS.is_sorted() && INSISTING.is_sorted());
+        assert!(INSISTING.iter().all(|name| is_bound(name)));
         assert!(HARMLESS.iter().all(|name| !is_bound(name)));
         assert!(HARMLESS.iter().all(|name| !STABLE.contains(name)));
         assert!(STABLE.len() > 2400);

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::facts::Facts;
+use crate::facts::{Culprit, Facts};
 use crate::functions::{Functions, Verdict};
 use crate::route::{Place, Why};
 
@@ -13,7 +13,7 @@ use crate::route::{Place, Why};
 const PARTS: usize = 16;
 
 /// Places in a thread's own table.
-const FRONT: usize = 256;
+const FRONT: usize = 512;
 
 /// What is kept of a text for people to look at.
 const SHOWN: usize = 1000;
@@ -23,7 +23,7 @@ pub(super) struct Entry {
     pub(super) facts: Arc<Facts>,
     pub(super) text: Box<str>,
     pub(super) parse_nanoseconds: u64,
-    /// The last answer about its functions: the [`Functions`] it was for in the upper half, then a verdict. 0: none yet.
+    /// The last answer about its functions: the [`Functions`] it was for in the upper half, then an answer. 0: none yet.
     answered: AtomicU64,
     /// It has been taken out of the table: threads that still have it let it go.
     gone: AtomicBool,
@@ -93,37 +93,36 @@ impl Entry {
     #[inline]
     pub(super) fn place(&self, functions: &Functions) -> (Place, Why) {
         let otherwise = self.facts.without_functions();
-        if otherwise.0 == Place::Primary || self.facts.functions().is_empty() {
+        if !self.facts.asks(functions) {
             return otherwise;
         }
         let answered = self.answered.load(Ordering::Relaxed);
-        let verdict = if answered >> 32 == u64::from(functions.id()) {
-            VERDICTS[(answered & 7) as usize]
+        let why = if answered >> 32 == u64::from(functions.id()) {
+            ANSWERS[(answered & 15) as usize]
         } else {
-            let verdict = self.facts.culprit(functions).map(|(_, verdict)| verdict);
-            let at = VERDICTS.iter().position(|v| *v == verdict).unwrap_or(0);
+            let why = self.facts.culprit(functions).map(Culprit::why);
+            let at = ANSWERS.iter().position(|a| *a == why).unwrap_or(0);
             let answer = u64::from(functions.id()) << 32 | at as u64;
             self.answered.store(answer, Ordering::Relaxed);
-            verdict
+            why
         };
-        match verdict {
-            Some(verdict) => (Place::Primary, Why::Calls(verdict)),
-            None => otherwise,
-        }
+        why.map_or(otherwise, |why| (Place::Primary, why))
     }
 }
 
 /// By their numbers in [`Entry::answered`]. What has none would count as the first.
-const VERDICTS: [Option<Verdict>; 8] = [
-    Some(Verdict::Unknown),
-    None,
-    Some(Verdict::Volatile),
-    Some(Verdict::Bound),
-    Some(Verdict::Configured),
-    Some(Verdict::Unknown),
-    Some(Verdict::Unknown),
-    Some(Verdict::Unknown),
-];
+const ANSWERS: [Option<Why>; 16] = {
+    let mut answers = [Some(Why::Calls(Verdict::Unknown)); 16];
+    answers[1] = None;
+    answers[2] = Some(Why::Calls(Verdict::Volatile));
+    answers[3] = Some(Why::Calls(Verdict::Bound));
+    answers[4] = Some(Why::Calls(Verdict::Configured));
+    answers[5] = Some(Why::Reaches(Verdict::Unknown));
+    answers[6] = Some(Why::Reaches(Verdict::Volatile));
+    answers[7] = Some(Why::Reaches(Verdict::Bound));
+    answers[8] = Some(Why::Reaches(Verdict::Configured));
+    answers
+};
 
 /// The shared table.
 pub(super) struct Cache {
@@ -299,7 +298,7 @@ impl Default for Front {
 impl Front {
     /// The entry, and counts a hit.
     #[inline]
-    pub(super) fn get(&self, cache: &Cache, key: u64) -> Option<&Entry> {
+    pub(super) fn get(&self, cache: &Cache, key: u64) -> Option<&Arc<Entry>> {
         let slot = self.slots[key as usize % FRONT].as_ref()?;
         if slot.key != key || slot.cache != cache.id || slot.entry.gone.load(Ordering::Relaxed) {
             return None;
@@ -315,7 +314,7 @@ impl Front {
         self.slot(cache, key, entry, 1)
     }
 
-    /// Takes an entry that is new.
+    /// Takes an entry that is new, or under another key as well.
     pub(super) fn keep(&mut self, cache: &Cache, key: u64, entry: Arc<Entry>) -> &Entry {
         self.slot(cache, key, entry, 0)
     }

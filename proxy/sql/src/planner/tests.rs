@@ -12,6 +12,7 @@ fn functions(volatile: bool) -> Functions {
         name: "f",
         volatile,
         builtin: false,
+        through: None,
     }])
 }
 
@@ -27,6 +28,21 @@ fn other_constants_are_no_other_text() {
     let all: Vec<_> = planner.entries().collect();
     assert_eq!(all.len(), 1);
     assert_eq!((all[0].text.as_str(), all[0].hits), ("select $1", 3));
+}
+
+#[test]
+fn a_text_whose_outline_is_known_is_the_same_text_with_the_same_answer() {
+    let (planner, functions) = (Planner::new(10), Functions::unread());
+    for at in 0..5 {
+        let read = format!("select a, 'it''s {at};' from t1 where b = {at}; ");
+        let route = planner.route(read.as_bytes(), &functions);
+        assert_eq!((route.place, route.lone), (Place::Read, true));
+        let both = format!("select {at}; update t set a = {at}");
+        let route = planner.route(both.as_bytes(), &functions);
+        assert_eq!((route.place, route.lone), (Place::Primary, false));
+    }
+    let counters = planner.counters();
+    assert_eq!((counters.hits, counters.misses), (8, 2));
 }
 
 #[test]

@@ -1,0 +1,181 @@
+//! What the proxies are to have now: from what was found and remembered, and from how far the settings have come. Pure but for
+//! what it remembers.
+
+use jiff::Timestamp;
+use pgdog_config::documents;
+use pgdog_operator_api::{ConfigStatus, PgDogCluster, PgDogClusterStatus, Rejection};
+use serde_json::{Map, Value};
+
+use crate::context::{Memory, Refused};
+use crate::discover::{self, Found};
+use crate::fleet::{Report, Taken};
+use crate::render::config::{Rendered, Unrenderable, render};
+use crate::rollout::{self, Stage};
+use crate::rotation;
+use crate::world::World;
+
+/// What the proxies are to have.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// What they are started with.
+    pub process: Map<String, Value>,
+    /// The settings that are rolled out.
+    pub settings: Map<String, Value>,
+    /// The settings that new ones start with: the last good ones while others are tried.
+    pub snapshot: Map<String, Value>,
+    /// The topology.
+    pub topology: Map<String, Value>,
+    /// Which proxies get the settings now, in the order of the reports.
+    pub given: Vec<bool>,
+    /// How far the settings have come.
+    pub stage: Stage,
+}
+
+impl Decision {
+    /// Whether there is a host at all.
+    #[must_use]
+    pub fn has_hosts(&self) -> bool {
+        let hosts = self.topology.get("databases").and_then(Value::as_array);
+        hosts.is_some_and(|hosts| !hosts.is_empty())
+    }
+}
+
+/// Decides, and writes the numbers of what is decided into the status.
+///
+/// # Errors
+///
+/// When what is written makes no configuration: what is in force stays.
+pub fn decide(
+    cluster: &PgDogCluster,
+    found: &Found,
+    world: &World,
+    reports: &[Report],
+    memory: &mut Memory,
+    status: &mut PgDogClusterStatus,
+) -> Result<Decision, Unrenderable> {
+    let rendered = rendered(cluster, found, world, memory)?;
+    let wanted = sha256(&rendered.settings);
+    if memory
+        .refused
+        .as_ref()
+        .is_some_and(|refused| refused.sha256 != wanted)
+    {
+        memory.refused = None;
+    }
+    let config = &mut status.config;
+    let mut settings = match (&memory.refused, &memory.good) {
+        (Some(_), Some(good)) => good.clone(),
+        _ => rendered.settings.clone(),
+    };
+    number(config, &settings, &rendered.topology);
+    let policy = cluster.spec.config_rollout.clone().unwrap_or_default();
+    let (mut stage, mut given) = stage(cluster, config, reports, memory);
+    if stage == Stage::Halted
+        && policy.auto_rollback
+        && memory.refused.is_none()
+        && let Some(good) = memory.good.clone().filter(|good| *good != settings)
+    {
+        memory.refused = Some(Refused {
+            sha256: wanted,
+            message: refusal(reports, config),
+        });
+        settings = good;
+        number(config, &settings, &rendered.topology);
+        stage = Stage::Halted;
+        given = vec![true; reports.len()];
+    }
+    if stage == Stage::Complete && !reports.is_empty() {
+        memory.good = Some(settings.clone());
+    }
+    memory.topology = Some(rendered.topology.clone());
+    memory.settings = Some(rendered.settings);
+    status.secrets = rendered.secrets;
+    let snapshot = match (&memory.good, stage) {
+        (Some(good), stage) if stage != Stage::Complete => good.clone(),
+        _ => settings.clone(),
+    };
+    Ok(Decision {
+        process: rendered.process,
+        settings,
+        snapshot,
+        topology: rendered.topology,
+        given,
+        stage,
+    })
+}
+
+/// What the resource, its Secrets and the hosts make, with the passwords that are still accepted.
+fn rendered(
+    cluster: &PgDogCluster,
+    found: &Found,
+    world: &World,
+    memory: &mut Memory,
+) -> Result<Rendered, Unrenderable> {
+    let now = Timestamp::now();
+    memory.replaced.retain(|replaced| replaced.until > now);
+    let mut rendered = render(cluster, found, world, &rotation::former(&memory.replaced))?;
+    let users = &cluster.spec.users;
+    let before = memory.settings.as_ref();
+    let replaced = rotation::replaced(&memory.replaced, before, &rendered.settings, users, now);
+    if replaced != memory.replaced {
+        rendered = render(cluster, found, world, &rotation::former(&replaced))?;
+        memory.replaced = replaced;
+    }
+    // Hosts that have gone do not take a topology away: proxies that know none could serve nobody, also not when the hosts
+    // are back and the operator is not.
+    if found.has_gap(discover::shards(&cluster.spec).len())
+        && let Some(topology) = &memory.topology
+    {
+        rendered.topology = topology.clone();
+    }
+    Ok(rendered)
+}
+
+fn stage(
+    cluster: &PgDogCluster,
+    config: &ConfigStatus,
+    reports: &[Report],
+    memory: &Memory,
+) -> (Stage, Vec<bool>) {
+    let mut policy = cluster.spec.config_rollout.clone().unwrap_or_default();
+    if memory.good.is_none() || memory.refused.is_some() {
+        // The first settings, and good ones that come back: there is nothing to try out.
+        policy.strategy = pgdog_operator_api::RolloutStrategy::AllAtOnce;
+    }
+    let revision = u64::try_from(config.settings.revision).unwrap_or_default();
+    let taken: Vec<_> = reports.iter().map(|report| &report.settings).collect();
+    rollout::next(&policy, revision, &config.settings.hash, &taken)
+}
+
+/// Which proxy refused the settings of this number, and why.
+fn refusal(reports: &[Report], config: &ConfigStatus) -> String {
+    let number = u64::try_from(config.settings.revision).unwrap_or_default();
+    let message = reports.iter().find_map(|report| match &report.settings {
+        Taken::Failed {
+            revision,
+            reason: Rejection::Nack,
+            message,
+        } if *revision == number => Some(message.clone()),
+        _ => None,
+    });
+    message.unwrap_or_default()
+}
+
+/// Another content has another number.
+fn number(config: &mut ConfigStatus, settings: &Map<String, Value>, topology: &Map<String, Value>) {
+    for (half, document) in [
+        (&mut config.settings, settings),
+        (&mut config.topology, topology),
+    ] {
+        let sha256 = sha256(document);
+        if half.hash != sha256 {
+            half.revision += 1;
+            half.hash_short = sha256.chars().take(8).collect();
+            half.hash = sha256;
+        }
+    }
+}
+
+fn sha256(document: &Map<String, Value>) -> String {
+    documents::sha256(&Value::Object(document.clone()))
+}

@@ -1,0 +1,153 @@
+//! What the operator counts, and the endpoints at which it is read: `/metrics`, `/livez`, `/readyz`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use jiff::Timestamp;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+
+/// Watches are opened anew by the API server every few minutes at the latest; one that was silent for longer is broken.
+const SILENCE: Duration = Duration::from_secs(15 * 60);
+
+/// What is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    reconciles: IntCounter,
+    /// Reconciliations that failed.
+    pub errors: IntCounter,
+    duration: Histogram,
+    /// Pushes, by half and result.
+    pub pushes: IntCounterVec,
+    /// Whether this replica leads.
+    pub leader: IntGauge,
+    ready: AtomicU64,
+    heard: AtomicI64,
+}
+
+impl Metrics {
+    /// Nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// Names that are there twice.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let reconciles = IntCounter::new("pgdog_operator_reconciles_total", "Reconciliations.")?;
+        let errors = IntCounter::new(
+            "pgdog_operator_reconcile_errors_total",
+            "Reconciliations that failed.",
+        )?;
+        let duration = Histogram::with_opts(
+            HistogramOpts::new(
+                "pgdog_operator_reconcile_duration_seconds",
+                "Time a reconciliation takes.",
+            )
+            .buckets(prometheus::exponential_buckets(0.005, 2.0, 12)?),
+        )?;
+        let pushes = IntCounterVec::new(
+            Opts::new(
+                "pgdog_operator_push_total",
+                "Configurations brought to proxies, by half and result.",
+            ),
+            &["half", "result"],
+        )?;
+        let leader = IntGauge::new("pgdog_operator_leader", "Whether this replica leads.")?;
+        registry.register(Box::new(reconciles.clone()))?;
+        registry.register(Box::new(errors.clone()))?;
+        registry.register(Box::new(duration.clone()))?;
+        registry.register(Box::new(pushes.clone()))?;
+        registry.register(Box::new(leader.clone()))?;
+        Ok(Self {
+            registry,
+            reconciles,
+            errors,
+            duration,
+            pushes,
+            leader,
+            ready: AtomicU64::new(0),
+            heard: AtomicI64::new(Timestamp::now().as_second()),
+        })
+    }
+
+    /// A reconciliation took this long.
+    pub fn reconciled(&self, took: Duration) {
+        self.reconciles.inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+
+    /// A watch has said something.
+    pub fn heard(&self) {
+        self.heard
+            .store(Timestamp::now().as_second(), Ordering::Relaxed);
+    }
+
+    /// All watches have seen what there is.
+    pub fn ready(&self) {
+        self.ready.store(1, Ordering::Relaxed);
+    }
+
+    /// Whether the watches are alive.
+    fn is_alive(&self) -> bool {
+        let silent = Timestamp::now().as_second() - self.heard.load(Ordering::Relaxed);
+        silent < i64::try_from(SILENCE.as_secs()).unwrap_or(i64::MAX)
+    }
+
+    fn text(&self) -> prometheus::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+/// Serves the endpoints until the process ends.
+///
+/// # Errors
+///
+/// When the address is taken.
+pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>) -> std::io::Result<()> {
+    let told = |good: bool, bad: &'static str| {
+        if good {
+            (StatusCode::OK, "ok\n")
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, bad)
+        }
+    };
+    let router = Router::new()
+        .route(
+            "/livez",
+            get(move |State(metrics): State<Arc<Metrics>>| async move {
+                told(
+                    metrics.is_alive(),
+                    "no watch has said anything for 15 minutes\n",
+                )
+            }),
+        )
+        .route(
+            "/readyz",
+            get(move |State(metrics): State<Arc<Metrics>>| async move {
+                let ready = metrics.ready.load(Ordering::Relaxed) == 1;
+                told(ready, "the watches have not seen everything yet\n")
+            }),
+        )
+        .route(
+            "/metrics",
+            get(|State(metrics): State<Arc<Metrics>>| async move {
+                metrics
+                    .text()
+                    .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+            }),
+        )
+        .with_state(metrics);
+    let listener = tokio::net::TcpListener::bind(address).await?;
+    axum::serve(listener, router).await
+}

@@ -1,0 +1,190 @@
+//! Configurations and children of whole resources.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Secret;
+use pgdog_operator_api::PgDogCluster;
+use serde_json::{Value, json};
+
+use super::config::{Rendered, Unrenderable, render};
+use super::{children, snapshot};
+use crate::discover::discover;
+use crate::render::users::Former;
+use crate::world::World;
+
+fn cluster(spec: &Value) -> PgDogCluster {
+    let mut all = json!({
+        "source": {"provider": "Static", "hosts": [{"host": "db.example"}]},
+        "databases": [{"name": "app"}],
+        "users": [{"secretRef": {"name": "login"}}],
+    });
+    if let (Some(all), Some(spec)) = (all.as_object_mut(), spec.as_object()) {
+        all.extend(spec.clone());
+    }
+    serde_json::from_value(json!({
+        "apiVersion": "pgdog.dev/v1alpha1",
+        "kind": "PgDogCluster",
+        "metadata": {"name": "shop", "namespace": "demo", "uid": "u-1"},
+        "spec": all,
+    }))
+    .unwrap()
+}
+
+fn world() -> World {
+    // username: app, password: secret
+    let secret: Secret = serde_json::from_value(json!({
+        "metadata": {"name": "login", "resourceVersion": "7"},
+        "data": {"username": "YXBw", "password": "c2VjcmV0"},
+    }))
+    .unwrap();
+    let mut world = World::default();
+    world.secrets.insert("login".to_owned(), Arc::new(secret));
+    world
+}
+
+fn rendered(spec: &Value) -> Result<Rendered, Unrenderable> {
+    let (cluster, world) = (cluster(spec), world());
+    render(
+        &cluster,
+        &discover(&cluster.spec, &world),
+        &world,
+        &Former::new(),
+    )
+}
+
+#[test]
+fn a_small_resource_makes_a_configuration_that_the_proxy_takes() {
+    let rendered = rendered(&json!({})).unwrap();
+    assert_eq!(
+        rendered.topology["databases"],
+        json!([{"name": "app", "host": "db.example", "port": 5432, "role": "auto", "shard": 0}])
+    );
+    assert_eq!(
+        rendered.settings["users"],
+        json!([{"name": "app", "all_databases": true, "password": "secret"}])
+    );
+    assert_eq!(rendered.settings["general"]["hold_timeout"], 30_000);
+    assert_eq!(rendered.process["general"]["port"], 6432);
+    assert_eq!(rendered.secrets[0].resource_version, "7");
+}
+
+#[test]
+fn keys_of_the_proxy_go_where_they_count() {
+    let spec = json!({"config": {"general": {"query_timeout": 5000, "workers": 4}, "tcp": {"time": 1000}}});
+    let rendered = rendered(&spec).unwrap();
+    assert_eq!(rendered.settings["general"]["query_timeout"], 5000);
+    assert_eq!(rendered.settings["tcp"]["time"], 1000);
+    // Its change needs a restart: it belongs to the process.
+    assert_eq!(rendered.process["general"]["workers"], 4);
+    assert_eq!(rendered.settings["general"].get("workers"), None);
+}
+
+#[test]
+fn keys_of_the_operator_and_wrong_ones_are_refused_by_name() {
+    for (config, path) in [
+        (json!({"general": {"port": 1}}), "config.general.port"),
+        (json!({"admin": {}}), "config.admin"),
+        (
+            json!({"general": {"query_timeout": "x"}}),
+            "general.query_timeout",
+        ),
+        (
+            json!({"general": {"query_timeou": 1}}),
+            "general.query_timeou",
+        ),
+    ] {
+        let Err(Unrenderable::Invalid(findings)) = rendered(&json!({"config": config})) else {
+            panic!("{config} is taken");
+        };
+        assert_eq!(findings[0].path, path, "{findings:?}");
+    }
+}
+
+#[test]
+fn a_secret_that_is_missing_is_named_with_its_place() {
+    let spec = json!({"users": [{"secretRef": {"name": "gone"}}, {"secretRef": {"name": "login", "keys": {"password": "pw"}}}]});
+    assert_eq!(
+        rendered(&spec),
+        Err(Unrenderable::Secrets(vec![
+            "spec.users[0].secretRef: there is no Secret gone".to_owned(),
+            "spec.users[1].secretRef: Secret login has no key pw".to_owned(),
+        ]))
+    );
+}
+
+#[test]
+fn only_what_the_process_is_started_with_makes_new_pods() {
+    let of = |spec: &Value| {
+        let rendered = rendered(spec).unwrap();
+        children::hash(&rendered.process)
+    };
+    let before = of(&json!({}));
+    assert_eq!(of(&json!({"pooling": {"defaultPoolSize": 7}})), before);
+    assert_eq!(of(&json!({"replicas": 5})), before);
+    assert_ne!(of(&json!({"config": {"general": {"workers": 4}}})), before);
+    assert_ne!(of(&json!({"service": {"targetPort": 7000}})), before);
+}
+
+#[test]
+fn the_snapshot_is_a_configuration_that_says_which_push_it_holds() {
+    let rendered = rendered(&json!({})).unwrap();
+    let versions = snapshot::Versions {
+        epoch: 3,
+        settings: 4,
+        topology: 5,
+    };
+    let data = snapshot::render(
+        &rendered.process,
+        &rendered.settings,
+        &rendered.topology,
+        &[],
+        versions,
+    );
+    let config = pgdog_config::Config::from_yaml(&data[snapshot::FILE]).unwrap();
+    assert_eq!(
+        (
+            config.snapshot.epoch,
+            config.snapshot.settings_revision,
+            config.snapshot.topology_revision
+        ),
+        (3, 4, 5)
+    );
+    assert_eq!(config.databases[0].host, "db.example");
+    assert_eq!(config.admin.http_port, Some(6433));
+    let settings: Value = serde_json::from_str(&data[snapshot::SETTINGS]).unwrap();
+    assert_eq!(settings, Value::Object(rendered.settings));
+}
+
+#[test]
+fn pods_are_as_the_restricted_standard_asks() {
+    let rendered = rendered(&json!({})).unwrap();
+    let children = children::render(
+        &cluster(&json!({})),
+        "pgdog:1",
+        &rendered.process,
+        std::collections::BTreeMap::default(),
+    );
+    let pod =
+        serde_json::to_value(&children.deployment.unwrap().spec.unwrap().template.spec).unwrap();
+    let container = &pod["containers"][0];
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    assert_eq!(pod["enableServiceLinks"], false);
+    assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+    assert_eq!(
+        container["securityContext"]["capabilities"]["drop"],
+        json!(["ALL"])
+    );
+    assert_eq!(pod["terminationGracePeriodSeconds"], 90);
+    assert_eq!(container["lifecycle"]["preStop"]["sleep"]["seconds"], 5);
+    assert!(children.pdb.is_some());
+    let one = children::render(
+        &cluster(&json!({"replicas": 1})),
+        "pgdog:1",
+        &rendered.process,
+        std::collections::BTreeMap::default(),
+    );
+    assert!(
+        one.pdb.is_none(),
+        "it would only keep nodes from being drained"
+    );
+}

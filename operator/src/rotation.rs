@@ -1,0 +1,145 @@
+//! Passwords that were replaced a short while ago are accepted for a while longer, so that applications can be restarted one
+//! after the other. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use pgdog_operator_api::UserSpec;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::render::users::Former;
+
+/// How long, where nothing is said.
+const OVERLAP: Duration = Duration::from_secs(600);
+
+/// A password that was replaced.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// Whose it was.
+    pub user: String,
+    /// What it was.
+    pub password: String,
+    /// Until when it is accepted.
+    pub until: Timestamp,
+}
+
+impl std::fmt::Debug for Replaced {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Replaced({} until {})", self.user, self.until)
+    }
+}
+
+/// Those that are still accepted, with those that `after` replaced: the settings before and after a change of a Secret.
+#[must_use]
+pub fn replaced(
+    known: &[Replaced],
+    before: Option<&Map<String, Value>>,
+    after: &Map<String, Value>,
+    users: &[UserSpec],
+    now: Timestamp,
+) -> Vec<Replaced> {
+    let mut all: Vec<Replaced> = known.iter().filter(|r| r.until > now).cloned().collect();
+    let (before, after) = (before.map(passwords).unwrap_or_default(), passwords(after));
+    for (user, password) in before {
+        // A user who was taken out has no password that is accepted.
+        let Some(new) = after.get(&user) else {
+            continue;
+        };
+        if *new == password {
+            continue;
+        }
+        let overlap = users
+            .iter()
+            .find(|spec| spec.name.as_deref().is_none_or(|name| name == user))
+            .and_then(|spec| spec.rotation_overlap)
+            .map_or(OVERLAP, Duration::from);
+        if overlap.is_zero() {
+            continue;
+        }
+        all.retain(|r| r.user != user || r.password != password);
+        all.push(Replaced {
+            user,
+            password,
+            until: now + overlap,
+        });
+    }
+    all.retain(|r| {
+        after
+            .get(&r.user)
+            .is_some_and(|present| *present != r.password)
+    });
+    all
+}
+
+/// What is accepted besides the present passwords.
+#[must_use]
+pub fn former(replaced: &[Replaced]) -> Former {
+    let mut former = Former::new();
+    for one in replaced {
+        former
+            .entry(one.user.clone())
+            .or_default()
+            .push(one.password.clone());
+    }
+    former
+}
+
+/// The password of each user.
+fn passwords(settings: &Map<String, Value>) -> BTreeMap<String, String> {
+    let users = settings.get("users").and_then(Value::as_array);
+    users
+        .into_iter()
+        .flatten()
+        .filter_map(|user| {
+            Some((
+                user["name"].as_str()?.to_owned(),
+                user["password"].as_str()?.to_owned(),
+            ))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn settings(password: &str) -> Map<String, Value> {
+        let settings = json!({"users": [{"name": "app", "password": password}]});
+        settings.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn the_former_password_is_accepted_until_its_time_is_over() {
+        let now = Timestamp::now();
+        let one = replaced(&[], Some(&settings("a")), &settings("b"), &[], now);
+        assert_eq!(former(&one)["app"], ["a"]);
+        let later = replaced(
+            &one,
+            Some(&settings("b")),
+            &settings("b"),
+            &[],
+            now + OVERLAP / 2,
+        );
+        assert_eq!(later, one);
+        assert!(replaced(&one, None, &settings("b"), &[], now + OVERLAP).is_empty());
+    }
+
+    #[test]
+    fn a_password_that_comes_back_is_not_a_former_one() {
+        let now = Timestamp::now();
+        let one = replaced(&[], Some(&settings("a")), &settings("b"), &[], now);
+        let back = replaced(&one, Some(&settings("b")), &settings("a"), &[], now);
+        assert_eq!(former(&back)["app"], ["b"]);
+    }
+
+    #[test]
+    fn who_was_taken_out_has_no_password() {
+        let now = Timestamp::now();
+        let one = replaced(&[], Some(&settings("a")), &settings("b"), &[], now);
+        assert!(replaced(&one, Some(&settings("b")), &Map::new(), &[], now).is_empty());
+    }
+}
