@@ -10,6 +10,7 @@ use crate::context::{Memory, Refused};
 use crate::discover::{self, Found};
 use crate::fleet::{Report, Taken};
 use crate::render::config::{Rendered, Unrenderable, render};
+use crate::render::topology::{self, Peer};
 use crate::rollout::{self, Stage};
 use crate::rotation;
 use crate::world::World;
@@ -40,6 +41,15 @@ impl Decision {
     }
 }
 
+/// The proxies there are, in one order.
+#[derive(Debug, Clone, Copy)]
+pub struct Proxies<'a> {
+    /// How each stands to its configuration.
+    pub reports: &'a [Report],
+    /// Those that others reach.
+    pub peers: &'a [Peer],
+}
+
 /// Decides, and writes the numbers of what is decided into the status.
 ///
 /// # Errors
@@ -49,11 +59,16 @@ pub fn decide(
     cluster: &PgDogCluster,
     found: &Found,
     world: &World,
-    reports: &[Report],
+    proxies: Proxies<'_>,
     memory: &mut Memory,
     status: &mut PgDogClusterStatus,
 ) -> Result<Decision, Unrenderable> {
-    let rendered = rendered(cluster, found, world, memory)?;
+    let Proxies { reports, peers } = proxies;
+    let mut rendered = rendered(cluster, found, world, memory)?;
+    if !peers.is_empty() {
+        let peers = topology::peers(memory.topology.as_ref(), peers);
+        rendered.topology.insert("peers".to_owned(), peers);
+    }
     let wanted = sha256(&rendered.settings);
     if memory
         .refused

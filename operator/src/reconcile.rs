@@ -9,17 +9,18 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
-use pgdog_operator_api::{PgDogCluster, PgDogClusterStatus};
+use pgdog_operator_api::{Mode, PgDogCluster, PgDogClusterStatus};
 use serde_json::{Map, Value};
 
 use crate::apply::{self, ApplyError};
 use crate::context::{Context, Memory};
-use crate::decide::{Decision, decide};
+use crate::decide::{Decision, Proxies, decide};
 use crate::discover;
 use crate::events;
 use crate::fleet::{Document, Place, ProxyId, Report, Want};
 use crate::observe::{self, Seen};
 use crate::render::process::Ports;
+use crate::render::topology::Peer;
 use crate::render::{children, snapshot};
 use crate::status::Proxy;
 use crate::world::{World, address, is_leaving, is_ready};
@@ -45,7 +46,11 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
     let found = discover::discover(&cluster.spec, &world);
     let pods = proxies(&cluster, &world);
     let reports = reports(&cluster, &pods, &cx);
-    let decision = decide(&cluster, &found, &world, &reports, &mut memory, &mut status);
+    let known = Proxies {
+        reports: &reports,
+        peers: &peers(&cluster, &pods),
+    };
+    let decision = decide(&cluster, &found, &world, known, &mut memory, &mut status);
     if decision.is_ok() {
         // Written down before it is pushed: a crash skips numbers and never repeats them.
         write_status(&cluster, &cx, &mut memory, &status).await?;
@@ -166,6 +171,22 @@ fn reports(cluster: &PgDogCluster, pods: &[&Pod], cx: &Context) -> Vec<Report> {
         cx.fenced.send_replace(true);
     }
     reports
+}
+
+/// The proxies as they reach each other. Sidecars do not: each listens within its pod only.
+fn peers(cluster: &PgDogCluster, pods: &[&Pod]) -> Vec<Peer> {
+    if cluster.spec.mode == Mode::Sidecar {
+        return Vec::new();
+    }
+    pods.iter()
+        .filter_map(|pod| {
+            Some(Peer {
+                pod_uid: pod.uid()?,
+                address: address(pod)?.to_owned(),
+                port: Ports::of(cluster).clients,
+            })
+        })
+        .collect()
 }
 
 fn versions(status: &PgDogClusterStatus, epoch: u64) -> snapshot::Versions {

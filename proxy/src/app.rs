@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::build::Builder;
+use crate::changes::Changes;
 use crate::lifecycle::{Lifecycle, drain};
 use crate::panel::Panel;
 use crate::reload::{self, Boot, Identity, Reloader};
@@ -40,7 +41,7 @@ pub struct Start {
 ///
 /// When it cannot start: the configuration is wrong, an address is taken.
 pub fn run(start: Start) -> anyhow::Result<()> {
-    let boot = reload::boot(&start.source, start.wait)?;
+    let boot = reload::boot(&start.source, &start.identity, start.wait)?;
     let log = logging::init(&boot.settings.log);
     reload::report(&boot.warnings);
     for error in &boot.errors {
@@ -66,6 +67,7 @@ async fn serve(start: Start, boot: Boot, log: logging::Control) -> anyhow::Resul
     let count = boot.settings.workers;
     let builder = Builder::new(clock.clone(), count);
     builder.hosts().watch_on(Handle::current());
+    builder.budgets().limit_hosts(&boot.host_limits());
     let built = builder.build(boot.settings.clone(), None);
     let built =
         built.map_err(|problems| anyhow::anyhow!("the configuration is wrong:\n{problems}"))?;
@@ -80,8 +82,9 @@ async fn serve(start: Start, boot: Boot, log: logging::Control) -> anyhow::Resul
         parts,
         admin_tls,
     ));
+    let changes = Arc::new(Changes::new(reloader.clone(), runtime.clone()));
     let panel = Arc::new(Panel::new(
-        reloader.clone(),
+        (reloader.clone(), changes.clone()),
         runtime.clone(),
         lifecycle.clone(),
     ));
@@ -114,6 +117,7 @@ async fn serve(start: Start, boot: Boot, log: logging::Control) -> anyhow::Resul
     tokio::spawn(log.clone().tell_repetitions());
     tokio::spawn(hang_ups(reloader.clone(), hang_up));
     tokio::spawn(reloader.clone().watch());
+    tokio::spawn(changes.keep_deadlines());
     if waiting {
         lifecycle.enter(Phase::Waiting);
         tracing::info!("waiting for a configuration");
@@ -143,23 +147,28 @@ async fn serve(start: Start, boot: Boot, log: logging::Control) -> anyhow::Resul
     };
     stop.send_replace(());
     stop.closed().await;
+    end(&runtime, &lifecycle, &mut signals, how).await;
+    log.flush();
+    Ok(())
+}
+
+/// Lets clients finish, tells the rest to go, and closes the pools; a second signal cuts it short.
+async fn end(runtime: &Runtime, lifecycle: &Lifecycle, signals: &mut Signals, how: Shutdown) {
     let how = match how {
         Shutdown::WaitForClients => tokio::select! {
-            how = lifecycle.clients_left(&runtime) => how,
+            how = lifecycle.clients_left(runtime) => how,
             () = signals.stop() => Shutdown::Drain,
         },
         how => how,
     };
     tokio::select! {
-        () = drain(&runtime, how) => {}
+        () = drain(runtime, how) => {}
         () = signals.stop() => tracing::warn!("second signal: ending at once"),
     }
     for account in runtime.accounts() {
         account.pool.close();
     }
     tracing::info!("stopped");
-    log.flush();
-    Ok(())
 }
 
 /// Says how to get into the admin console, where nobody has chosen the password.

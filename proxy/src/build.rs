@@ -49,6 +49,12 @@ impl Builder {
         &self.hosts
     }
 
+    /// Limits over several pools.
+    #[must_use]
+    pub fn budgets(&self) -> &Budgets {
+        &self.budgets
+    }
+
     /// Builds a configuration aside. Nothing of `old` is changed until [`Built::commit`].
     ///
     /// # Errors
@@ -89,7 +95,10 @@ impl Builder {
                 };
                 let budgets = self.budgets.of(&settings);
                 limits.extend(budgets.iter().cloned());
-                let budgets = budgets.into_iter().map(|(budget, _)| budget).collect();
+                let budgets = budgets.into_iter().map(|(budget, _)| budget);
+                let budgets = budgets
+                    .chain(self.budgets.of_host_of(&settings))
+                    .collect::<Vec<_>>();
                 let known = before.and_then(|before| {
                     let mut pools = before.everywhere().map(|a| &a.pool);
                     pools.find(|pool| pool.settings().same_servers(&settings))

@@ -6,6 +6,7 @@
 pub mod app;
 pub mod args;
 pub mod build;
+mod changes;
 pub mod import;
 mod lifecycle;
 pub mod logging;

@@ -1,5 +1,6 @@
 //! What the consoles, HTTP and SQL, show and do of the process as a whole.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +10,14 @@ use pgdog_admin::metrics::{Kind, Metric};
 use pgdog_admin::{Order, Process, Shutdown};
 use pgdog_backend::Target;
 use pgdog_config::api::{
-    Cause, ConfigInForce, DrainBegun, Finding, Half, HalfInForce, Phase, PoolSums, Push, Pushed,
-    Refused, RefusedBecause, Reloaded, Status, findings,
+    BudgetPushed, Cause, Changed, ConfigInForce, Decide, DrainBegun, Finding, Half, HalfInForce,
+    HostBudget, Phase, PoolSums, Prepare, Push, Pushed, Refused, RefusedBecause, Reloaded, Status,
+    findings,
 };
 use pgdog_config::{Config, PoolSettings, Problems, Severity, documents};
 use pgdog_session::Runtime;
 
+use crate::changes::Changes;
 use crate::lifecycle::Lifecycle;
 use crate::reload::{Reloader, now_ms};
 
@@ -25,6 +28,7 @@ const WEDGED: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(crate) struct Panel {
     reloader: Arc<Reloader>,
+    changes: Arc<Changes>,
     runtime: Arc<Runtime>,
     lifecycle: Arc<Lifecycle>,
     boot_id: String,
@@ -33,17 +37,23 @@ pub(crate) struct Panel {
 
 impl Panel {
     pub(crate) fn new(
-        reloader: Arc<Reloader>,
+        (reloader, changes): (Arc<Reloader>, Arc<Changes>),
         runtime: Arc<Runtime>,
         lifecycle: Arc<Lifecycle>,
     ) -> Self {
         Self {
             reloader,
+            changes,
             runtime,
             lifecycle,
             boot_id: format!("{:032x}", rand::random::<u128>()),
             started_ms: now_ms(),
         }
+    }
+
+    fn takes_changes(&self) -> Result<(), Refused> {
+        self.stays()
+            .map_err(|message| Refused::new(RefusedBecause::Draining, message))
     }
 
     /// Refuses changes when the process is about to end.
@@ -116,9 +126,27 @@ fn change(reloader: &Reloader, order: Order) -> Outcome {
 
 impl Control for Panel {
     fn push(&self, half: Half, push: Push, dry_run: bool) -> Result<Pushed, Refused> {
-        self.stays()
-            .map_err(|message| Refused::new(RefusedBecause::Draining, message))?;
+        self.takes_changes()?;
         self.reloader.push(half, push, dry_run)
+    }
+
+    fn push_budget(&self, push: Push, dry_run: bool) -> Result<BudgetPushed, Refused> {
+        self.takes_changes()?;
+        self.reloader.push_budget(push, dry_run)
+    }
+
+    fn prepare(&self, asked: Prepare) -> Result<Changed, Refused> {
+        self.takes_changes()?;
+        self.changes.prepare(asked)
+    }
+
+    fn commit(&self, asked: &Decide) -> Result<Changed, Refused> {
+        self.takes_changes()?;
+        self.changes.commit(asked)
+    }
+
+    fn abort(&self, asked: &Decide) -> Result<Changed, Refused> {
+        self.changes.abort(asked)
     }
 
     fn reload(&self) -> Result<Reloaded, Refused> {
@@ -152,15 +180,21 @@ impl Control for Panel {
             phase: self.lifecycle.phase(),
             cluster_uid: identity.cluster_uid.clone(),
             pod_uid: identity.pod_uid.clone(),
+            peer_id: self.runtime.live().settings.peer_id,
             settings: halves.settings.status,
             topology: halves.topology.status,
+            budget: Some(self.reloader.budget_status()),
+            prepared: self.changes.status(),
+            paused: self.runtime.gates.all_paused(),
             persistent: self.reloader.is_persistent(),
             clients: self.runtime.registry.len().into(),
             pools: self.pools(),
             attempts: self.reloader.attempts(),
-            capabilities: ["settings", "topology", "dry_run", "drain"]
-                .map(str::to_owned)
-                .to_vec(),
+            capabilities: [
+                "settings", "topology", "dry_run", "drain", "peers", "budget", "prepare",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
         }
     }
 
@@ -184,6 +218,10 @@ impl Control for Panel {
                 status: halves.topology.status,
                 config: topology,
             },
+            budget: Some(HalfInForce {
+                status: halves.budget.status,
+                config: serde_json::Value::clone(&halves.budget.json),
+            }),
         })
     }
 
@@ -203,11 +241,11 @@ impl Control for Panel {
         let (applied, refused) = self.reloader.counts();
         let version = |name, help, pick: fn(&pgdog_config::api::Version) -> u64| {
             let of = [
-                (Half::Settings, &halves.settings),
-                (Half::Topology, &halves.topology),
+                (Half::Settings.as_str(), &halves.settings),
+                (Half::Topology.as_str(), &halves.topology),
+                ("budget", &halves.budget),
             ];
-            let values =
-                of.map(|(half, document)| (half.as_str(), pick(&document.status.version) as f64));
+            let values = of.map(|(half, document)| (half, pick(&document.status.version) as f64));
             Metric::by(name, help, Kind::Gauge, "half", values)
         };
         let mut all = vec![
@@ -229,6 +267,7 @@ impl Control for Panel {
                 |v| v.revision,
             ),
         ];
+        all.extend(budgets(&self.reloader.host_budgets()));
         if let Some(last) = self.reloader.attempts().first() {
             let gauge = |name, help, value| Metric::single(name, help, Kind::Gauge, value);
             all.extend([
@@ -246,4 +285,31 @@ impl Control for Panel {
         }
         all
     }
+}
+
+/// Figures of the budgets of hosts.
+fn budgets(hosts: &BTreeMap<String, HostBudget>) -> [Metric; 3] {
+    let by = |name, help, pick: fn(&HostBudget) -> Option<u32>| {
+        let values = hosts
+            .iter()
+            .filter_map(|(host, budget)| Some((host.as_str(), f64::from(pick(budget)?))));
+        Metric::by(name, help, Kind::Gauge, "host", values)
+    };
+    [
+        by(
+            "host_budget_limit",
+            "Server connections that this process may have to a host, over all users and databases; absent where any number.",
+            |budget| budget.limit,
+        ),
+        by(
+            "host_budget_open",
+            "Server connections that count against the budget of a host.",
+            |budget| Some(budget.open),
+        ),
+        by(
+            "host_budget_waiting",
+            "Clients that wait for a server connection because the budget of a host is spent.",
+            |budget| Some(budget.waiting),
+        ),
+    ]
 }

@@ -7,6 +7,7 @@
 //! Between files and pushes the higher version decides. Files without `[snapshot]` have none, so what was pushed stays.
 
 mod boot;
+mod budget;
 mod halves;
 mod history;
 mod push;
@@ -220,7 +221,7 @@ impl Reloader {
                     kept.push(half);
                 }
             }
-            halves = files.with_kept(&kept, work);
+            halves = files.with_kept(&kept, work).with_later_budget(work);
         }
         let warnings = match self.put_in_force(&halves, false, false) {
             Ok(warnings) => warnings,
@@ -228,6 +229,7 @@ impl Reloader {
             // Nothing was to be written.
             Err(Failure::NotPersisted(_)) => Vec::new(),
         };
+        self.builder.budgets().limit_hosts(&halves.host_limits());
         report(&warnings);
         *work = halves;
         self.show(work);
@@ -247,7 +249,7 @@ impl Reloader {
         keep: bool,
         dry_run: bool,
     ) -> Result<Vec<Problem>, Failure> {
-        let (settings, mut warnings) = halves.meaning()?;
+        let (settings, mut warnings) = halves.meaning(self.identity.pod_uid.as_deref())?;
         let old = self.runtime.live();
         warnings.extend(needs_restart(&old.settings, &settings));
         let built = self.builder.build(settings, Some(&old))?;

@@ -218,16 +218,17 @@ fn report(log: Option<&str>, ended: &Ended) {
 /// Cancels here, or passes the request on to the peer that gave the key: one hop at most.
 async fn cancel(runtime: &Runtime, mut key: CancelKey) {
     let live = runtime.live();
-    let own = live.settings.peer_id;
     let forwarded = SECRETS.contains(&(key.secret.len() - 1));
     if forwarded {
         key.secret.pop();
     }
+    // First of all here: the number of this proxy may have been another one when the key was given.
+    if runtime.registry.cancel(&key) {
+        runtime.metrics.cancels.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
     let of = Runtime::peer_of(key.pid);
-    if of == own || forwarded {
-        if runtime.registry.cancel(&key) {
-            runtime.metrics.cancels.fetch_add(1, Ordering::Relaxed);
-        }
+    if of == live.settings.peer_id || forwarded {
         return;
     }
     let Some(peer) = live.settings.peers.iter().find(|p| p.id == of) else {

@@ -1,8 +1,11 @@
 //! A configuration that changes while the proxy runs: pushes by HTTP, files, and what a restart remembers.
 
 mod access;
+mod budget;
 mod files;
+mod fleet;
 mod health;
+mod peers;
 mod push;
 mod schema;
 mod state;

@@ -1,5 +1,10 @@
 //! Hosts from objects as the providers make them.
 
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "a JSON value reads best where it is used"
+)]
+
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};

@@ -1,11 +1,53 @@
-//! The topology: hosts.
+//! The topology: hosts, and the other proxies of the fleet.
+
+use std::collections::BTreeSet;
 
 use pgdog_config::Role;
 use pgdog_operator_api::{PgDogClusterSpec, RoleDetection};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::settings::Keys;
 use crate::discover::{Found, shards};
+
+/// A proxy as the others reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Uid of its pod.
+    pub pod_uid: String,
+    /// Its address.
+    pub address: String,
+    /// Where its clients connect to.
+    pub port: i32,
+}
+
+/// The highest number of a peer: it has to fit into a cancel key.
+const PEERS_MAX: u64 = 16_383;
+
+/// The proxies of the fleet, each with a number that it keeps for its life: a Service may hand a cancel request to any of them,
+/// and the number in it says whose it is.
+#[must_use]
+pub fn peers(before: Option<&Map<String, Value>>, peers: &[Peer]) -> Value {
+    let known = before.and_then(|topology| topology.get("peers"));
+    let known = known.and_then(Value::as_array).into_iter().flatten();
+    let number = |peer: &Peer| {
+        let mut known = known.clone();
+        known.find(|one| one["pod_uid"] == *peer.pod_uid)?["id"].as_u64()
+    };
+    let mut taken: BTreeSet<u64> = peers.iter().filter_map(number).collect();
+    let mut entries: Vec<(u64, &Peer)> = Vec::new();
+    for peer in peers {
+        let id = number(peer).or_else(|| (1..=PEERS_MAX).find(|id| !taken.contains(id)));
+        // More than there are numbers: cancel requests of the last ones reach them by chance.
+        let Some(id) = id else { continue };
+        taken.insert(id);
+        entries.push((id, peer));
+    }
+    entries.sort_by_key(|(id, _)| *id);
+    entries
+        .into_iter()
+        .map(|(id, peer)| json!({"id": id, "host": peer.address, "port": peer.port, "pod_uid": peer.pod_uid}))
+        .collect()
+}
 
 /// One entry for each database on each host.
 #[must_use]
@@ -39,4 +81,51 @@ pub fn render(spec: &PgDogClusterSpec, found: &Found) -> Map<String, Value> {
     let mut topology = Map::new();
     topology.insert("databases".to_owned(), databases.into());
     topology
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(uid: &str) -> Peer {
+        Peer {
+            pod_uid: uid.to_owned(),
+            address: format!("10.0.0.{}", uid.len()),
+            port: 6432,
+        }
+    }
+
+    #[test]
+    fn a_proxy_keeps_its_number_and_those_of_the_gone_are_free() {
+        let ids = |peers: &Value| -> Vec<(u64, String)> {
+            let peers = peers.as_array().unwrap().iter();
+            peers
+                .map(|p| {
+                    (
+                        p["id"].as_u64().unwrap(),
+                        p["pod_uid"].as_str().unwrap().to_owned(),
+                    )
+                })
+                .collect()
+        };
+        let first = peers(None, &[peer("a"), peer("b"), peer("c")]);
+        assert_eq!(
+            ids(&first),
+            [
+                (1, "a".to_owned()),
+                (2, "b".to_owned()),
+                (3, "c".to_owned())
+            ]
+        );
+        let topology = Map::from_iter([("peers".to_owned(), first)]);
+        let second = peers(Some(&topology), &[peer("d"), peer("c"), peer("a")]);
+        assert_eq!(
+            ids(&second),
+            [
+                (1, "a".to_owned()),
+                (2, "d".to_owned()),
+                (3, "c".to_owned())
+            ]
+        );
+    }
 }

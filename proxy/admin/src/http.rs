@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 use axum::extract::FromRef;
 use pgdog_config::api::{
-    ConfigInForce, DrainBegun, Half, Phase, Push, Pushed, Refused, Reloaded, Status,
+    BudgetPushed, Changed, ConfigInForce, Decide, DrainBegun, Half, Phase, Prepare, Push, Pushed,
+    Refused, Reloaded, Status,
 };
 use pgdog_config::{AdminHttp, PlainHttp};
 use pgdog_net::{Listener, NetError, ServerTls, TcpOptions};
@@ -37,6 +38,34 @@ pub trait Control: fmt::Debug + Send + Sync + 'static {
     ///
     /// When nothing was changed, and why.
     fn push(&self, half: Half, push: Push, dry_run: bool) -> Result<Pushed, Refused>;
+
+    /// Takes a budget of server connections. May block.
+    ///
+    /// # Errors
+    ///
+    /// When nothing was changed, and why.
+    fn push_budget(&self, push: Push, dry_run: bool) -> Result<BudgetPushed, Refused>;
+
+    /// Prepares a change that is made on all proxies of a fleet or none. May block, and wait for transactions to end.
+    ///
+    /// # Errors
+    ///
+    /// When it is not prepared, and why.
+    fn prepare(&self, asked: Prepare) -> Result<Changed, Refused>;
+
+    /// Puts the prepared change in force. May block.
+    ///
+    /// # Errors
+    ///
+    /// When nothing was changed, and why.
+    fn commit(&self, asked: &Decide) -> Result<Changed, Refused>;
+
+    /// Undoes the prepared change.
+    ///
+    /// # Errors
+    ///
+    /// When it is in force, or somebody else's.
+    fn abort(&self, asked: &Decide) -> Result<Changed, Refused>;
 
     /// Reads the files again. May block.
     ///

@@ -131,7 +131,9 @@ impl Pool {
             }
             state.waiters -= late.len();
             let spare = state.staying().saturating_sub(settings.min_size);
-            let spent = spent(&mut state.idle[worker], now, settings.idle_timeout, spare);
+            let mut spent = spent(&mut state.idle[worker], now, settings.idle_timeout, spare);
+            spent.extend(state.surplus(worker));
+            spent.append(&mut state.leaving[worker]);
             let short = worker == 0
                 && !state.gate.keeps_none()
                 && state.total < settings.min_size.min(settings.size)

@@ -31,7 +31,7 @@ pub mod statements;
 pub mod stats;
 mod wait;
 
-pub use budget::{Budgets, Places};
+pub use budget::{Budgets, HostBudget, HostLimits, HostPlace, Places};
 pub use clock::Clock;
 pub use cluster::{Cluster, Member, ReadNeed};
 pub use database::{DatabaseState, NoPrimary, Writer};

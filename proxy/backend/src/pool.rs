@@ -81,11 +81,16 @@ pub(crate) struct State {
     pub(crate) settings: Arc<PoolSettings>,
     pub(crate) target: Arc<Target>,
     pub(crate) budgets: Vec<Arc<Budget>>,
+    /// Whether any of them does more than count.
+    limited: bool,
     #[allow(
         clippy::vec_box,
         reason = "connections move by pointer between the stack, waiters and clients"
     )]
     pub(crate) idle: Vec<Vec<Box<Server>>>,
+    /// Those that a limit which sank has taken out of use, until their workers close them.
+    #[allow(clippy::vec_box, reason = "as above")]
+    pub(crate) leaving: Vec<Vec<Box<Server>>>,
     pub(crate) waiting: Vec<VecDeque<Arc<Waiter>>>,
     pub(crate) waiters: usize,
     /// Connections open or being opened.
@@ -144,8 +149,15 @@ impl Permit {
     fn going_from(&mut self, state: &mut State) {
         if !std::mem::replace(&mut self.going, true) {
             state.closing += 1;
+            self.budgets.iter().for_each(|budget| budget.going(true));
         }
         self.take_back();
+    }
+
+    /// Whether a limit stands above it that another connection in its place might break for a moment.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.budgets.iter().any(|budget| budget.limits())
     }
 
     /// Its connection is on loan from now on.
@@ -173,6 +185,10 @@ impl Drop for Permit {
         self.take_back();
         for budget in &self.budgets {
             budget.release();
+            // Only then: nobody takes it for one that stays and is too many.
+            if self.going {
+                budget.going(false);
+            }
         }
         if let Some(pool) = self.pool.upgrade() {
             {
@@ -230,7 +246,9 @@ impl Pool {
                 settings,
                 target,
                 budgets: budgets.clone(),
+                limited: false,
                 idle: (0..workers).map(|_| Vec::new()).collect(),
+                leaving: (0..workers).map(|_| Vec::new()).collect(),
                 waiting: (0..workers).map(|_| VecDeque::new()).collect(),
                 waiters: 0,
                 total: 0,
@@ -250,7 +268,19 @@ impl Pool {
         for budget in budgets {
             budget.join(&pool);
         }
+        pool.mind_limits();
         pool
+    }
+
+    /// Finds out which of the limits above it do more than count, and takes idle connections out of use that are too many; their
+    /// workers close them. After it has joined the limits: so none is set unnoticed.
+    pub(crate) fn mind_limits(&self) {
+        let mut state = self.lock();
+        state.limited = state.budgets.iter().any(|budget| budget.limits());
+        for worker in 0..state.idle.len() {
+            let surplus = state.surplus(worker);
+            state.leaving[worker].extend(surplus);
+        }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -268,6 +298,12 @@ impl Pool {
     #[must_use]
     pub fn host(&self) -> Option<&Arc<HostState>> {
         self.host.get()
+    }
+
+    /// The budget of its host: the last one, after those that its settings name.
+    #[must_use]
+    pub fn host_budget(&self) -> Option<Arc<Budget>> {
+        self.lock().budgets.last().cloned()
     }
 
     /// Its host answers again: what has failed before does not keep clients from trying.
@@ -333,6 +369,7 @@ impl Pool {
         state.settings = settings;
         state.target = target;
         state.budgets = budgets.to_vec();
+        state.limited = budgets.iter().any(|budget| budget.limits());
         // What has failed may succeed now.
         state.failures = 0;
         state.retry_at = 0;
@@ -381,9 +418,7 @@ impl Pool {
     /// Since when the client that waits for longest waits, coarse ms.
     #[must_use]
     pub fn oldest_wait(&self) -> Option<u64> {
-        let state = self.lock();
-        let fronts = state.waiting.iter().filter_map(|q| q.front());
-        fronts.map(|w| w.since).min()
+        self.lock().oldest_wait()
     }
 
     /// Takes an idle connection that is ready for use, when there is one and nobody was here before.
@@ -488,8 +523,8 @@ impl Pool {
             || surplus
             || server.generation != state.generation
             || server.expires.is_some_and(|at| at <= server.used);
-        let owed = || state.budgets.iter().any(|b| b.owes(state.staying()));
-        if spent || !state.budgets.is_empty() && owed() {
+        let owes = |b: &Arc<Budget>| b.owes(state.staying(), server.used, server.handle.opened);
+        if spent || state.limited && state.budgets.iter().any(owes) {
             // Counted out under the same lock: of two that come back at once, only one is above the size.
             if let Some(permit) = &mut server.permit {
                 permit.going_from(&mut state);
@@ -529,7 +564,9 @@ impl Pool {
         let idle: Vec<_> = {
             let mut state = self.lock();
             state.gate.put(Gate::CLOSED, true);
-            state.idle.iter_mut().flat_map(std::mem::take).collect()
+            let State { idle, leaving, .. } = &mut *state;
+            let all = idle.iter_mut().chain(leaving);
+            all.flat_map(std::mem::take).collect()
         };
         self.fail_waiters(&CheckoutError::Closed);
         self.listener.close();
@@ -557,7 +594,10 @@ impl Pool {
                 .enumerate()
                 .filter_map(|(w, s)| s.first().map(|s| (s.used, w)))
                 .min();
-            oldest.map(|(_, worker)| state.idle[worker].remove(0))
+            oldest.map(|(_, worker)| {
+                let server = state.idle[worker].remove(0);
+                state.sent_away(server)
+            })
         };
         evicted.map(|s| s.close()).is_some()
     }
@@ -567,6 +607,34 @@ impl State {
     /// Whether there are other hosts to choose.
     pub(crate) fn is_one_of_many(&self) -> bool {
         self.counted.is_some()
+    }
+
+    /// Since when the client that waits for longest waits, coarse ms.
+    pub(crate) fn oldest_wait(&self) -> Option<u64> {
+        let fronts = self.waiting.iter().filter_map(|q| q.front());
+        fronts.map(|w| w.since).min()
+    }
+
+    /// A connection that is about to be closed: it counts among those that are going.
+    fn sent_away(&mut self, mut server: Box<Server>) -> Box<Server> {
+        if let Some(permit) = &mut server.permit {
+            permit.going_from(self);
+        }
+        server
+    }
+
+    /// Takes out idle connections of a worker that are too many for a limit that sank.
+    #[allow(clippy::vec_box, reason = "as the pool keeps them")]
+    pub(crate) fn surplus(&mut self, worker: usize) -> Vec<Box<Server>> {
+        let mut surplus = Vec::new();
+        while self.limited
+            && !self.idle[worker].is_empty()
+            && self.budgets.iter().any(|budget| budget.is_over())
+        {
+            let server = self.idle[worker].remove(0);
+            surplus.push(self.sent_away(server));
+        }
+        surplus
     }
 
     /// Connections open or being opened, without those that are going.

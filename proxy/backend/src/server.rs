@@ -330,6 +330,26 @@ impl Server {
         Some(Box::new(server))
     }
 
+    /// Closes, with a goodbye or without, and waits for as long as a server may take until it has gone. Cancel safe in that a
+    /// connection is closed in any case.
+    pub async fn gone(mut self, goodbye: bool) {
+        let gone = async {
+            if goodbye {
+                let mut out = Vec::new();
+                frontend::bare(&mut out, b'X');
+                let _ = poll_fn(|cx| self.stream.poll_write_slice(cx, &out)).await;
+                let _ = poll_fn(|cx| self.stream.poll_flush_all(cx)).await;
+            } else {
+                let _ = tokio::io::AsyncWriteExt::shutdown(&mut self.stream).await;
+            }
+            let mut rest = Buffer::new();
+            while matches!(poll_fn(|cx| self.poll_fill(cx, &mut rest)).await, Ok(1..)) {
+                rest.clear();
+            }
+        };
+        let _ = pgdog_net::timer::timeout(GOODBYE, gone).await;
+    }
+
     /// Says goodbye and closes. Never waits; but its place in the pool is free only when the server has gone, because the
     /// server's own limits count it until then.
     pub fn close(mut self) {

@@ -4,13 +4,17 @@
 //! other: the settings ([`Half::Settings`]), which are everything but hosts, and the topology ([`Half::Topology`]), which is
 //! nothing but hosts. What the halves look like is in [`documents`](crate::documents).
 //!
+//! The budget of server connections is pushed apart from both, with a version of its own.
+//!
 //! Guarantees: a push is applied as a whole or not at all; an answer of 200 means that it is in force and, where there is a
 //! state directory, on disk; a version that is not higher than the one in force never replaces it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::problem::{Problem, Problems, Severity};
 
@@ -129,6 +133,196 @@ pub struct Pushed {
     pub persisted: bool,
     /// What is odd about it.
     pub warnings: Vec<Finding>,
+}
+
+/// Some pools, or all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pools {
+    /// Only those of this database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// Only this user's of the database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+}
+
+/// What can be prepared on all proxies of a fleet and is then committed on all or none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// A pause, as by `POST /v1/pause`.
+    Pause(#[serde(deserialize_with = "object")] Pools),
+    /// The end of a pause, as by `POST /v1/resume`.
+    Resume(#[serde(deserialize_with = "object")] Pools),
+    /// A push of settings.
+    Settings(Push),
+    /// A push of a topology.
+    Topology(Push),
+}
+
+/// Reads fields by their names alone: a list of their values would be taken as well.
+fn object<'de, D: Deserializer<'de>>(from: D) -> Result<Pools, D::Error> {
+    let fields = serde_json::Map::deserialize(from)?;
+    Pools::deserialize(serde_json::Value::Object(fields)).map_err(D::Error::custom)
+}
+
+impl Change {
+    /// Which it is.
+    #[must_use]
+    pub const fn kind(&self) -> ChangeKind {
+        match self {
+            Self::Pause(_) => ChangeKind::Pause,
+            Self::Resume(_) => ChangeKind::Resume,
+            Self::Settings(_) => ChangeKind::Settings,
+            Self::Topology(_) => ChangeKind::Topology,
+        }
+    }
+}
+
+/// Which change it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKind {
+    /// A pause.
+    Pause,
+    /// The end of a pause.
+    Resume,
+    /// A push of settings.
+    Settings,
+    /// A push of a topology.
+    Topology,
+}
+
+impl ChangeKind {
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Settings => "settings",
+            Self::Topology => "topology",
+        }
+    }
+}
+
+/// The body of `POST /v1/prepare`. Clients' next transactions wait from now on, except before the end of a pause; the answer
+/// comes when those that run have ended, and the change takes effect at `POST /v1/commit` or not at all.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Prepare {
+    /// Uid of the cluster that it is for. Required where the proxy knows its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_uid: Option<String>,
+    /// Uid of the pod that it is for. Required where the proxy knows its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+    /// Rises with each change of who asks; a change of a higher epoch takes the place of one that is prepared.
+    pub epoch: u64,
+    /// A name for the change, the same on all proxies and never used again.
+    #[schemars(length(min = 1, max = 128))]
+    pub id: String,
+    /// So many ms from now it is undone, unless it is committed before.
+    #[schemars(range(min = 1, max = 600_000))]
+    pub deadline_ms: u64,
+    /// What is to change.
+    pub change: Change,
+}
+
+/// The body of `POST /v1/commit` and `POST /v1/abort`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Decide {
+    /// The epoch that it was prepared with.
+    pub epoch: u64,
+    /// The name that it was prepared under.
+    #[schemars(length(min = 1, max = 128))]
+    pub id: String,
+}
+
+/// How far a change has come that is made on all proxies of a fleet or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeState {
+    /// It is checked, and transactions are waited for.
+    Preparing,
+    /// It may be committed, or aborted.
+    Prepared,
+    /// It is being put in force.
+    Committing,
+    /// It is in force.
+    Committed,
+    /// It is undone, or was never known.
+    Aborted,
+}
+
+/// The answer 200 about such a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Changed {
+    /// How far it has come.
+    pub state: ChangeState,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Its name.
+    pub id: String,
+    /// What became of the push in it; of a dry run while it is prepared.
+    pub pushed: Option<Pushed>,
+}
+
+/// A change that waits for its commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChangeStatus {
+    /// How far it has come.
+    pub state: ChangeState,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Its name.
+    pub id: String,
+    /// Which change it is.
+    pub change: ChangeKind,
+    /// When it is undone, ms since 1970.
+    pub deadline_at_ms: u64,
+    /// Whether clients' next transactions wait for it.
+    pub holds: bool,
+}
+
+/// How it stands with the budget of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HostBudget {
+    /// Server connections that this process may have there, over all users and databases; none is any number.
+    pub limit: Option<u32>,
+    /// Those that it has, with those being opened and those that were told to go and have not gone yet.
+    pub open: u32,
+    /// Clients that wait because it may have no more.
+    pub waiting: u32,
+}
+
+/// The answer 200 to a push of a budget.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BudgetPushed {
+    /// What became of it.
+    pub state: PushState,
+    /// Its version.
+    #[serde(flatten)]
+    pub version: Version,
+    /// SHA-256 of its `config`.
+    pub sha256: String,
+    /// Whether it is on disk for the next start; false without a state directory.
+    pub persisted: bool,
+    /// How it stands with each host, by address and port. The limit is never exceeded from now on; it is reached when
+    /// `open` is not above it.
+    pub hosts: BTreeMap<String, HostBudget>,
+}
+
+/// Which budget is in force, and how it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BudgetStatus {
+    /// Which it is.
+    #[serde(flatten)]
+    pub status: HalfStatus,
+    /// How it stands with each host, by address and port.
+    pub hosts: BTreeMap<String, HostBudget>,
 }
 
 /// Why a request was refused.
@@ -337,6 +531,8 @@ pub enum Cause {
     PushSettings,
     /// A push of a topology.
     PushTopology,
+    /// A push of a budget.
+    PushBudget,
 }
 
 /// An attempt to change the configuration.
@@ -399,10 +595,20 @@ pub struct Status {
     pub cluster_uid: Option<String>,
     /// Uid of its pod, where it knows.
     pub pod_uid: Option<String>,
+    /// Its number among the peers, which cancel keys of clients carry that log in now; 0 where it has none.
+    #[serde(default)]
+    pub peer_id: u16,
     /// The settings in force.
     pub settings: HalfStatus,
     /// The topology in force.
     pub topology: HalfStatus,
+    /// The budget in force; none of a version that knows of no budgets.
+    pub budget: Option<BudgetStatus>,
+    /// The change that is prepared and neither committed nor aborted.
+    pub prepared: Option<ChangeStatus>,
+    /// Whether everything is paused.
+    #[serde(default)]
+    pub paused: bool,
     /// Whether pushes are kept on disk.
     pub persistent: bool,
     /// Clients that are connected.
@@ -432,6 +638,8 @@ pub struct ConfigInForce {
     pub settings: HalfInForce,
     /// Hosts.
     pub topology: HalfInForce,
+    /// How many server connections each host may have; none of a version that knows of no budgets.
+    pub budget: Option<HalfInForce>,
 }
 
 /// The answer to `POST /v1/reload`.

@@ -2,16 +2,19 @@
 //!
 //! - The **topology** is `{"databases": […]}` with one entry for each host: its `name` (of the database), `host`, `port`,
 //!   `database_name`, `role`, `shard`, `lb_weight`, `zone` and `resharding_only`.
+//!   It may have `peers` too, the proxies of the fleet: then those of the settings do not count.
 //! - The **settings** are everything else. Their `databases` have one entry for each database that has settings of its own
 //!   (`name`, `pool_size`, …); these count for all its hosts.
 //!
 //! Keys that need a restart belong to the process: settings may leave them out, and must not change them.
 
+use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 use sha2::{Digest, Sha256};
 
 use crate::api::Half;
 use crate::check::{Check, Schema};
+use crate::net::Budget;
 use crate::problem::{Problem, ProblemCode, Problems};
 use crate::tree::{self, Place};
 use crate::{Config, json_schema};
@@ -92,12 +95,14 @@ pub fn schema(half: Half) -> Json {
             });
             if let Some(properties) = root["properties"].as_object_mut() {
                 properties.remove("snapshot");
+                properties.remove("budget");
             }
             if let Some(definitions) = root["$defs"].as_object_mut() {
                 definitions.remove("Snapshot");
+                definitions.remove("Budget");
             }
             root["title"] = "Settings".into();
-            root["description"] = "Everything but hosts.".into();
+            root["description"] = "Everything but hosts and the budget.".into();
             root
         }
         Half::Topology => json!({
@@ -107,6 +112,11 @@ pub fn schema(half: Half) -> Json {
             "type": "object",
             "properties": {
                 "databases": { "type": "array", "items": { "$ref": "#/$defs/Host" } },
+                "peers": {
+                    "type": "array",
+                    "description": "The proxies of the fleet, this one among them; those of the settings do not count then.",
+                    "items": { "$ref": "#/$defs/Peer" },
+                },
             },
             "required": ["databases"],
             "additionalProperties": false,
@@ -118,10 +128,77 @@ pub fn schema(half: Half) -> Json {
                     "required": ["name", "host"],
                     "additionalProperties": false,
                 },
+                "Peer": root["$defs"]["Peer"].take(),
                 "Role": root["$defs"]["Role"].take(),
             },
         }),
     }
+}
+
+/// The JSON Schema of a budget.
+#[must_use]
+pub fn budget_schema() -> Json {
+    let mut root = json_schema();
+    let mut budget = root["$defs"]["Budget"].take();
+    budget["$schema"] = root["$schema"].take();
+    budget["title"] = "Budget".into();
+    budget
+}
+
+/// Reads a budget.
+///
+/// # Errors
+///
+/// Everything that is wrong with it.
+pub fn read_budget(document: &Json) -> Result<Budget, Problems> {
+    let mut problems = keys_and_types(document, &budget_schema(), "budget");
+    let place = Place::of("budget");
+    if problems.is_empty() {
+        match Budget::deserialize(document) {
+            Ok(budget) => {
+                problems = wrong_hosts(&budget)
+                    .map(|(key, message)| {
+                        place.error(&format!("hosts.{key}"), ProblemCode::BadValue, message)
+                    })
+                    .collect();
+                if problems.is_empty() {
+                    return Ok(budget);
+                }
+            }
+            Err(error) => problems.push(place.error("", ProblemCode::BadValue, error.to_string())),
+        }
+    }
+    Err(Problems(problems))
+}
+
+/// The keys of `hosts` that name no host, and why not.
+pub(crate) fn wrong_hosts(budget: &Budget) -> impl Iterator<Item = (&str, &'static str)> {
+    let names_one = |key: &str| {
+        // A socket has its port at the end of its name.
+        let before = if key.starts_with('/') { '.' } else { ':' };
+        key.rsplit_once(before).is_some_and(|(host, port)| {
+            !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+        })
+    };
+    budget
+        .hosts
+        .keys()
+        .filter(move |key| !names_one(key))
+        .map(|key| {
+            (
+                key.as_str(),
+                "expected an address and a port as \"host:5432\"",
+            )
+        })
+}
+
+fn keys_and_types(document: &Json, root: &Json, of: &str) -> Vec<Problem> {
+    let schema = Schema::of(root.clone());
+    let mut check = Check::new(&schema);
+    check.root(&mut tree::from_json(document, &Place::of(of)));
+    let mut problems = check.problems;
+    nulls(document, root, root, "", &mut problems);
+    problems
 }
 
 /// Checks a half by itself: its keys and the types of their values.
@@ -130,12 +207,7 @@ pub fn schema(half: Half) -> Json {
 ///
 /// Everything that is wrong.
 pub fn check(half: Half, document: &Json) -> Result<(), Problems> {
-    let root = schema(half);
-    let schema = Schema::of(root.clone());
-    let mut check = Check::new(&schema);
-    check.root(&mut tree::from_json(document, &Place::of(half.as_str())));
-    let mut problems = check.problems;
-    nulls(document, &root, &root, "", &mut problems);
+    let mut problems = keys_and_types(document, &schema(half), half.as_str());
     if half == Half::Settings {
         for problem in &mut problems {
             explain_host_key(problem);
@@ -166,7 +238,8 @@ fn nulls(value: &Json, schema: &Json, root: &Json, path: &str, problems: &mut Ve
                 } else {
                     format!("{path}.{key}")
                 };
-                if let Some(schema) = one["properties"].get(key) {
+                let of_any = || one.get("additionalProperties").filter(|of| of.is_object());
+                if let Some(schema) = one["properties"].get(key).or_else(of_any) {
                     nulls(value, schema, root, &path, problems);
                 }
             }
@@ -247,11 +320,18 @@ pub fn split(config: &Config) -> (Json, Json) {
     let mut settings = serde_json::to_value(config).unwrap_or_default();
     if let Some(sections) = settings.as_object_mut() {
         sections.remove("snapshot");
+        sections.remove("budget");
     }
     let hosts: Vec<Json> = entries(&settings)
         .map(|entry| only(entry, |key| key == "name" || HOST_KEYS.contains(&key)))
         .collect();
-    (settings, json!({ "databases": hosts }))
+    let mut topology = json!({ "databases": hosts });
+    if config.peers.iter().any(|peer| peer.pod_uid.is_some())
+        && let Some(peers) = settings.as_object_mut().and_then(|s| s.remove("peers"))
+    {
+        topology["peers"] = peers;
+    }
+    (settings, topology)
 }
 
 /// The settings as they would be pushed: without any host.
@@ -296,7 +376,11 @@ pub fn join(settings: &Json, topology: &Json) -> Json {
         .collect();
     if let Some(whole) = whole.as_object_mut() {
         whole.remove("snapshot");
+        whole.remove("budget");
         whole.insert("databases".to_owned(), databases.into());
+        if let Some(peers) = topology.get("peers") {
+            whole.insert("peers".to_owned(), peers.clone());
+        }
     }
     whole
 }

@@ -76,6 +76,8 @@ pub struct Config {
     pub memory: net::Memory,
     /// The other proxies of the fleet.
     pub peers: Vec<net::Peer>,
+    /// How many server connections each host may have.
+    pub budget: net::Budget,
     /// The older form of the lag keys in `[general]`.
     pub replica_lag: Option<net::ReplicaLag>,
     /// Tables that are spread over shards.

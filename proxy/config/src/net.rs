@@ -1,4 +1,7 @@
-//! `[tcp]`, `[memory]`, `[[peers]]`: sockets, buffers and the other proxies of a fleet.
+//! `[tcp]`, `[memory]`, `[[peers]]`, `[budget]`: sockets, buffers, the other proxies of a fleet and this one's share of the
+//! servers.
+
+use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -35,17 +38,31 @@ section! {
     }
 }
 
-/// `[[peers]]`: another proxy of the fleet, to which cancel requests for its clients are passed on.
+section! {
+    /// `[budget]`: how many server connections each PostgreSQL host may have from this process, over all users and databases.
+    pub struct Budget {
+        /// For hosts that are not named. Default: none = any number. Applies on reload.
+        default: Option<u32> = None,
+        /// For single hosts, by address and port as `"10.0.0.5:5432"`. Default: none. Applies on reload.
+        hosts: BTreeMap<String, u32> = BTreeMap::new(),
+    }
+}
+
+/// `[[peers]]`: a proxy of the fleet, to which cancel requests for its clients are passed on. A list with a `pod_uid` in it is the
+/// same for all of the fleet and belongs to the topology, each finds itself in it; one without belongs to the settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Peer {
-    /// Its `peer_id`. Required. Applies on reload.
+    /// Its `peer_id`, 1 to 16383. Required. Applies on reload.
     pub id: u16,
     /// Its address. Required. Applies on reload.
     pub host: String,
     /// Its port. Default: 6432. Applies on reload.
     #[serde(default = "default_port")]
     pub port: u16,
+    /// Uid of its pod. A proxy that finds its own (`--pod-uid`) is that peer, whatever its `peer_id`. Default: none. Applies on reload, to new clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
 }
 
 /// `[replica_lag]`: the older form of the lag keys in `[general]`.

@@ -108,7 +108,15 @@ impl Settings {
     /// Gives the settings and warnings, among them those that loading the configuration gave, or everything that is wrong
     /// (with the warnings). Paths of files are not looked at: they are read when they are used.
     pub fn build(config: &Config) -> Result<(Self, Vec<Problem>), Problems> {
-        build::build(config)
+        build::build(config, None)
+    }
+
+    /// As [`Settings::build`], for the proxy of this pod: it finds itself among the peers.
+    pub fn build_in_pod(
+        config: &Config,
+        pod_uid: Option<&str>,
+    ) -> Result<(Self, Vec<Problem>), Problems> {
+        build::build(config, pod_uid)
     }
 
     /// The entry of a user in a database.
@@ -264,6 +272,8 @@ pub struct Peer {
     pub host: String,
     /// Its port.
     pub port: u16,
+    /// Uid of its pod, where it is known.
+    pub pod_uid: Option<String>,
 }
 
 /// The admin console.

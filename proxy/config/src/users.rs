@@ -140,5 +140,7 @@ section! {
         settings_revision: u64 = 0,
         /// Revision of the topology. Default: 0. Applies on reload.
         topology_revision: u64 = 0,
+        /// Revision of the budget. Default: 0. Applies on reload.
+        budget_revision: u64 = 0,
     }
 }

@@ -138,6 +138,13 @@ async fn read(runtime: &Runtime, account: &Account) -> Result<Functions, ServerE
     let mut failed = ServerError::Closed;
     for member in account.cluster.members() {
         let asked = async {
+            let _place = match member.pool.host_budget() {
+                Some(budget) => {
+                    let place = budget.place(LIMIT).await;
+                    Some(place.ok_or(ServerError::Timeout(LIMIT))?)
+                }
+                None => None,
+            };
             let mut server = member.pool.target().connect().await?;
             // It would compile for seconds what runs for milliseconds.
             let asked = async {
@@ -145,7 +152,7 @@ async fn read(runtime: &Runtime, account: &Account) -> Result<Functions, ServerE
                 server.query(CATALOGUE, LIMIT).await
             };
             let rows = asked.await;
-            server.close();
+            server.gone(true).await;
             rows
         };
         match pgdog_net::timer::timeout(LIMIT, asked).await {

@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::handle::Identity;
 use crate::runtime::{Account, Live};
 
 /// Which pools an order is about.
@@ -40,6 +41,8 @@ struct Switches {
     paused: BTreeSet<Scope>,
     disabled: BTreeSet<String>,
     maintenance: BTreeSet<Scope>,
+    /// What a change holds back that is prepared and neither in force nor undone.
+    prepared: Option<Scope>,
 }
 
 impl Gates {
@@ -65,6 +68,21 @@ impl Gates {
         switches.paused.retain(|s| !scope.includes(s));
         switches.apply(accounts().iter().map(Arc::as_ref));
         switches.paused.len() < before
+    }
+
+    /// Holds the next transactions back for a change that is prepared; `None` lets them go on.
+    pub fn prepare(&self, scope: Option<Scope>, accounts: impl FnOnce() -> Vec<Arc<Account>>) {
+        let mut switches = self.lock();
+        switches.prepared = scope;
+        switches.apply(accounts().iter().map(Arc::as_ref));
+    }
+
+    /// Turns what a prepared pause holds back into the pause itself, so that nobody slips through in between.
+    pub fn commit_pause(&self, scope: Scope, accounts: impl FnOnce() -> Vec<Arc<Account>>) {
+        let mut switches = self.lock();
+        switches.prepared = None;
+        switches.paused.insert(scope);
+        switches.apply(accounts().iter().map(Arc::as_ref));
     }
 
     /// Switches maintenance on or off.
@@ -133,7 +151,10 @@ impl Switches {
         };
         for account in accounts {
             account.pool.pause(any(&self.paused, account));
-            account.pool.hold(any(&self.maintenance, account));
+            let Identity { user, database } = &*account.identity;
+            let prepared = self.prepared.as_ref();
+            let held = prepared.is_some_and(|scope| scope.covers(user, database));
+            account.pool.hold(held || any(&self.maintenance, account));
         }
     }
 }

@@ -39,7 +39,6 @@ pub struct Replication {
     pub(crate) tidying: TaskTracker,
     pub(crate) registered: Registered,
     /// Its places in the limits on server connections.
-    #[allow(dead_code, reason = "held until the connection ends")]
     pub(crate) places: Places,
     /// From the client to the server.
     pub(crate) up: Buffer,
@@ -86,6 +85,16 @@ impl Replication {
         let ended = poll_fn(|cx| self.poll(cx)).await;
         let _ = pgdog_net::timer::timeout(GOODBYE, self.stream.shutdown()).await;
         // The server learns it by its closed socket: a goodbye might come to stand within a message of the client's.
+        let Self {
+            server,
+            places,
+            tidying,
+            ..
+        } = self;
+        tidying.spawn(async move {
+            server.gone(false).await;
+            drop(places);
+        });
         ended
     }
 

@@ -227,7 +227,12 @@ impl Active {
         }));
         let permit = old.permit.take();
         let (used, expires, generation) = (old.used, old.expires, old.generation);
-        old.close();
+        if permit.as_ref().is_some_and(|permit| permit.is_limited()) {
+            // One place, one connection.
+            Box::pin(old.gone(true)).await;
+        } else {
+            old.close();
+        }
         match target.with_parameters(parameters).connect().await {
             Ok(server) => {
                 let base = client.startup.clone();

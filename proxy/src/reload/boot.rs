@@ -1,12 +1,13 @@
 //! The first configuration of a process: what was pushed last, else the files, else nothing until it is pushed.
 
+use pgdog_backend::HostLimits;
 use pgdog_config::api::{Half, HalfStatus, Origin, Version};
 use pgdog_config::{Config, Problem, Problems, Settings, Source, documents};
 use serde_json::Value as Json;
 
 use super::halves::Halves;
-use super::now_ms;
 use super::state_dir::StateDir;
+use super::{Identity, now_ms};
 
 /// What to begin with.
 pub(crate) struct Boot {
@@ -27,7 +28,8 @@ pub(crate) struct Boot {
 /// # Errors
 ///
 /// When there is none that can be used.
-pub(crate) fn boot(source: &Source, wait: bool) -> anyhow::Result<Boot> {
+pub(crate) fn boot(source: &Source, identity: &Identity, wait: bool) -> anyhow::Result<Boot> {
+    let pod_uid = identity.pod_uid.as_deref();
     let absent = !source.config.exists() && source.database_urls.is_empty();
     let files = Config::load(source);
     // Without files the environment says where to look.
@@ -50,6 +52,26 @@ pub(crate) fn boot(source: &Source, wait: bool) -> anyhow::Result<Boot> {
             None
         })
     });
+    let budget = store.as_ref().and_then(|store| {
+        store.read_budget().unwrap_or_else(|error| {
+            errors.push(error);
+            None
+        })
+    });
+    if let Some(budget) = &budget {
+        notes.push(format!(
+            "the budget as pushed last ({})",
+            budget.status.version
+        ));
+    }
+    // Of files and pushes the later one.
+    let with_budget = |mut halves: Halves| {
+        let now = halves.budget.status.version;
+        if let Some(kept) = budget.as_ref().filter(|kept| kept.status.version >= now) {
+            halves.budget = kept.clone();
+        }
+        halves
+    };
     if let Some(kept) = kept {
         let merged = merge(
             kept,
@@ -57,7 +79,8 @@ pub(crate) fn boot(source: &Source, wait: bool) -> anyhow::Result<Boot> {
             &process,
             absent,
         );
-        match merged.meaning() {
+        let merged = with_budget(merged);
+        match merged.meaning(pod_uid) {
             Ok((settings, warnings)) => {
                 if let (Err(problems), false) = (&files, absent) {
                     errors.push(format!("the files are wrong and are not used:\n{problems}"));
@@ -90,7 +113,10 @@ pub(crate) fn boot(source: &Source, wait: bool) -> anyhow::Result<Boot> {
         Err(_) if wait && absent => nothing(base),
         Err(problems) => return Err(wrong(&problems)),
     };
-    let (settings, warnings) = halves.meaning().map_err(|problems| wrong(&problems))?;
+    let halves = with_budget(halves);
+    let (settings, warnings) = halves
+        .meaning(pod_uid)
+        .map_err(|problems| wrong(&problems))?;
     Ok(Boot {
         halves,
         settings,
@@ -121,6 +147,13 @@ fn merge(mut kept: Halves, files: Option<&Config>, process: &Json, absent: bool)
         })
         .collect();
     files.with_kept(&pushed, &kept)
+}
+
+impl Boot {
+    /// How many server connections each host may have.
+    pub(crate) fn host_limits(&self) -> HostLimits {
+        self.halves.host_limits()
+    }
 }
 
 /// What there is before anything was pushed.

@@ -1,8 +1,9 @@
-//! The two halves of the configuration in force.
+//! The two halves of the configuration in force, and the budget beside them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use pgdog_backend::HostLimits;
 use pgdog_config::api::{Half, HalfStatus, Origin, Version};
 use pgdog_config::{Config, Problem, ProblemCode, Problems, Settings, Severity, documents};
 use serde_json::Value as Json;
@@ -27,6 +28,8 @@ impl Document {
 pub(crate) struct Halves {
     pub(crate) settings: Document,
     pub(crate) topology: Document,
+    /// How many server connections each host may have: no half, but pushed and kept like one.
+    pub(crate) budget: Document,
     /// The files as they were read, while both halves are theirs: it knows the lines.
     whole: Option<Arc<Config>>,
     /// Keys of `[general]` that the console has set, and their values; `None` is the default. Never written down.
@@ -34,8 +37,9 @@ pub(crate) struct Halves {
 }
 
 impl Halves {
-    pub(crate) const fn new(settings: Document, topology: Document) -> Self {
+    pub(crate) fn new(settings: Document, topology: Document) -> Self {
         Self {
+            budget: no_budget(settings.status.since_ms),
             settings,
             topology,
             whole: None,
@@ -58,9 +62,12 @@ impl Halves {
                 since_ms,
             },
         };
+        // Numbers by names always become JSON.
+        let budget = serde_json::to_value(&config.budget).unwrap_or_default();
         Self {
             settings: half(settings, config.snapshot.settings_revision),
             topology: half(topology, config.snapshot.topology_revision),
+            budget: half(budget, config.snapshot.budget_revision),
             whole: Some(Arc::new(config)),
             set: BTreeMap::new(),
         }
@@ -72,6 +79,24 @@ impl Halves {
             self.replace(*half, of.half(*half).clone());
         }
         self
+    }
+
+    /// These, but with the budget of others where that was pushed and is no older.
+    pub(crate) fn with_later_budget(mut self, of: &Self) -> Self {
+        if of.budget.is_pushed() && of.budget.status.version >= self.budget.status.version {
+            self.budget = of.budget.clone();
+        }
+        self
+    }
+
+    /// What the budget says.
+    pub(crate) fn host_limits(&self) -> HostLimits {
+        // It was read when it came.
+        let budget = documents::read_budget(&self.budget.json).unwrap_or_default();
+        HostLimits {
+            default: budget.default,
+            hosts: budget.hosts,
+        }
     }
 
     pub(crate) const fn half(&self, half: Half) -> &Document {
@@ -113,13 +138,29 @@ impl Halves {
     ///
     /// When what is in force is later, or is another content of the same version.
     pub(crate) fn order(&self, half: Half, pushed: &HalfStatus) -> Result<bool, String> {
-        let now = &self.half(half).status;
-        let epoch = self
-            .settings
-            .status
-            .version
-            .epoch
-            .max(self.topology.status.version.epoch);
+        let set = half == Half::Settings && !self.set.is_empty();
+        self.order_of(&self.half(half).status, pushed, set)
+    }
+
+    /// The same for the budget.
+    pub(crate) fn order_of_budget(&self, pushed: &HalfStatus) -> Result<bool, String> {
+        self.order_of(&self.budget.status, pushed, false)
+    }
+
+    /// The highest epoch that anything in force is of.
+    pub(crate) fn epoch(&self) -> u64 {
+        let all = [&self.settings, &self.topology, &self.budget];
+        let epochs = all.map(|document| document.status.version.epoch);
+        epochs.into_iter().max().unwrap_or_default()
+    }
+
+    fn order_of(
+        &self,
+        now: &HalfStatus,
+        pushed: &HalfStatus,
+        set_since: bool,
+    ) -> Result<bool, String> {
+        let epoch = self.epoch();
         if pushed.version.epoch < epoch {
             return Err(format!(
                 "epoch {} is over, somebody has pushed with epoch {epoch}",
@@ -133,7 +174,7 @@ impl Halves {
             ));
         }
         let same = now.source.is_pushed() && now.sha256 == pushed.sha256;
-        if same && half == Half::Settings && !self.set.is_empty() {
+        if same && set_since {
             return Ok(false);
         }
         if pushed.version == now.version && now.source.is_pushed() && !same {
@@ -160,9 +201,12 @@ impl Halves {
         Ok(config)
     }
 
-    /// What it means, and warnings; or everything that is wrong.
-    pub(crate) fn meaning(&self) -> Result<(Settings, Vec<Problem>), Problems> {
-        let built = Settings::build(&self.config()?)?;
+    /// What it means for the proxy of a pod, and warnings; or everything that is wrong.
+    pub(crate) fn meaning(
+        &self,
+        pod_uid: Option<&str>,
+    ) -> Result<(Settings, Vec<Problem>), Problems> {
+        let built = Settings::build_in_pod(&self.config()?, pod_uid)?;
         logging::check(&built.0.log).map_err(|message| {
             Problems(vec![Problem {
                 file: None,
@@ -174,5 +218,18 @@ impl Halves {
             }])
         })?;
         Ok(built)
+    }
+}
+
+/// What there is where none was ever given.
+fn no_budget(since_ms: u64) -> Document {
+    Document {
+        json: Arc::new(Json::Object(serde_json::Map::new())),
+        status: HalfStatus {
+            source: Origin::Nowhere,
+            version: Version::default(),
+            sha256: None,
+            since_ms,
+        },
     }
 }

@@ -68,7 +68,11 @@ impl Reloader {
     }
 
     /// An address may have come to another pod since it was looked up.
-    fn check_target(&self, cluster: Option<&str>, pod: Option<&str>) -> Result<(), Refused> {
+    pub(crate) fn check_target(
+        &self,
+        cluster: Option<&str>,
+        pod: Option<&str>,
+    ) -> Result<(), Refused> {
         for (what, own, meant) in [
             ("cluster", &self.identity.cluster_uid, cluster),
             ("pod", &self.identity.pod_uid, pod),
@@ -96,24 +100,13 @@ impl Reloader {
             problems,
             keeping: Some(now.clone()),
         };
-        let rejected = |problems: Problems| {
-            let mut problems = findings(&problems, Severity::Error);
-            let message = match problems.len() {
-                1 => format!(
-                    "{} is wrong: {}: {}",
-                    half, problems[0].path, problems[0].message
-                ),
-                n => format!("{half} is wrong in {n} places"),
-            };
-            problems.truncate(PROBLEMS_MAX);
-            refuse(RefusedBecause::Rejected, message, problems)
-        };
+        let rejected = |problems| rejected(half.as_str(), now.clone(), &problems);
         if pushed
             .said
             .as_ref()
             .is_some_and(|said| !said.eq_ignore_ascii_case(pushed.sha256()))
         {
-            return Err(rejected(pushed.wrong_hash()));
+            return Err(rejected(wrong_hash(pushed.sha256())));
         }
         let unchanged = work
             .order(half, &pushed.status)
@@ -187,19 +180,38 @@ impl Candidate {
     fn sha256(&self) -> &str {
         self.status.sha256.as_deref().unwrap_or_default()
     }
+}
 
-    fn wrong_hash(&self) -> Problems {
-        let message = format!(
-            "is not that of config, which has {}: hash its JSON without spaces, keys sorted",
-            self.sha256()
-        );
-        Problems(vec![Problem {
-            file: None,
-            line: None,
-            path: "sha256".to_owned(),
-            code: ProblemCode::WrongHash,
-            severity: Severity::Error,
-            message,
-        }])
+/// A checksum that came with a push is not that of its content.
+pub(super) fn wrong_hash(sha256: &str) -> Problems {
+    let message = format!(
+        "is not that of config, which has {sha256}: hash its JSON without spaces, keys sorted"
+    );
+    Problems(vec![Problem {
+        file: None,
+        line: None,
+        path: "sha256".to_owned(),
+        code: ProblemCode::WrongHash,
+        severity: Severity::Error,
+        message,
+    }])
+}
+
+/// The answer to a push that is wrong; `now` stays.
+pub(super) fn rejected(what: &str, now: HalfStatus, problems: &Problems) -> Refused {
+    let mut problems = findings(problems, Severity::Error);
+    let message = match problems.len() {
+        1 => format!(
+            "{what} is wrong: {}: {}",
+            problems[0].path, problems[0].message
+        ),
+        n => format!("{what} is wrong in {n} places"),
+    };
+    problems.truncate(PROBLEMS_MAX);
+    Refused {
+        error: RefusedBecause::Rejected,
+        message,
+        problems,
+        keeping: Some(now),
     }
 }

@@ -15,7 +15,9 @@ use super::halves::{Document, Halves};
 
 /// Its name in the directory.
 const FILE: &str = "last-known-good.json";
-/// Where it is written first. One process writes, one push after the other.
+/// The name of the budget.
+const BUDGET: &str = "budget.json";
+/// Where they are written first. One process writes, one push after the other.
 const TEMPORARY: &str = ".last-known-good.json.new";
 /// What this version writes and reads.
 const FORMAT: u32 = 1;
@@ -24,7 +26,7 @@ const FORMAT: u32 = 1;
 #[derive(Debug, Clone)]
 pub(crate) struct StateDir(PathBuf);
 
-/// The file.
+/// The file. That of the budget has its one document under the same name.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -74,7 +76,24 @@ impl StateDir {
     ///
     /// When it cannot be read or is not whole, naming the file.
     pub(crate) fn read(&self) -> Result<Option<Halves>, String> {
-        let path = self.0.join(FILE);
+        self.read_file(FILE, parse)
+    }
+
+    /// The budget that is kept; `None` when none is.
+    ///
+    /// # Errors
+    ///
+    /// As [`StateDir::read`].
+    pub(crate) fn read_budget(&self) -> Result<Option<Document>, String> {
+        self.read_file(BUDGET, parse_budget)
+    }
+
+    fn read_file<T>(
+        &self,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, String> {
+        let path = self.0.join(name);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -94,9 +113,26 @@ impl StateDir {
     ///
     /// When that is not possible, naming the file; the one before is still there.
     pub(crate) fn write(&self, halves: &Halves) -> Result<(), String> {
-        let (path, temporary) = (self.0.join(FILE), self.0.join(TEMPORARY));
+        self.write_file(FILE, || render(halves))
+    }
+
+    /// Writes the budget, as [`StateDir::write`] does the halves.
+    ///
+    /// # Errors
+    ///
+    /// As [`StateDir::write`].
+    pub(crate) fn write_budget(&self, budget: &Document) -> Result<(), String> {
+        self.write_file(BUDGET, || sealed(serde_json::to_value(one(budget))?))
+    }
+
+    fn write_file(
+        &self,
+        name: &str,
+        render: impl FnOnce() -> io::Result<String>,
+    ) -> Result<(), String> {
+        let (path, temporary) = (self.0.join(name), self.0.join(TEMPORARY));
         let write = || {
-            let text = render(halves)?;
+            let text = render()?;
             let mut file = create(&temporary)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
@@ -128,15 +164,21 @@ fn create(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-fn render(halves: &Halves) -> io::Result<String> {
-    let one = |document: &Document| One {
+fn one(document: &Document) -> One {
+    One {
         status: document.status.clone(),
         config: Json::clone(&document.json),
-    };
-    let halves = serde_json::to_value(Both {
+    }
+}
+
+fn render(halves: &Halves) -> io::Result<String> {
+    sealed(serde_json::to_value(Both {
         settings: one(&halves.settings),
         topology: one(&halves.topology),
-    })?;
+    })?)
+}
+
+fn sealed(halves: Json) -> io::Result<String> {
     let written = Written {
         format: FORMAT,
         sha256: documents::sha256(&halves),
@@ -146,7 +188,7 @@ fn render(halves: &Halves) -> io::Result<String> {
 }
 
 /// Errors of the JSON reader may quote what they read, so only their place is told.
-fn parse(text: &str) -> Result<Halves, String> {
+fn unsealed(text: &str) -> Result<Json, String> {
     let place =
         |error: serde_json::Error| format!("line {} column {}", error.line(), error.column());
     let written: Written = serde_json::from_str(text).map_err(place)?;
@@ -156,9 +198,11 @@ fn parse(text: &str) -> Result<Halves, String> {
     if written.sha256 != documents::sha256(&written.halves) {
         return Err("its checksum is wrong".to_owned());
     }
-    let both: Both =
-        serde_json::from_value(written.halves).map_err(|_| "a half is missing".to_owned())?;
-    let document = |one: One| Document {
+    Ok(written.halves)
+}
+
+fn document(one: One) -> Document {
+    Document {
         json: Arc::new(one.config),
         status: HalfStatus {
             source: match one.status.source {
@@ -167,7 +211,19 @@ fn parse(text: &str) -> Result<Halves, String> {
             },
             ..one.status
         },
-    };
+    }
+}
+
+fn parse_budget(text: &str) -> Result<Document, String> {
+    let one: One =
+        serde_json::from_value(unsealed(text)?).map_err(|_| "it is no budget".to_owned())?;
+    documents::read_budget(&one.config).map_err(|_| "it is no budget".to_owned())?;
+    Ok(document(one))
+}
+
+fn parse(text: &str) -> Result<Halves, String> {
+    let both: Both =
+        serde_json::from_value(unsealed(text)?).map_err(|_| "a half is missing".to_owned())?;
     Ok(Halves::new(
         document(both.settings),
         document(both.topology),

@@ -1,7 +1,8 @@
 //! `/openapi.json`: made of the table of operations, the types of the API and the schema of the configuration.
 
 use pgdog_config::api::{
-    ConfigInForce, Done, DrainBegun, Half, Push, Pushed, Refused, RefusedBecause, Reloaded, Status,
+    BudgetPushed, Changed, ConfigInForce, Decide, Done, DrainBegun, Half, Prepare, Push, Pushed,
+    Refused, RefusedBecause, Reloaded, Status,
 };
 use pgdog_config::documents;
 use schemars::generate::SchemaSettings;
@@ -36,13 +37,18 @@ pub fn document() -> Json {
     }
     paths.insert("/openapi.json".to_owned(), json!({ "get": own() }));
     let refused = generator.subschema_for::<Refused>();
+    let _ = generator.subschema_for::<Decide>();
+    let _ = generator.subschema_for::<Prepare>();
     let push = generator.root_schema_for::<Push>().to_value();
     let mut schemas: Map<String, Json> = generator.take_definitions(true).into_iter().collect();
     debug_assert!(refused.get("$ref").is_some(), "it is a definition");
     for half in [Half::Settings, Half::Topology] {
-        add_half(half, &push, &mut schemas);
+        let (config, name) = (documents::schema(half), push_name(half));
+        add_push(config, name, &push, &mut schemas);
     }
+    add_push(documents::budget_schema(), PUSH_BUDGET, &push, &mut schemas);
     schemas.remove("Push");
+    name_pushes(&mut schemas["Change"]);
     for operation in OPERATIONS {
         if let Asks::View(show) = operation.asks {
             schemas.insert(row_name(show), row(show));
@@ -93,10 +99,17 @@ fn describe(operation: &Operation, generator: &mut SchemaGenerator) -> Json {
     if !parameters.is_empty() {
         described["parameters"] = parameters.into();
     }
-    if let Asks::Push(half) = operation.asks {
+    let body = match operation.asks {
+        Asks::Push(half) => Some(push_name(half)),
+        Asks::Budget => Some(PUSH_BUDGET),
+        Asks::Prepare => Some("Prepare"),
+        Asks::Commit | Asks::Abort => Some("Decide"),
+        _ => None,
+    };
+    if let Some(body) = body {
         described["requestBody"] = json!({
             "required": true,
-            "content": { "application/json": { "schema": { "$ref": format!("{SCHEMAS}{}", push_name(half)) } } },
+            "content": { "application/json": { "schema": { "$ref": format!("{SCHEMAS}{body}") } } },
         });
     }
     described
@@ -109,6 +122,8 @@ fn answer(asks: &Asks, generator: &mut SchemaGenerator) -> Json {
     }
     match asks {
         Asks::Push(_) => of::<Pushed>(generator),
+        Asks::Budget => of::<BudgetPushed>(generator),
+        Asks::Prepare | Asks::Commit | Asks::Abort => of::<Changed>(generator),
         Asks::Config => of::<ConfigInForce>(generator),
         Asks::Status => of::<Status>(generator),
         Asks::Reload => of::<Reloaded>(generator),
@@ -126,7 +141,7 @@ fn parameters(asks: &Asks) -> Vec<Json> {
     let parameter = |name: &str, description: &str, schema: Json| json!({ "name": name, "in": "query", "description": description, "schema": schema });
     let name = || json!({ "type": "string", "minLength": 1 });
     match asks {
-        Asks::Push(_) => vec![parameter(
+        Asks::Push(_) | Asks::Budget => vec![parameter(
             "dryRun",
             "Only say what would become of it.",
             json!({ "type": "boolean", "default": false }),
@@ -218,9 +233,21 @@ const fn push_name(half: Half) -> &'static str {
     }
 }
 
-/// Adds the schema of a half, the definitions that it refers to, and that of its push.
-fn add_half(half: Half, push: &Json, schemas: &mut Map<String, Json>) {
-    let mut config = documents::schema(half);
+/// Says of the pushes in a change what each pushes.
+fn name_pushes(change: &mut Json) {
+    for choice in change["oneOf"].as_array_mut().into_iter().flatten() {
+        for half in [Half::Settings, Half::Topology] {
+            if let Some(push) = choice["properties"].get_mut(half.as_str()) {
+                *push = json!({ "$ref": format!("{SCHEMAS}{}", push_name(half)) });
+            }
+        }
+    }
+}
+
+const PUSH_BUDGET: &str = "PushBudget";
+
+/// Adds the schema of what is pushed, the definitions that it refers to, and that of its push.
+fn add_push(mut config: Json, push_name: &str, push: &Json, schemas: &mut Map<String, Json>) {
     move_references(&mut config);
     let (mut push, name) = (
         push.clone(),
@@ -244,9 +271,9 @@ fn add_half(half: Half, push: &Json, schemas: &mut Map<String, Json>) {
         fields.remove("components");
         fields.remove("$defs");
     }
-    push["title"] = push_name(half).into();
+    push["title"] = push_name.into();
     push["properties"]["config"] = json!({ "$ref": format!("{SCHEMAS}{name}") });
-    schemas.insert(push_name(half).to_owned(), push);
+    schemas.insert(push_name.to_owned(), push);
 }
 
 fn move_references(schema: &mut Json) {
@@ -303,8 +330,11 @@ mod tests {
         let api: Vec<_> = api.into_iter().chain(views).collect();
         let mut config = Map::new();
         for half in [Half::Settings, Half::Topology] {
-            add_half(half, &json!({ "properties": {} }), &mut config);
+            let none = json!({ "properties": {} });
+            add_push(documents::schema(half), push_name(half), &none, &mut config);
         }
+        let none = json!({ "properties": {} });
+        add_push(documents::budget_schema(), PUSH_BUDGET, &none, &mut config);
         let both: Vec<_> = api
             .iter()
             .filter(|name| config.contains_key(*name))

@@ -24,6 +24,14 @@ pub(super) struct Operation {
 pub(super) enum Asks {
     /// That this half of a configuration is put in force.
     Push(Half),
+    /// That this budget is put in force.
+    Budget,
+    /// To prepare a change of the fleet.
+    Prepare,
+    /// To put it in force.
+    Commit,
+    /// To undo it.
+    Abort,
     /// A view of the console.
     View(&'static Show),
     /// A command of the console.
@@ -49,6 +57,40 @@ const PUSH_REFUSALS: &[RefusedBecause] = &[
     RefusedBecause::NotPersisted,
 ];
 
+const PREPARE_REFUSALS: &[RefusedBecause] = &[
+    RefusedBecause::Malformed,
+    RefusedBecause::NotFound,
+    RefusedBecause::Stale,
+    RefusedBecause::WrongState,
+    RefusedBecause::Busy,
+    RefusedBecause::WrongTarget,
+    RefusedBecause::TooLarge,
+    RefusedBecause::NotJson,
+    RefusedBecause::Rejected,
+    RefusedBecause::Draining,
+];
+
+const COMMIT_REFUSALS: &[RefusedBecause] = &[
+    RefusedBecause::Malformed,
+    RefusedBecause::Stale,
+    RefusedBecause::WrongState,
+    RefusedBecause::Busy,
+    RefusedBecause::WrongTarget,
+    RefusedBecause::TooLarge,
+    RefusedBecause::NotJson,
+    RefusedBecause::Rejected,
+    RefusedBecause::Draining,
+    RefusedBecause::NotPersisted,
+];
+
+const ABORT_REFUSALS: &[RefusedBecause] = &[
+    RefusedBecause::Malformed,
+    RefusedBecause::Stale,
+    RefusedBecause::WrongState,
+    RefusedBecause::TooLarge,
+    RefusedBecause::NotJson,
+];
+
 const ACT_REFUSALS: &[RefusedBecause] = &[
     RefusedBecause::Malformed,
     RefusedBecause::NotFound,
@@ -67,6 +109,38 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "/v1/config/topology",
         "Puts a topology in force: hosts, roles and shards",
     ),
+    Operation {
+        method: "put",
+        path: "/v1/budget",
+        summary: "Sets how many server connections each PostgreSQL host may have from this process",
+        asks: Asks::Budget,
+        status: 200,
+        refusals: PUSH_REFUSALS,
+    },
+    Operation {
+        method: "post",
+        path: "/v1/prepare",
+        summary: "Prepares a change that is made on all proxies of a fleet or none: checks it, holds the clients' next transactions back and waits until those that run have ended",
+        asks: Asks::Prepare,
+        status: 200,
+        refusals: PREPARE_REFUSALS,
+    },
+    Operation {
+        method: "post",
+        path: "/v1/commit",
+        summary: "Puts the prepared change in force; once more gives the same answer",
+        asks: Asks::Commit,
+        status: 200,
+        refusals: COMMIT_REFUSALS,
+    },
+    Operation {
+        method: "post",
+        path: "/v1/abort",
+        summary: "Undoes the prepared change: clients go on as before",
+        asks: Asks::Abort,
+        status: 200,
+        refusals: ABORT_REFUSALS,
+    },
     Operation {
         method: "get",
         path: "/v1/config",

@@ -12,6 +12,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post, put};
 use pgdog_config::api::{Half, Push, Refused, RefusedBecause};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::console::{self, ActQuery};
@@ -27,6 +28,10 @@ fn route(operation: &'static Operation) -> MethodRouter<Shared> {
     match &operation.asks {
         Asks::Push(Half::Settings) => put(push_settings),
         Asks::Push(Half::Topology) => put(push_topology),
+        Asks::Budget => put(push_budget),
+        Asks::Prepare => post(prepare),
+        Asks::Commit => post(commit),
+        Asks::Abort => post(abort),
         Asks::Config => get(config),
         Asks::Status => get(status),
         Asks::Reload => post(reload),
@@ -113,6 +118,20 @@ async fn push_topology(
     push(Half::Topology, state, query.map(|q| q.0), &headers, body).await
 }
 
+async fn push_budget(
+    State(control): State<Arc<dyn Control>>,
+    query: Result<Query<PushQuery>, QueryRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    match asked(query.map(|q| q.0), &headers, body) {
+        Ok((push, dry_run)) => {
+            blocking(StatusCode::OK, move || control.push_budget(push, dry_run)).await
+        }
+        Err(error) => refused(&error),
+    }
+}
+
 async fn push(
     half: Half,
     State(control): State<Arc<dyn Control>>,
@@ -120,22 +139,66 @@ async fn push(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let Ok(query) = query else {
-        let message = "the only parameter is dryRun, which takes true or false";
-        return refused(&Refused::new(RefusedBecause::Malformed, message));
-    };
-    let push = match read(headers, body) {
-        Ok(push) => push,
-        Err(error) => return refused(&error),
-    };
-    // It builds pools and reads certificates, and others wait for their turn meanwhile.
-    blocking(StatusCode::OK, move || {
-        control.push(half, push, query.dry_run)
-    })
-    .await
+    match asked(query, headers, body) {
+        // It builds pools and reads certificates, and others wait for their turn meanwhile.
+        Ok((push, dry_run)) => {
+            blocking(StatusCode::OK, move || control.push(half, push, dry_run)).await
+        }
+        Err(error) => refused(&error),
+    }
 }
 
-fn read(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Push, Refused> {
+async fn prepare(
+    State(control): State<Arc<dyn Control>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    match read(&headers, body, "a change to prepare") {
+        Ok(asked) => blocking(StatusCode::OK, move || control.prepare(asked)).await,
+        Err(error) => refused(&error),
+    }
+}
+
+async fn commit(
+    State(control): State<Arc<dyn Control>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    match read(&headers, body, "the name of a change") {
+        Ok(asked) => blocking(StatusCode::OK, move || control.commit(&asked)).await,
+        Err(error) => refused(&error),
+    }
+}
+
+async fn abort(
+    State(control): State<Arc<dyn Control>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    match read(&headers, body, "the name of a change") {
+        Ok(asked) => blocking(StatusCode::OK, move || control.abort(&asked)).await,
+        Err(error) => refused(&error),
+    }
+}
+
+/// What is pushed, and whether it is a dry run.
+fn asked(
+    query: Result<PushQuery, QueryRejection>,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<(Push, bool), Refused> {
+    let Ok(query) = query else {
+        let message = "the only parameter is dryRun, which takes true or false";
+        return Err(Refused::new(RefusedBecause::Malformed, message));
+    };
+    Ok((read(headers, body, "a push")?, query.dry_run))
+}
+
+fn read<T: DeserializeOwned>(
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+    what: &str,
+) -> Result<T, Refused> {
     let content = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
@@ -157,7 +220,7 @@ fn read(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Push
     serde_json::from_slice(&body).map_err(|error| {
         Refused::new(
             RefusedBecause::Malformed,
-            format!("not a push: {}", without_values(&error)),
+            format!("not {what}: {}", without_values(&error)),
         )
     })
 }

@@ -7,7 +7,7 @@ use crate::table::{Column, Value};
 
 pub(crate) const SHOW: Show = Show {
     name: "SHOW PEERS",
-    help: "The other proxies of the fleet, as configured.",
+    help: "The other proxies of the fleet, as configured or pushed.",
     columns: &[
         Column::text("addr", "Address and port."),
         Column::text("last_seen", "Not known: peers are not looked for."),

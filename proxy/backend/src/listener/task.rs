@@ -162,7 +162,7 @@ async fn open(pool: &Arc<Pool>, worker: usize) -> Result<Open, End> {
             return Err(End::Lost(error));
         }
         Ok(Err(CheckoutError::Timeout { .. })) | Err(_) => {
-            let full = "no place is free for it in max_db_connections or max_user_connections";
+            let full = "no place is free for it in max_db_connections, max_user_connections or the budget of its host";
             let error = ErrorResponse::error(pgdog_wire::sqlstate::TOO_MANY_CONNECTIONS, full);
             return Err(End::Lost(ServerError::Refused(Box::new(error))));
         }

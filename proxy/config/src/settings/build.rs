@@ -8,10 +8,12 @@ use super::{
     Admin, ClientTimeouts, ClientTls, Dedup, Hba, Listen, Log, LoginLimits, Peer, Settings, Tcp,
     auth_query, balancing, http, mirrors, pools,
 };
-use crate::Config;
+use crate::general::General;
 use crate::modes::{AuthType, ClientAuth, Role, TlsMode};
+use crate::net;
 use crate::problem::{Problem, ProblemCode, Problems, Severity};
 use crate::unsupported;
+use crate::{Config, documents};
 
 /// The configuration and what was found wrong with it so far.
 pub(super) struct Report<'a> {
@@ -44,12 +46,17 @@ impl Report<'_> {
 /// Averages over no time cannot be taken.
 const STATS_PERIOD: Duration = Duration::from_secs(15);
 
-pub(super) fn build(config: &Config) -> Result<(Settings, Vec<Problem>), Problems> {
+pub(super) fn build(
+    config: &Config,
+    pod_uid: Option<&str>,
+) -> Result<(Settings, Vec<Problem>), Problems> {
     let mut report = Report {
         config,
         problems: config.warnings.clone(),
     };
     let general = &config.general;
+    let (peer_id, peers) = peers(&mut report, pod_uid);
+    budget(&mut report);
     databases(&mut report);
     server_tls(&mut report);
     auth(&mut report);
@@ -99,12 +106,7 @@ pub(super) fn build(config: &Config) -> Result<(Settings, Vec<Problem>), Problem
             disconnections: general.log_disconnections,
             query_sample_length: general.log_query_sample_length,
             min_duration_query: general.log_min_duration_query.and_then(limit),
-            dedup: limit(general.log_dedup_window)
-                .filter(|_| general.log_dedup_threshold > 0)
-                .map(|window| Dedup {
-                    threshold: general.log_dedup_threshold,
-                    window,
-                }),
+            dedup: dedup(general),
         },
         query_stats: Some(config.query_stats.max_entries)
             .filter(|&entries| config.query_stats.enabled && entries > 0),
@@ -116,8 +118,8 @@ pub(super) fn build(config: &Config) -> Result<(Settings, Vec<Problem>), Problem
             retries: config.tcp.retries,
             user_timeout: config.tcp.user_timeout.and_then(limit),
         },
-        peer_id: general.peer_id,
-        peers: peers(&mut report),
+        peer_id,
+        peers,
         admin: Admin {
             name: config.admin.name.clone(),
             user: config.admin.user.clone(),
@@ -315,17 +317,40 @@ fn pair(report: &mut Report<'_>, keys: [(&str, bool); 2]) {
     );
 }
 
+fn budget(report: &mut Report<'_>) {
+    for (host, message) in documents::wrong_hosts(&report.config.budget) {
+        let path = format!("budget.hosts.{host}");
+        report.error(&path, ProblemCode::BadValue, message);
+    }
+}
+
+fn dedup(general: &General) -> Option<Dedup> {
+    let window = limit(general.log_dedup_window).filter(|_| general.log_dedup_threshold > 0)?;
+    Some(Dedup {
+        threshold: general.log_dedup_threshold,
+        window,
+    })
+}
+
 /// Bits that a cancel key has for the number of a proxy: 14.
 const PEER_MAX: u16 = (1 << 14) - 1;
 
-fn peers(report: &mut Report<'_>) -> Vec<Peer> {
+/// The number of this proxy, and the other ones of the fleet.
+fn peers(report: &mut Report<'_>, pod_uid: Option<&str>) -> (u16, Vec<Peer>) {
     let config = report.config;
     if config.general.peer_id > PEER_MAX {
         let message = format!("expected a number up to {PEER_MAX}");
         report.error("general.peer_id", ProblemCode::BadValue, message);
     }
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut pods) = (BTreeSet::new(), BTreeSet::new());
     for (index, peer) in config.peers.iter().enumerate() {
+        if let Some(pod) = peer.pod_uid.as_ref().filter(|pod| !pods.insert(*pod)) {
+            report.error(
+                &format!("peers[{index}].pod_uid"),
+                ProblemCode::Duplicate,
+                format!("a second peer in pod {pod:?}"),
+            );
+        }
         let path = format!("peers[{index}].id");
         if peer.id == 0 {
             report.error(
@@ -358,25 +383,41 @@ fn peers(report: &mut Report<'_>) -> Vec<Peer> {
             );
         }
     }
-    if !config.peers.is_empty() && config.general.peer_id == 0 {
+    let fleet = config.peers.iter().any(|peer| peer.pod_uid.is_some());
+    if !config.peers.is_empty() && config.general.peer_id == 0 && !fleet {
         report.error(
             "general.peer_id",
             ProblemCode::MissingKey,
             "needed where there are peers",
         );
     }
-    // A fleet may share one list of peers, so a proxy finds itself in it.
-    let others = config
-        .peers
-        .iter()
-        .filter(|peer| peer.id != config.general.peer_id);
-    others
-        .map(|peer| Peer {
-            id: peer.id,
-            host: peer.host.clone(),
-            port: peer.port,
-        })
-        .collect()
+    let own = own_number(report, pod_uid);
+    let others = config.peers.iter().filter(|peer| peer.id != own);
+    let others = others.map(|peer| Peer {
+        id: peer.id,
+        host: peer.host.clone(),
+        port: peer.port,
+        pod_uid: peer.pod_uid.clone(),
+    });
+    (own, others.collect())
+}
+
+/// A fleet may share one list of peers, so a proxy finds itself in it: by the uid of its pod, else by its `peer_id`.
+fn own_number(report: &mut Report<'_>, pod_uid: Option<&str>) -> u16 {
+    let config = report.config;
+    let own = config.general.peer_id;
+    let Some(pod_uid) = pod_uid else { return own };
+    let of_pod = |peer: &&net::Peer| peer.pod_uid.as_deref() == Some(pod_uid);
+    if let Some(found) = config.peers.iter().find(of_pod) {
+        return found.id;
+    }
+    let taken = |peer: &net::Peer| peer.id == own && peer.pod_uid.is_some();
+    if config.peers.iter().any(taken) {
+        let message = format!("{own} is that of another pod in the list of peers: not used");
+        report.warning("general.peer_id", ProblemCode::Conflict, message);
+        return 0;
+    }
+    own
 }
 
 fn databases(report: &mut Report<'_>) {

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::api::Half;
-use crate::documents::{check, inherit, join, sha256, split, without_hosts};
+use crate::documents::{check, inherit, join, read_budget, sha256, split, without_hosts};
 use crate::{Config, Settings, json_schema};
 
 fn config() -> Config {
@@ -167,5 +167,64 @@ fn null_is_taken_where_the_schema_has_it_and_nowhere_else() {
     let whole = serde_json::to_value(Config::default()).unwrap();
     let mut whole = without_hosts(&whole);
     whole.as_object_mut().unwrap().remove("snapshot");
+    whole.as_object_mut().unwrap().remove("budget");
     check(Half::Settings, &whole).unwrap();
+}
+
+#[test]
+fn peers_of_pods_belong_to_the_topology_and_others_to_the_settings() {
+    let toml = |pod: &str| {
+        format!(
+            "[general]\npeer_id = 2\n[[peers]]\nid = 1\nhost = \"h\"\n{pod}\n\
+             [[databases]]\nname = \"app\"\nhost = \"a\"\n"
+        )
+    };
+    let fleet = Config::from_toml(&toml("pod_uid = \"a\""), "").unwrap();
+    let plain = Config::from_toml(&toml(""), "").unwrap();
+    let (settings, topology) = split(&fleet);
+    assert!(settings["peers"].is_null());
+    assert_eq!(topology["peers"][0]["pod_uid"], "a");
+    check(Half::Topology, &topology).unwrap();
+    let joined = Config::from_json(&join(&settings, &topology), "test").unwrap();
+    assert_eq!(joined.peers, fleet.peers);
+    let (with_peers, without) = split(&plain);
+    assert_eq!(with_peers["peers"][0]["id"], 1);
+    assert!(without["peers"].is_null());
+    let joined = |topology| {
+        Config::from_json(&join(&with_peers, topology), "test")
+            .unwrap()
+            .peers
+    };
+    assert_eq!(joined(&without), plain.peers);
+    assert_eq!(joined(&topology), fleet.peers);
+    let wrong = json!({ "databases": [], "peers": [{ "id": 1, "hots": "h" }] });
+    let problems = check(Half::Topology, &wrong).unwrap_err();
+    let mut found: Vec<_> = problems.0.iter().map(|p| p.path.as_str()).collect();
+    found.sort_unstable();
+    assert_eq!(found, ["peers[0].host", "peers[0].hots"]);
+}
+
+#[test]
+fn a_budget_names_hosts_by_address_and_port() {
+    let fine =
+        json!({ "default": null, "hosts": { "h:5432": 3, "[::1]:1": 0, "/run/.s.PGSQL.5432": 1 } });
+    let budget = read_budget(&fine).unwrap();
+    assert_eq!((budget.default, budget.hosts["h:5432"]), (None, 3));
+    for (wrong, path) in [
+        (json!({ "hosts": { "10.0.0.5": 3 } }), "hosts.10.0.0.5"),
+        (json!({ "hosts": { "h:0": 3 } }), "hosts.h:0"),
+        (json!({ "hosts": { ":5432": 3 } }), "hosts.:5432"),
+        (json!({ "hosts": { "h:1": null } }), "hosts.h:1"),
+        (json!({ "hosts": { "h:1": -1 } }), "hosts.h:1"),
+        (json!({ "host": {} }), "host"),
+    ] {
+        let problems = read_budget(&wrong).unwrap_err();
+        let found: Vec<_> = problems.0.iter().map(|p| p.path.as_str()).collect();
+        assert_eq!(found, [path], "{problems}");
+    }
+    let big = json!({ "default": 4_294_967_296_u64 });
+    assert!(read_budget(&big).is_err());
+    let config = Config::from_toml("[budget.hosts]\nh = 3\n", "").unwrap();
+    let problems = Settings::build(&config).unwrap_err().to_string();
+    assert!(problems.contains("budget.hosts.h: expected"), "{problems}");
 }

@@ -401,6 +401,33 @@ fn a_proxy_does_not_count_itself_among_its_peers() {
 }
 
 #[test]
+fn a_proxy_finds_its_pod_in_a_list_for_the_whole_fleet() {
+    let toml = |own: u16| {
+        format!(
+            "[general]\npeer_id = {own}\n[[peers]]\nid = 1\nhost = \"h\"\npod_uid = \"a\"\n\
+             [[peers]]\nid = 2\nhost = \"i\"\npod_uid = \"b\"\n"
+        )
+    };
+    let of = |own: u16, pod: Option<&str>| {
+        let config = Config::from_toml(&toml(own), "").unwrap();
+        let (settings, warnings) = Settings::build_in_pod(&config, pod).unwrap();
+        let others: Vec<_> = settings.peers.iter().map(|peer| peer.id).collect();
+        (settings.peer_id, others, warnings.len())
+    };
+    assert_eq!(of(0, Some("b")), (2, vec![1], 0));
+    assert_eq!(of(7, Some("a")), (1, vec![2], 0));
+    assert_eq!(of(7, Some("c")), (7, vec![1, 2], 0), "not in the list yet");
+    assert_eq!(of(1, Some("c")), (0, vec![1, 2], 1), "another pod's number");
+    assert_eq!(of(1, None), (1, vec![2], 0));
+    assert_eq!(of(0, None), (0, vec![1, 2], 0));
+    let twice = toml(0).replace("\"b\"", "\"a\"");
+    assert_eq!(
+        errors(&twice, ""),
+        ["pgdog.toml:10: peers[1].pod_uid: a second peer in pod \"a\""]
+    );
+}
+
+#[test]
 fn plain_passwords_without_tls_are_warned_about() {
     let warnings = warnings("[general]\nauth_type = \"plain\"\n", "");
     assert_eq!(warnings[0].path, "general.auth_type");

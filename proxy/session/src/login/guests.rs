@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pgdog_backend::{Params, Rows, ServerError};
+use pgdog_backend::{CheckoutError, Params, Rows, ServerError};
 use pgdog_config::hba::Method;
 use pgdog_config::{AuthQuery, AuthType, Credentials, Secret};
 use pgdog_net::Peer;
@@ -137,10 +137,16 @@ impl Session {
             }
         }
         let target = entrance.own_target(user, vec![password.clone()], None);
+        let budget = entrance.budgets.of_host(&target.address.to_string());
+        let waited = entrance.pool.checkout_timeout;
+        let Some(_place) = budget.place(waited).await else {
+            let full = CheckoutError::Timeout { waited, last: None };
+            return Err(full.response().into_fatal().into());
+        };
         match target.connect().await {
-            Ok(server) if server.asked => server.close(),
+            Ok(server) if server.asked => server.gone(true).await,
             Ok(server) => {
-                server.close();
+                server.gone(true).await;
                 self.why =
                     Some("the server asks for no password, so that it proves nothing".to_owned());
                 let text = "passthrough_auth needs a server that asks for the password";

@@ -281,13 +281,23 @@ impl Active {
 
 /// Whether a host takes no writes, as a new connection finds it.
 async fn takes_no_writes(pool: &Arc<Pool>) -> bool {
+    let place = match pool.host_budget() {
+        Some(budget) => match budget.place(ASK_LIMIT).await {
+            Some(place) => Some(place),
+            // It cannot be asked: what it has said to the client stands.
+            None => return false,
+        },
+        None => None,
+    };
     let asked = async {
         let mut server = pool.target().connect().await?;
         let rows = server.query(TAKES_NO_WRITES, ASK_LIMIT).await;
-        server.close();
+        server.gone(true).await;
         rows
     };
-    match pgdog_net::timer::timeout(ASK_LIMIT, asked).await {
+    let asked = pgdog_net::timer::timeout(ASK_LIMIT, asked).await;
+    drop(place);
+    match asked {
         Ok(Ok(rows)) => crate::notify::is_on(&rows),
         // It has gone, or is about to.
         _ => true,
