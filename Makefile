@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
+# Options of images: VERSION=0.1.0 PROXY_IMAGE=name:tag OPERATOR_IMAGE=name:tag BUILDER=image DOCKER=podman DOCKER_ARGS="…"
 # Options: ONCE=1 (demo), ARGS="…" (test, bench), CHAOS_SECONDS=600 (chaos), FUZZ_SECONDS=60 (fuzz), PGBOUNCER=path ODYSSEY=path (bench)
 ONCE ?=
 ARGS ?=
@@ -10,8 +11,14 @@ CHAOS_SECONDS ?= 600
 FUZZ_SECONDS ?= 60
 PGBOUNCER ?=
 ODYSSEY ?=
+VERSION ?= $(shell sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+PROXY_IMAGE ?= pgdog:$(VERSION)
+OPERATOR_IMAGE ?= pgdog-operator:$(VERSION)
+BUILDER ?= rust:1-bookworm
+DOCKER ?= docker
+DOCKER_ARGS ?=
 
-.PHONY: help demo test check bench regress chaos fuzz fmt
+.PHONY: help demo test check bench regress chaos fuzz fmt crds manifests images
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,11 +30,13 @@ demo: ## start a throwaway Postgres and the proxy, and show what it does (ONCE=1
 test: ## every test that this machine can run, and what it could not
 	@tests/scripts/test $(ARGS)
 
-check: ## formatting, lints, documentation: warnings are errors
+check: ## formatting, lints, documentation, charts: warnings are errors
 	@tests/scripts/install build
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace
+	cargo build -p pgdog-operator
+	@charts/check
 
 bench: ## the proxy beside pgbouncer and no proxy at all: table and target/bench/*.json
 	@PGBOUNCER=$(PGBOUNCER) tests/scripts/install build postgres bench
@@ -47,6 +56,20 @@ chaos: ## the integration tests that break things, for CHAOS_SECONDS
 fuzz: ## the property tests of every decoder, for FUZZ_SECONDS
 	@tests/scripts/install build
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) tests/scripts/fuzz
+
+crds: ## crds/ from the operator's types
+	cargo build -p pgdog-operator
+	@charts/render crds
+
+manifests: crds ## manifests/, and the tables in the charts' READMEs, from the charts
+	@charts/render readme manifests
+
+images: ## container images of proxy and operator, PROXY_IMAGE and OPERATOR_IMAGE
+	$(DOCKER) build $(DOCKER_ARGS) -f Dockerfile.proxy -t $(PROXY_IMAGE) $(image_args) .
+	$(DOCKER) build $(DOCKER_ARGS) -f Dockerfile.operator -t $(OPERATOR_IMAGE) $(image_args) .
+
+image_args = --build-arg BUILDER=$(BUILDER) --build-arg VERSION=$(VERSION) \
+	--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null) --build-arg CREATED=$$(date -u +%Y-%m-%dT%H:%M:%SZ)
 
 fmt: ## format everything
 	cargo fmt --all
