@@ -18,7 +18,7 @@ BUILDER ?= rust:1-bookworm
 DOCKER ?= docker
 DOCKER_ARGS ?=
 
-.PHONY: help demo test check bench regress chaos fuzz fmt crds manifests images
+.PHONY: help demo test check bench regress chaos fuzz fmt crds manifests images e2e
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ chaos: ## the integration tests that break things, for CHAOS_SECONDS
 fuzz: ## the property tests of every decoder, for FUZZ_SECONDS
 	@tests/scripts/install build
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) tests/scripts/fuzz
+
+e2e: ## the scenarios on Kubernetes: on the cluster of KUBECONFIG with E2E_IMAGE, else on a kind cluster of its own
+	@tests/scripts/install build
+	@e2e/run $(ARGS)
 
 crds: ## crds/ from the operator's types
 	cargo build -p pgdog-operator

@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use jiff::Timestamp;
 use prometheus::{
@@ -142,8 +143,8 @@ pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>) -> std::io::Resul
         .route(
             "/metrics",
             get(|State(metrics): State<Arc<Metrics>>| async move {
-                metrics
-                    .text()
+                let text = metrics.text();
+                text.map(|text| ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text))
                     .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
             }),
         )

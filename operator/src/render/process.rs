@@ -62,6 +62,8 @@ pub fn render(cluster: &PgDogCluster) -> Map<String, Value> {
         "port": ports.clients,
         "healthcheck_port": ports.plain,
         "openmetrics_port": ports.plain,
+        // One Prometheus has the metrics of many programs.
+        "openmetrics_namespace": "pgdog_",
     });
     if let Some(level) = &monitoring.log_level {
         general["log_level"] = level.as_str().into();
