@@ -421,7 +421,7 @@ impl Changes {
                 () = tokio::time::sleep_until(until.into()) => {
                     self.undo(|now| now.until <= Instant::now(), "its deadline has passed");
                     // It may be under way to being in force, which takes no longer for being watched.
-                    tokio::time::sleep(STEP).await;
+                    pgdog_net::timer::sleep(STEP).await;
                 }
                 () = self.changed.notified() => {}
             }

@@ -36,7 +36,7 @@ fn config(databases: &[Database<'_>], mode: &str) -> ProxyConfig {
     with_admin(config, "state_dir = \"state\"\n")
 }
 
-fn limit(http: &Http, revision: u64, limit: Value) -> Value {
+fn limit(http: &Http, revision: u64, limit: u64) -> Value {
     let push = envelope(1, revision, &json!({ "hosts": { host(): limit } }));
     http.put(BUDGET, &push).expect(200).json()
 }
@@ -137,7 +137,7 @@ fn a_budget_holds_under_a_rush_and_everybody_gets_a_share() {
     // The pools would keep twelve between them, and may have 48.
     let proxy = Proxy::start(&config(&databases, "transaction").general("min_pool_size", "2"));
     let http = admin(&proxy);
-    let answer = limit(&http, 1, json!(4));
+    let answer = limit(&http, 1, 4);
     assert_eq!(answer["state"], "applied");
     assert_eq!(answer["hosts"][host()]["limit"], 4);
     assert!(wait::until(PATIENCE, || {
@@ -180,7 +180,7 @@ fn a_budget_that_shrinks_under_load_is_reached_without_an_error() {
             figures(&http)
         );
         for (round, size) in [10, 3, 1, 6, 2].into_iter().enumerate() {
-            let answer = limit(&http, round as u64 + 1, json!(size));
+            let answer = limit(&http, round as u64 + 1, size);
             let told = answer["hosts"][host()]["open"].as_u64().expect("a number");
             let start = Instant::now();
             assert!(
@@ -221,7 +221,7 @@ fn idle_connections_above_a_new_budget_are_closed_and_null_is_any_number() {
     assert_eq!(figures(&http), (6, None));
     let mut watcher = Postgres::shared().client("postgres");
     assert_eq!(backends(&mut watcher, &databases), 6);
-    limit(&http, 1, json!(2));
+    limit(&http, 1, 2);
     // Postgres has seen them go before the proxy hears of it.
     assert!(wait::until(PATIENCE, || figures(&http) == (2, Some(2))));
     assert_eq!(backends(&mut watcher, &databases), 2);
@@ -250,7 +250,7 @@ fn a_budget_of_nothing_lets_clients_wait_for_as_long_as_they_may() {
     let name = databases[0].name();
     let mut early = proxy.client("pgdog", name);
     early.run("select 1");
-    limit(&http, 1, json!(0));
+    limit(&http, 1, 0);
     let start = Instant::now();
     assert_eq!(early.query_error("select 1"), "53300");
     assert!(start.elapsed() >= Duration::from_millis(400));
@@ -267,7 +267,7 @@ fn a_budget_of_nothing_lets_clients_wait_for_as_long_as_they_may() {
             let status = http.get("/v1/status").expect(200).json();
             status["budget"]["hosts"][host()]["waiting"] == 1
         }));
-        limit(&http, 2, json!(1));
+        limit(&http, 2, 1);
         assert_eq!(waits.join().expect("it is served"), "served");
     });
 }
@@ -290,7 +290,7 @@ fn connections_that_belong_to_no_pool_and_those_of_sessions_count() {
     }));
     let listens = "select count(*) from pg_stat_activity where application_name = 'pgdog listener' and datname = ";
     assert_eq!(watcher.query_value(&format!("{listens}'{name}'")), "1");
-    limit(&http, 1, json!(2));
+    limit(&http, 1, 2);
     for user in USERS {
         proxy.client(user, name).run("select 1");
         assert!(backends(&mut watcher, &databases) <= 2);
@@ -300,7 +300,7 @@ fn connections_that_belong_to_no_pool_and_those_of_sessions_count() {
     // In session mode a server begins with the client's settings: the one before has gone by then.
     let proxy = Proxy::start(&config(&databases, "session"));
     let http = admin(&proxy);
-    limit(&http, 1, json!(1));
+    limit(&http, 1, 1);
     let done = AtomicBool::new(false);
     let most = thread::scope(|scope| {
         let most = scope.spawn(|| {
