@@ -159,7 +159,7 @@ pub async fn lead(
     let context = Arc::new(Context {
         client: client.clone(),
         stores: watches.stores,
-        fleet: Arc::new(Fleet::new(identity, tell)),
+        fleet: Arc::new(Fleet::new(identity, tell, metrics.clone())),
         authority,
         epoch,
         default_image: run.proxy_image.clone(),

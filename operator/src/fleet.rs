@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::runtime::reflector::ObjectRef;
 use pgdog_config::api::{Half, Push, RefusedBecause};
@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::http::{Client, Failure, Identity};
+use crate::metrics::Metrics;
 
 /// Time that a proxy has to take a topology.
 const TOPOLOGY: Duration = Duration::from_secs(5);
@@ -75,6 +76,20 @@ pub enum Taken {
 }
 
 impl Taken {
+    /// In one word, for metrics.
+    #[must_use]
+    pub const fn state(&self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Acked { .. } => "acked",
+            Self::Failed { reason, .. } => match reason {
+                Rejection::Nack => "nacked",
+                Rejection::Timeout => "timeout",
+                Rejection::Unreachable => "unreachable",
+            },
+        }
+    }
+
     /// Whether it has this one.
     #[must_use]
     pub fn has(&self, sha256: &str) -> bool {
@@ -131,6 +146,7 @@ pub struct Fleet {
     identity: Identity,
     proxies: Mutex<BTreeMap<ProxyId, Proxy>>,
     changed: mpsc::UnboundedSender<ObjectRef<PgDogCluster>>,
+    metrics: Arc<Metrics>,
 }
 
 impl std::fmt::Debug for Fleet {
@@ -145,11 +161,13 @@ impl Fleet {
     pub fn new(
         identity: Identity,
         changed: mpsc::UnboundedSender<ObjectRef<PgDogCluster>>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             identity,
             proxies: Mutex::default(),
             changed,
+            metrics,
         }
     }
 
@@ -179,6 +197,7 @@ impl Fleet {
             pod: id.pod.clone(),
             owner: owner.clone(),
             changed: self.changed.clone(),
+            metrics: self.metrics.clone(),
             fenced: false,
         };
         let proxy = Proxy {
@@ -209,6 +228,20 @@ impl Fleet {
         })
     }
 
+    /// How many proxies of all clusters stand how to their configuration: the worse of the two halves counts.
+    #[must_use]
+    pub fn states(&self) -> [(&'static str, usize); 5] {
+        let mut states = ["nacked", "unreachable", "timeout", "pending", "synced"].map(|s| (s, 0));
+        let proxies = self.proxies.lock().unwrap_or_else(PoisonError::into_inner);
+        for proxy in proxies.values() {
+            let report = proxy.report.lock().unwrap_or_else(PoisonError::into_inner);
+            let halves = [report.settings.state(), report.topology.state()];
+            let worst = states.iter().position(|(state, _)| halves.contains(state));
+            states[worst.unwrap_or(4)].1 += 1;
+        }
+        states
+    }
+
     /// Proxies of all clusters.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -233,6 +266,7 @@ struct Courier {
     pod: String,
     owner: ObjectRef<PgDogCluster>,
     changed: mpsc::UnboundedSender<ObjectRef<PgDogCluster>>,
+    metrics: Arc<Metrics>,
     fenced: bool,
 }
 
@@ -349,13 +383,16 @@ impl Courier {
             Half::Topology => TOPOLOGY,
             Half::Settings => want.patience.max(Duration::from_secs(1)),
         };
-        match self.client.push(half, &push, patience).await {
+        let begun = Instant::now();
+        let taken = match self.client.push(half, &push, patience).await {
             Ok(_) => Taken::Acked {
                 revision: document.revision,
                 sha256: document.sha256.clone(),
             },
             Err(failure) => self.failed(document, &failure),
-        }
+        };
+        self.metrics.pushed(half, taken.state(), begun.elapsed());
+        taken
     }
 
     fn failed(&mut self, document: &Document, failure: &Failure) -> Taken {

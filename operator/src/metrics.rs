@@ -11,9 +11,10 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use jiff::Timestamp;
+use pgdog_config::api::Half;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// Watches are opened anew by the API server every few minutes at the latest; one that was silent for longer is broken.
@@ -27,8 +28,10 @@ pub struct Metrics {
     /// Reconciliations that failed.
     pub errors: IntCounter,
     duration: Histogram,
-    /// Pushes, by half and result.
-    pub pushes: IntCounterVec,
+    pushes: IntCounterVec,
+    push_duration: HistogramVec,
+    proxies: IntGaugeVec,
+    silence: IntGauge,
     /// Whether this replica leads.
     pub leader: IntGauge,
     ready: AtomicU64,
@@ -67,13 +70,38 @@ impl Metrics {
         registry.register(Box::new(errors.clone()))?;
         registry.register(Box::new(duration.clone()))?;
         registry.register(Box::new(pushes.clone()))?;
+        let push_duration = HistogramVec::new(
+            HistogramOpts::new(
+                "pgdog_operator_push_duration_seconds",
+                "Time until a proxy answers a push, by half.",
+            )
+            .buckets(prometheus::exponential_buckets(0.001, 2.0, 15)?),
+            &["half"],
+        )?;
+        let proxies = IntGaugeVec::new(
+            Opts::new(
+                "pgdog_operator_proxies",
+                "Proxies, by how they stand to their configuration.",
+            ),
+            &["state"],
+        )?;
+        let silence = IntGauge::new(
+            "pgdog_operator_watch_last_event_seconds",
+            "Time since a watch has said something.",
+        )?;
         registry.register(Box::new(leader.clone()))?;
+        registry.register(Box::new(push_duration.clone()))?;
+        registry.register(Box::new(proxies.clone()))?;
+        registry.register(Box::new(silence.clone()))?;
         Ok(Self {
             registry,
             reconciles,
             errors,
             duration,
             pushes,
+            push_duration,
+            proxies,
+            silence,
             leader,
             ready: AtomicU64::new(0),
             heard: AtomicI64::new(Timestamp::now().as_second()),
@@ -84,6 +112,24 @@ impl Metrics {
     pub fn reconciled(&self, took: Duration) {
         self.reconciles.inc();
         self.duration.observe(took.as_secs_f64());
+    }
+
+    /// A proxy has answered a push, or has not.
+    pub fn pushed(&self, half: Half, result: &str, took: Duration) {
+        self.pushes
+            .with_label_values(&[half.as_str(), result])
+            .inc();
+        self.push_duration
+            .with_label_values(&[half.as_str()])
+            .observe(took.as_secs_f64());
+    }
+
+    /// So many proxies are in each state now.
+    pub fn stand(&self, states: &[(&str, usize)]) {
+        for (state, count) in states {
+            let count = i64::try_from(*count).unwrap_or(i64::MAX);
+            self.proxies.with_label_values(&[*state]).set(count);
+        }
     }
 
     /// A watch has said something.
@@ -99,11 +145,16 @@ impl Metrics {
 
     /// Whether the watches are alive.
     fn is_alive(&self) -> bool {
-        let silent = Timestamp::now().as_second() - self.heard.load(Ordering::Relaxed);
-        silent < i64::try_from(SILENCE.as_secs()).unwrap_or(i64::MAX)
+        self.silent() < i64::try_from(SILENCE.as_secs()).unwrap_or(i64::MAX)
+    }
+
+    /// Seconds since a watch has said something.
+    fn silent(&self) -> i64 {
+        Timestamp::now().as_second() - self.heard.load(Ordering::Relaxed)
     }
 
     fn text(&self) -> prometheus::Result<Vec<u8>> {
+        self.silence.set(self.silent());
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)

@@ -87,6 +87,7 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
     let again = next(&memory);
     remember(&cluster, memory, &cx);
     cx.metrics.reconciled(begun.elapsed());
+    cx.metrics.stand(&cx.fleet.states());
     Ok(Action::requeue(again))
 }
 

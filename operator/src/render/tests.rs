@@ -101,6 +101,23 @@ fn keys_of_the_operator_and_wrong_ones_are_refused_by_name() {
 }
 
 #[test]
+fn what_is_not_there_yet_is_refused_rather_than_ignored() {
+    for (spec, path) in [
+        (json!({"paused": true}), "spec.paused"),
+        (json!({"mode": "Sidecar"}), "spec.mode: Sidecar"),
+        (
+            json!({"pooling": {"budget": {"maxServerConnections": 9}}}),
+            "spec.pooling.budget",
+        ),
+    ] {
+        let Err(Unrenderable::Invalid(findings)) = rendered(&spec) else {
+            panic!("{spec} is taken");
+        };
+        assert_eq!(findings[0].path, path);
+    }
+}
+
+#[test]
 fn a_secret_that_is_missing_is_named_with_its_place() {
     let spec = json!({"users": [{"secretRef": {"name": "gone"}}, {"secretRef": {"name": "login", "keys": {"password": "pw"}}}]});
     assert_eq!(
