@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Secret;
@@ -18,6 +19,9 @@ use crate::http::Identity;
 use crate::leader::Leadership;
 use crate::metrics::{self, Metrics};
 use crate::render::process::OPERATOR_NAME;
+
+/// How often the operator's own certificate is renewed.
+const RENEWAL: Duration = Duration::from_secs(24 * 3600);
 
 /// The Secret with the operator's authority.
 const AUTHORITY: &str = "pgdog-operator-ca";
@@ -38,6 +42,7 @@ pub async fn run(run: Run) -> anyhow::Result<()> {
     let authority = Arc::new(Authority::of(&authority)?);
     let own = authority.issue(OPERATOR_NAME, &[], Purpose::Client)?;
     let identity = Identity::new(&own, authority.certificate())?;
+    tokio::spawn(renew(identity.clone(), authority.clone()));
     let leases = Api::namespaced(client.clone(), &run.own_namespace);
     let leadership = Leadership::new(leases, &run.lease_name, &run.identity());
     let (stop, stopping) = watch::channel(false);
@@ -72,17 +77,35 @@ pub async fn run(run: Run) -> anyhow::Result<()> {
     let leading = lead(client, &run, watches, leader, stopping);
     tokio::pin!(leading);
     let ended = tokio::select! {
-        ended = &mut leading => ended.and(Err(anyhow::anyhow!("this leader is over"))),
+        ended = &mut leading => {
+            if let Some(seen) = ended? {
+                leadership.rise_above(seen).await;
+            }
+            Err(anyhow::anyhow!("this leader is over"))
+        }
         () = leadership.keep(epoch) => Err(anyhow::anyhow!("the lease {} is lost", run.lease_name)),
         () = &mut asked => {
             stop.send_replace(true);
-            leading.await
+            leading.await.map(|_| ())
         }
     };
     if ended.is_ok() {
         leadership.release().await;
     }
     ended
+}
+
+/// Proves itself with a new certificate each day: a process may live longer than a certificate.
+async fn renew(identity: Identity, authority: Arc<Authority>) {
+    loop {
+        tokio::time::sleep(RENEWAL).await;
+        let renewed = authority
+            .issue(OPERATOR_NAME, &[], Purpose::Client)
+            .and_then(|own| identity.renew(&own, authority.certificate()));
+        if let Err(error) = renewed {
+            tracing::warn!("failed to renew the operator's certificate: {error:#}");
+        }
+    }
 }
 
 /// The operator's authority; the first replica makes it.

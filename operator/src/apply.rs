@@ -1,6 +1,7 @@
 //! Writes to the API server: children by server-side apply, the status, certificates.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -23,6 +24,9 @@ use crate::world::World;
 
 /// Who writes.
 pub const MANAGER: &str = "pgdog-operator";
+
+/// A child that was applied is not applied again within this time, unless it is to be another one.
+const FRESH: Duration = Duration::from_secs(50);
 
 /// What the API server refused.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +72,19 @@ pub async fn children(
                 .iter()
                 .any(|owner| Some(&owner.uid) == cluster.uid().as_ref())
     });
+    // What has gone is made again at once.
+    if !world.secrets.contains_key(&config_secret(&name)) {
+        memory
+            .applied
+            .remove(&format!("Secret/{}", config_secret(&name)));
+    }
+    if !world
+        .services
+        .iter()
+        .any(|service| service.name_any() == name)
+    {
+        memory.applied.remove(&format!("Service/{name}"));
+    }
     apply(cluster, &children.config, memory, cx).await?;
     if let Some(account) = &children.account {
         apply(cluster, account, memory, cx).await?;
@@ -95,6 +112,12 @@ pub async fn children(
     Ok(None)
 }
 
+/// Whether a child was brought in line a short while ago: what somebody changes or deletes is put right afterwards.
+fn is_fresh(memory: &Memory, what: &str, wanted: &Value) -> bool {
+    let applied = memory.applied.get(what);
+    applied.is_some_and(|(last, at)| last == wanted && at.elapsed() < FRESH)
+}
+
 async fn apply<K>(
     cluster: &PgDogCluster,
     object: &K,
@@ -113,7 +136,7 @@ where
     let mut wanted = serde_json::to_value(object).unwrap_or_default();
     wanted["apiVersion"] = K::api_version(&()).into();
     wanted["kind"] = K::kind(&()).into();
-    if memory.applied.get(&what) == Some(&wanted) {
+    if is_fresh(memory, &what, &wanted) {
         return Ok(());
     }
     let api: Api<K> = Api::namespaced(cx.client.clone(), &cluster.namespace().unwrap_or_default());
@@ -128,7 +151,7 @@ where
         source: Box::new(source),
     })?;
     tracing::debug!("applied {what}");
-    memory.applied.insert(what, wanted);
+    memory.applied.insert(what, (wanted, Instant::now()));
     Ok(())
 }
 
@@ -146,8 +169,7 @@ where
         + std::fmt::Debug,
 {
     let what = format!("{}/{name}", K::kind(&()));
-    // Asked once, and then only after it was applied again.
-    if memory.applied.get(&what) == Some(&Value::Null) {
+    if is_fresh(memory, &what, &Value::Null) {
         return Ok(());
     }
     let refused = |source| ApplyError::Refused {
@@ -166,7 +188,7 @@ where
             .map_err(refused)?;
         tracing::info!("removed {what}");
     }
-    memory.applied.insert(what, Value::Null);
+    memory.applied.insert(what, (Value::Null, Instant::now()));
     Ok(())
 }
 
@@ -293,6 +315,7 @@ pub fn recall(cluster: &PgDogCluster, world: &World, memory: &mut Memory) {
         _ => None,
     };
     memory.topology = map(snapshot::TOPOLOGY);
+    memory.process = map(snapshot::PROCESS);
     memory.settings = map(snapshot::SETTINGS);
     memory.good.clone_from(&memory.settings);
     memory.replaced = read(snapshot::REPLACED)

@@ -1,7 +1,8 @@
 //! What all reconciliations share: the client, the watches' stores, the fleet.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -62,14 +63,16 @@ pub struct Memory {
     pub topology: Option<Map<String, Value>>,
     /// The settings that were rendered last: by them it is known which passwords were replaced.
     pub settings: Option<Map<String, Value>>,
+    /// What proxies are started with.
+    pub process: Option<Map<String, Value>>,
     /// The last settings that all proxies acknowledged.
     pub good: Option<Map<String, Value>>,
     /// Settings that a proxy refused: not tried again before there are others.
     pub refused: Option<Refused>,
     /// Passwords that are still accepted.
     pub replaced: Vec<Replaced>,
-    /// Children as they were applied last, by kind and name.
-    pub applied: BTreeMap<String, Value>,
+    /// Children as they were applied last and when, by kind and name.
+    pub applied: BTreeMap<String, (Value, Instant)>,
 }
 
 /// Settings that a proxy refused.
@@ -101,12 +104,28 @@ pub struct Context {
     pub recorder: kube::runtime::events::Recorder,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Told when another leader has taken over.
-    pub fenced: tokio::sync::watch::Sender<bool>,
+    /// Told the epoch of another leader that has taken over.
+    pub fenced: tokio::sync::watch::Sender<Option<u64>>,
 }
 
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Context(epoch {})", self.epoch)
+    }
+}
+
+impl Context {
+    /// Uids of the clusters that something is remembered of.
+    #[must_use]
+    pub fn known(&self) -> BTreeSet<String> {
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.keys().cloned().collect()
+    }
+
+    /// A cluster that is gone: the garbage collector takes its children, which it owns.
+    pub fn forget(&self, uid: &str) {
+        self.fleet.retain(uid, &BTreeSet::new());
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.remove(uid);
     }
 }

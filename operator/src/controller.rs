@@ -1,12 +1,13 @@
 //! Watches, and calls [`reconcile`](crate::reconcile) for what changed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::ListParams;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -25,7 +26,10 @@ use crate::metrics::Metrics;
 use crate::reconcile::reconcile;
 
 /// Changes that come within this time are one.
-const DEBOUNCE: Duration = Duration::from_millis(50);
+const DEBOUNCE: Duration = Duration::from_millis(10);
+
+/// How often the API server is asked whether it is there, and clusters are looked through for those that are gone.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// The watches: every replica keeps them warm, so that a new leader knows at once what there is.
 #[derive(Debug)]
@@ -97,18 +101,24 @@ where
         + 'static,
 {
     let (store, writer) = reflector::store();
-    let events = watcher(api::<K>(client, namespace), watcher::Config::default())
+    let mut config = watcher::Config::default();
+    if K::kind(&()) == "Secret" {
+        // They are large and many, and none of them is anybody's login.
+        config = config.fields("type!=helm.sh/release.v1");
+    }
+    let events = watcher(api::<K>(client, namespace), config)
         .default_backoff()
         .modify(|object| object.managed_fields_mut().clear())
         .reflect(writer)
         .touched_objects();
+    tokio::spawn(look(api::<K>(client, namespace), metrics.clone()));
     let (tell, metrics) = (tell.clone(), metrics.clone());
     tokio::spawn(async move {
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
             match event {
                 Ok(object) => {
-                    metrics.heard();
+                    metrics.heard(&K::kind(&()));
                     // Nobody listens any more: the process is ending.
                     let _ = tell.send(object.namespace().unwrap_or_default());
                 }
@@ -117,6 +127,38 @@ where
         }
     });
     store
+}
+
+/// Asks now and then whether the API server still answers: where nothing changes, a watch says nothing either.
+async fn look<K>(api: Api<K>, metrics: Arc<Metrics>)
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let one = ListParams::default().limit(1);
+    loop {
+        if matches!(
+            tokio::time::timeout(LOOK, api.list_metadata(&one)).await,
+            Ok(Ok(_))
+        ) {
+            metrics.heard(&K::kind(&()));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Forgets clusters that are gone: of a deleted resource nothing else tells.
+async fn sweep(clusters: Store<PgDogCluster>, cx: Arc<Context>) {
+    let mut missing = BTreeSet::new();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let live: BTreeSet<_> = clusters.state().iter().filter_map(|c| c.uid()).collect();
+        let gone: BTreeSet<_> = cx.known().difference(&live).cloned().collect();
+        // Twice, for this watch may be behind the controller's.
+        for uid in gone.intersection(&missing) {
+            cx.forget(uid);
+        }
+        missing = gone;
+    }
 }
 
 /// What a leader has.
@@ -132,7 +174,7 @@ pub struct Leader {
     pub metrics: Arc<Metrics>,
 }
 
-/// Leads until the process shall end, or another leader has taken over.
+/// Leads until the process shall end, or another leader has taken over, whose epoch it returns.
 ///
 /// # Errors
 ///
@@ -143,7 +185,7 @@ pub async fn lead(
     watches: Watches,
     leader: Leader,
     mut stop: watch::Receiver<bool>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<u64>> {
     let Leader {
         authority,
         identity,
@@ -151,7 +193,8 @@ pub async fn lead(
         metrics,
     } = leader;
     let (tell, told) = mpsc::unbounded_channel();
-    let (fenced, mut is_fenced) = watch::channel(false);
+    let (fenced, mut is_fenced) = watch::channel(None::<u64>);
+    let later = is_fenced.clone();
     let reporter = Reporter {
         controller: MANAGER.to_owned(),
         instance: Some(run.identity()),
@@ -169,6 +212,7 @@ pub async fn lead(
         fenced,
     });
     let clusters = watches.clusters;
+    let sweeping = tokio::spawn(sweep(clusters.clone(), context.clone()));
     let around = tokio_stream::wrappers::UnboundedReceiverStream::new(watches.changed)
         .map(move |namespace| {
             let of = clusters.state_filter(|c| c.namespace().as_deref() == Some(&namespace));
@@ -190,7 +234,7 @@ pub async fn lead(
         };
         tokio::select! {
             () = stopping => {}
-            _ = is_fenced.wait_for(|fenced| *fenced) => {
+            _ = is_fenced.wait_for(Option::is_some) => {
                 tracing::error!("a proxy has a configuration of a later leader: this one is over");
             }
         }
@@ -203,7 +247,9 @@ pub async fn lead(
             }
         })
         .await;
-    Ok(())
+    sweeping.abort();
+    let later = *later.borrow();
+    Ok(later)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "what the controller calls")]

@@ -104,8 +104,25 @@ pub struct Report {
     pub settings: Taken,
     /// To the topology.
     pub topology: Taken,
-    /// A leader of a later epoch has been there: this one is over.
-    pub fenced: bool,
+    /// A leader of this later epoch has been there: this one is over.
+    pub fenced: Option<u64>,
+}
+
+impl Report {
+    /// Of a proxy that cannot be asked yet.
+    #[must_use]
+    pub fn unreachable(why: &str) -> Self {
+        let failed = Taken::Failed {
+            revision: 0,
+            reason: Rejection::Unreachable,
+            message: why.to_owned(),
+        };
+        Self {
+            settings: failed.clone(),
+            topology: failed,
+            fenced: None,
+        }
+    }
 }
 
 /// A proxy.
@@ -198,7 +215,7 @@ impl Fleet {
             owner: owner.clone(),
             changed: self.changed.clone(),
             metrics: self.metrics.clone(),
-            fenced: false,
+            fenced: None,
         };
         let proxy = Proxy {
             place,
@@ -267,7 +284,7 @@ struct Courier {
     owner: ObjectRef<PgDogCluster>,
     changed: mpsc::UnboundedSender<ObjectRef<PgDogCluster>>,
     metrics: Arc<Metrics>,
-    fenced: bool,
+    fenced: Option<u64>,
 }
 
 impl Courier {
@@ -277,7 +294,7 @@ impl Courier {
             let want = self.want.borrow_and_update().clone();
             let before = self.reported();
             let mut after = self.visit(&want, before.clone()).await;
-            after.fenced |= self.fenced;
+            after.fenced = self.fenced;
             let again = unreachable(&after);
             if after != before {
                 *self.report.lock().unwrap_or_else(PoisonError::into_inner) = after;
@@ -319,7 +336,7 @@ impl Courier {
                 report.topology.clone(),
             )
             .await;
-        if unreachable_half(&topology) {
+        if is_unreachable(&topology) {
             report.topology = topology;
             return report;
         }
@@ -399,17 +416,20 @@ impl Courier {
         let reason = match failure {
             Failure::Unreachable(_) | Failure::Odd(_) => Rejection::Unreachable,
             Failure::Timeout(_) => Rejection::Timeout,
-            Failure::Refused(refused) => {
-                if refused.error == RefusedBecause::Stale
-                    && refused
-                        .keeping
-                        .as_ref()
-                        .is_some_and(|kept| kept.version.epoch > document.epoch)
-                {
-                    self.fenced = true;
+            Failure::Refused(refused) => match refused.error {
+                RefusedBecause::Rejected
+                | RefusedBecause::Malformed
+                | RefusedBecause::TooLarge
+                | RefusedBecause::NotJson => Rejection::Nack,
+                because => {
+                    let kept = refused.keeping.as_ref().map(|kept| kept.version.epoch);
+                    if because == RefusedBecause::Stale {
+                        self.fenced = kept.filter(|epoch| *epoch > document.epoch);
+                    }
+                    // It is on its way out, or its disk is full: another attempt may go well.
+                    Rejection::Unreachable
                 }
-                Rejection::Nack
-            }
+            },
         };
         let mut message = failure.to_string();
         if let Failure::Refused(refused) = failure {
@@ -445,7 +465,8 @@ impl Courier {
     }
 }
 
-fn unreachable_half(taken: &Taken) -> bool {
+/// Whether nobody answered.
+pub(crate) fn is_unreachable(taken: &Taken) -> bool {
     matches!(
         taken,
         Taken::Failed {
@@ -456,7 +477,7 @@ fn unreachable_half(taken: &Taken) -> bool {
 }
 
 fn unreachable(report: &Report) -> bool {
-    unreachable_half(&report.settings) || unreachable_half(&report.topology)
+    is_unreachable(&report.settings) || is_unreachable(&report.topology)
 }
 
 /// Give or take a fifth: what failed together does not come back together.

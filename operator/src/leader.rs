@@ -51,10 +51,13 @@ impl Leadership {
     /// Waits until this replica leads. Returns the epoch. Cancel safe.
     pub async fn acquire(&self) -> u64 {
         loop {
-            match self.attempt().await {
-                Ok(Attempt::Held(epoch)) => return epoch,
-                Ok(Attempt::Foreign) => {}
-                Err(error) => tracing::warn!("failed to take the lease {}: {error:#}", self.name),
+            match tokio::time::timeout(RENEWAL * 2, self.attempt()).await {
+                Ok(Ok(Attempt::Held(epoch))) => return epoch,
+                Ok(Ok(Attempt::Foreign)) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!("failed to take the lease {}: {error:#}", self.name);
+                }
+                Err(_) => tracing::warn!("failed to take the lease {}: no answer", self.name),
             }
             tokio::time::sleep(RENEWAL).await;
         }
@@ -77,6 +80,31 @@ impl Leadership {
             if renewed.elapsed() > DURATION * 2 / 3 {
                 return;
             }
+        }
+    }
+
+    /// A proxy has seen a later epoch than that of this Lease, which was deleted or came back from a backup: the next epoch is
+    /// above it. Only if the Lease is ours; what no Lease can count is a lie and is ignored.
+    pub async fn rise_above(&self, seen: u64) {
+        let risen = async {
+            let Some(mut lease) = self.api.get_opt(&self.name).await? else {
+                return anyhow::Ok(());
+            };
+            let next = seen
+                .checked_add(1)
+                .and_then(|next| i32::try_from(next).ok());
+            if let (Some(next), Some(spec)) = (next, lease.spec.as_mut())
+                && spec.holder_identity.as_deref() == Some(&self.identity)
+            {
+                spec.lease_transitions = Some(next);
+                self.api
+                    .replace(&self.name, &PostParams::default(), &lease)
+                    .await?;
+            }
+            Ok(())
+        };
+        if let Err(error) = risen.await {
+            tracing::warn!("failed to write the lease {}: {error:#}", self.name);
         }
     }
 

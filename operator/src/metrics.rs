@@ -1,8 +1,9 @@
 //! What the operator counts, and the endpoints at which it is read: `/metrics`, `/livez`, `/readyz`.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -17,7 +18,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-/// Watches are opened anew by the API server every few minutes at the latest; one that was silent for longer is broken.
+/// Each kind of objects is asked for every minute, whether something changes or not.
 const SILENCE: Duration = Duration::from_secs(15 * 60);
 
 /// What is counted.
@@ -35,7 +36,8 @@ pub struct Metrics {
     /// Whether this replica leads.
     pub leader: IntGauge,
     ready: AtomicU64,
-    heard: AtomicI64,
+    /// When each kind of object was last heard of, seconds since 1970.
+    heard: Mutex<BTreeMap<String, i64>>,
 }
 
 impl Metrics {
@@ -104,7 +106,7 @@ impl Metrics {
             silence,
             leader,
             ready: AtomicU64::new(0),
-            heard: AtomicI64::new(Timestamp::now().as_second()),
+            heard: Mutex::default(),
         })
     }
 
@@ -132,10 +134,10 @@ impl Metrics {
         }
     }
 
-    /// A watch has said something.
-    pub fn heard(&self) {
-        self.heard
-            .store(Timestamp::now().as_second(), Ordering::Relaxed);
+    /// The API server has said something of this kind of objects.
+    pub fn heard(&self, kind: &str) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.insert(kind.to_owned(), Timestamp::now().as_second());
     }
 
     /// All watches have seen what there is.
@@ -148,9 +150,11 @@ impl Metrics {
         self.silent() < i64::try_from(SILENCE.as_secs()).unwrap_or(i64::MAX)
     }
 
-    /// Seconds since a watch has said something.
+    /// Seconds since the API server has said something of the kind that was heard of least lately.
     fn silent(&self) -> i64 {
-        Timestamp::now().as_second() - self.heard.load(Ordering::Relaxed)
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let oldest = heard.values().min().copied();
+        oldest.map_or(0, |oldest| Timestamp::now().as_second() - oldest)
     }
 
     fn text(&self) -> prometheus::Result<Vec<u8>> {
@@ -180,7 +184,7 @@ pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>) -> std::io::Resul
             get(move |State(metrics): State<Arc<Metrics>>| async move {
                 told(
                     metrics.is_alive(),
-                    "no watch has said anything for 15 minutes\n",
+                    "the API server has not answered for 15 minutes\n",
                 )
             }),
         )

@@ -25,8 +25,8 @@ pub struct Seen<'a> {
     pub proxies: &'a [Proxy],
     /// What they are to have, or why that cannot be said.
     pub decision: Result<&'a Decision, &'a Unrenderable>,
-    /// A child that belongs to somebody else.
-    pub foreign: Option<&'a str>,
+    /// What could not be written: why for programs, and for people.
+    pub trouble: Option<(&'static str, &'a str)>,
     /// Settings that a proxy refused.
     pub refused: Option<&'a Refused>,
     /// The image of the proxies.
@@ -60,7 +60,7 @@ pub fn observe(
     findings.push(synced(now, seen));
     findings.push(status::available(cluster, seen.proxies));
     findings.push(progressing(seen));
-    let degraded = status::degraded(&findings, seen.foreign);
+    let degraded = status::degraded(&findings, seen.trouble);
     findings.push(degraded);
     findings.push(frozen(cluster));
     let generation = cluster.meta().generation.unwrap_or_default();
@@ -81,12 +81,16 @@ fn wanted(status: &PgDogClusterStatus) -> Wanted {
 fn validity(seen: &Seen<'_>) -> [Finding; 2] {
     let (valid, secrets) = (ConditionType::ConfigValid, ConditionType::SecretsResolved);
     let there = Finding::new(secrets, true, "Resolved", "all Secrets are there");
-    match seen.decision {
-        Ok(_) => [
+    let error = match seen.decision {
+        Ok(decision) => decision.invalid.as_ref(),
+        Err(error) => Some(error),
+    };
+    match error {
+        None => [
             Finding::new(valid, true, "Valid", "the proxy's own parser takes it"),
             there,
         ],
-        Err(Unrenderable::Secrets(missing)) => [
+        Some(Unrenderable::Secrets(missing)) => [
             Finding::new(
                 valid,
                 ConditionStatus::Unknown,
@@ -95,7 +99,7 @@ fn validity(seen: &Seen<'_>) -> [Finding; 2] {
             ),
             Finding::new(secrets, false, "SecretNotFound", missing.join("; ")),
         ],
-        Err(Unrenderable::Invalid(problems)) => {
+        Some(Unrenderable::Invalid(problems)) => {
             let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
             [
                 Finding::new(valid, false, "ParseError", told.join("; ")),

@@ -1,6 +1,5 @@
 //! The order of steps for one cluster, and nothing else.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ use crate::status::Proxy;
 use crate::world::{World, address, is_leaving, is_ready};
 
 /// Everything is looked at again after this time, whatever the watches say.
-const AGAIN: Duration = Duration::from_secs(300);
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// Brings what is there in line with what is wanted.
 ///
@@ -36,7 +35,7 @@ const AGAIN: Duration = Duration::from_secs(300);
 pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<Action, ApplyError> {
     let begun = std::time::Instant::now();
     if cluster.meta().deletion_timestamp.is_some() {
-        forget(&cluster, &cx);
+        cx.forget(&cluster.uid().unwrap_or_default());
         return Ok(Action::await_change());
     }
     let world = cx.stores.world(&cluster.namespace().unwrap_or_default());
@@ -56,27 +55,38 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
         write_status(&cluster, &cx, &mut memory, &status).await?;
     }
     let image = observe::image(&cluster, &cx.default_image);
-    let mut foreign = None;
+    let mut trouble = None;
+    let mut failure = None;
     if let Ok(decision) = &decision
         && !is_paused(&cluster)
     {
-        apply::certificates(&cluster, &world, &cx).await?;
+        // First of all: a failover waits for nothing.
         push(&cluster, &pods, decision, &status, &cx);
-        let config = snapshot::render(
-            &decision.process,
-            &decision.snapshot,
-            &decision.topology,
-            &memory.replaced,
-            versions(&status, cx.epoch),
-        );
-        let children = children::render(&cluster, &image, &decision.process, config);
-        foreign = apply::children(&cluster, &children, &world, &mut memory, &cx).await?;
+        match apply_all(
+            &cluster,
+            decision,
+            &image,
+            &status,
+            &world,
+            &mut memory,
+            &cx,
+        )
+        .await
+        {
+            Ok(foreign) => trouble = foreign.map(|message| ("InvalidOwnership", message)),
+            Err(error) => {
+                trouble = Some(("ApplyFailed", error.to_string()));
+                failure = Some(error);
+            }
+        }
     }
     let seen = Seen {
         found: &found,
         proxies: &seen_proxies(&pods, &reports, decision.as_ref().ok(), &image),
         decision: decision.as_ref(),
-        foreign: foreign.as_deref(),
+        trouble: trouble
+            .as_ref()
+            .map(|(reason, message)| (*reason, message.as_str())),
         refused: memory.refused.as_ref(),
         image: &image,
     };
@@ -88,7 +98,37 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
     remember(&cluster, memory, &cx);
     cx.metrics.reconciled(begun.elapsed());
     cx.metrics.stand(&cx.fleet.states());
-    Ok(Action::requeue(again))
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(Action::requeue(again)),
+    }
+}
+
+/// Brings certificates and children in line; what is written and makes no configuration leaves them as they are.
+async fn apply_all(
+    cluster: &PgDogCluster,
+    decision: &Decision,
+    image: &str,
+    status: &PgDogClusterStatus,
+    world: &World,
+    memory: &mut Memory,
+    cx: &Context,
+) -> Result<Option<String>, ApplyError> {
+    apply::certificates(cluster, world, cx).await?;
+    let mut versions = versions(status, cx.epoch);
+    if decision.snapshot != decision.settings {
+        // The file holds what was good before: what is pushed now is later.
+        versions.settings = versions.settings.saturating_sub(1);
+    }
+    let config = snapshot::render(
+        &decision.process,
+        &decision.snapshot,
+        &decision.topology,
+        &memory.replaced,
+        versions,
+    );
+    let children = children::render(cluster, image, &decision.process, config);
+    apply::children(cluster, &children, world, memory, cx).await
 }
 
 fn is_paused(cluster: &PgDogCluster) -> bool {
@@ -130,14 +170,6 @@ fn remember(cluster: &PgDogCluster, memory: Memory, cx: &Context) {
     all.insert(uid, memory);
 }
 
-/// A cluster that is gone: the garbage collector takes its children, which it owns.
-pub fn forget(cluster: &PgDogCluster, cx: &Context) {
-    let uid = cluster.uid().unwrap_or_default();
-    cx.fleet.retain(&uid, &BTreeSet::new());
-    let mut all = cx.memory.lock().unwrap_or_else(PoisonError::into_inner);
-    all.remove(&uid);
-}
-
 /// The pods of the proxies, in a stable order.
 fn proxies<'a>(cluster: &PgDogCluster, world: &'a World) -> Vec<&'a Pod> {
     let labels: Vec<_> = children::selector(cluster).into_iter().collect();
@@ -166,10 +198,13 @@ fn id(cluster: &PgDogCluster, pod: &Pod) -> ProxyId {
 fn reports(cluster: &PgDogCluster, pods: &[&Pod], cx: &Context) -> Vec<Report> {
     let reports: Vec<_> = pods
         .iter()
-        .map(|pod| cx.fleet.report(&id(cluster, pod)))
+        .map(|pod| match address(pod) {
+            Some(_) => cx.fleet.report(&id(cluster, pod)),
+            None => Report::unreachable("the pod has no address yet"),
+        })
         .collect();
-    if reports.iter().any(|report| report.fenced) {
-        cx.fenced.send_replace(true);
+    if let Some(epoch) = reports.iter().filter_map(|report| report.fenced).max() {
+        cx.fenced.send_replace(Some(epoch));
     }
     reports
 }

@@ -41,6 +41,7 @@ pub fn replaced(
     now: Timestamp,
 ) -> Vec<Replaced> {
     let mut all: Vec<Replaced> = known.iter().filter(|r| r.until > now).cloned().collect();
+    let order = names(after);
     let (before, after) = (before.map(passwords).unwrap_or_default(), passwords(after));
     for (user, password) in before {
         // A user who was taken out has no password that is accepted.
@@ -50,9 +51,11 @@ pub fn replaced(
         if *new == password {
             continue;
         }
-        let overlap = users
+        // Entries stand in the order of the spec; the name may stand in the Secret only.
+        let overlap = order
             .iter()
-            .find(|spec| spec.name.as_deref().is_none_or(|name| name == user))
+            .position(|name| *name == user)
+            .and_then(|index| users.get(index))
             .and_then(|spec| spec.rotation_overlap)
             .map_or(OVERLAP, Duration::from);
         if overlap.is_zero() {
@@ -84,6 +87,15 @@ pub fn former(replaced: &[Replaced]) -> Former {
             .push(one.password.clone());
     }
     former
+}
+
+/// The names of the users, in order.
+fn names(settings: &Map<String, Value>) -> Vec<String> {
+    let users = settings.get("users").and_then(Value::as_array);
+    let names = users.into_iter().flatten();
+    names
+        .map(|user| user["name"].as_str().unwrap_or_default().to_owned())
+        .collect()
 }
 
 /// The password of each user.

@@ -320,10 +320,10 @@ pub fn available(cluster: &pgdog_operator_api::PgDogCluster, proxies: &[Proxy]) 
 
 /// Whether somebody has to do something: what is wrong with what was written.
 #[must_use]
-pub fn degraded(findings: &[Finding], foreign: Option<&str>) -> Finding {
+pub fn degraded(findings: &[Finding], trouble: Option<(&'static str, &str)>) -> Finding {
     let kind = ConditionType::Degraded;
-    if let Some(foreign) = foreign {
-        return Finding::new(kind, true, "InvalidOwnership", foreign);
+    if let Some((reason, message)) = trouble {
+        return Finding::new(kind, true, reason, message);
     }
     let wrong = |of: ConditionType, reason: Option<&str>| {
         findings.iter().find(|f| {

@@ -34,9 +34,11 @@ pub struct DatabaseSpec {
     pub read_only: Option<bool>,
     /// `statement_timeout` of server connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub statement_timeout: Option<Duration>,
     /// `lock_timeout` of server connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub lock_timeout: Option<Duration>,
 }
 
@@ -108,6 +110,7 @@ pub struct UserSpec {
     /// Time for which the former password is accepted as well, once the Secret holds another one. Default: 10m; 0s switches
     /// it off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub rotation_overlap: Option<Duration>,
     /// Most server connections of this user to one host. Default: that of the database.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -31,15 +31,19 @@ pub struct Pooling {
     pub min_pool_size: Option<i32>,
     /// Time after which an idle server connection is closed. Default: 60s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub idle_timeout: Option<Duration>,
     /// Age at which a server connection is closed. Default: 24h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub server_lifetime: Option<Duration>,
     /// Time a client waits for a server connection. Default: 5s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub checkout_timeout: Option<Duration>,
     /// Time that a new server connection may take. Default: 5s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub connect_timeout: Option<Duration>,
     /// Which prepared statements are managed for clients. Default: extended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -102,15 +106,19 @@ pub struct Routing {
 pub struct Health {
     /// Time between two checks. Default: 30s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub check_interval: Option<Duration>,
     /// Time that a check may take. Default: 5s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub check_timeout: Option<Duration>,
     /// Time for which a host that failed gets no traffic. Default: 5m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub ban_timeout: Option<Duration>,
     /// Time that a replica may lag behind before it gets no reads. Default: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub max_replica_lag: Option<Duration>,
     /// Bytes that a replica may lag behind before it gets no reads. Default: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,6 +126,7 @@ pub struct Health {
     pub max_replica_lag_bytes: Option<i64>,
     /// Time between two questions for roles and lag. Default: 1s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub role_check_interval: Option<Duration>,
 }
 
@@ -127,6 +136,7 @@ pub struct Health {
 pub struct Failover {
     /// Time for which writes are held while there is no primary; afterwards they are refused. Default: 30s; 0s refuses at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub hold_timeout: Option<Duration>,
 }
 
@@ -225,6 +235,7 @@ pub struct ConfigRollout {
     pub canary: Option<IntOrString>,
     /// Time that a proxy has to answer. Default: 30s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub ack_timeout: Option<Duration>,
     /// What happens when one refuses.
     #[serde(default)]

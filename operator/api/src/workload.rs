@@ -264,10 +264,12 @@ pub struct Drain {
     /// Time for which it goes on as before, until nobody sends it new clients. Default: 5s.
     #[serde(default = "pre_stop_sleep")]
     #[schemars(extend("maxLength" = 16))]
+    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub pre_stop_sleep: Duration,
     /// Time that transactions have to finish. Default: 60s.
     #[serde(default = "drain_timeout")]
     #[schemars(extend("maxLength" = 16))]
+    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub timeout: Duration,
 }
 
@@ -416,5 +418,6 @@ pub struct PodMonitor {
     pub labels: BTreeMap<String, String>,
     /// Time between two scrapes. Default: 30s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub interval: Option<Duration>,
 }

@@ -67,12 +67,9 @@ pub struct Found {
 impl Found {
     /// Whether a shard has no host at all: then the topology in force stays.
     #[must_use]
-    pub fn has_gap(&self, shards: usize) -> bool {
-        (0..shards).any(|shard| {
-            self.hosts
-                .iter()
-                .all(|host| usize::from(host.shard) != shard)
-        })
+    pub fn has_gap(&self, spec: &PgDogClusterSpec) -> bool {
+        let found = |shard: u16| self.hosts.iter().any(|host| host.shard == shard);
+        shards(spec).iter().any(|(shard, _)| !found(*shard))
     }
 }
 

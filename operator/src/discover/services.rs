@@ -42,7 +42,10 @@ fn behind(of: &ServiceSource, shard: u16, world: &World, found: &mut Found) {
             match host(endpoint, world) {
                 Ok((name, address)) => {
                     // Duplicates stand in several slices while these are rearranged.
-                    if found.hosts[before..].iter().all(|h| h.address != address) {
+                    if found.hosts[before..]
+                        .iter()
+                        .all(|h| h.address != address && h.name != name)
+                    {
                         found.hosts.push(Host {
                             shard,
                             name,

@@ -208,7 +208,7 @@ fn no_primary_and_two_primaries_are_told() {
 #[test]
 fn a_source_without_pods_is_a_gap_and_says_what_it_looked_for() {
     let told = found(CNPG(), &World::default());
-    assert!(told.has_gap(1));
+    assert!(told.has_gap(&spec(CNPG())));
     assert_eq!(
         told.troubles,
         [Trouble::NotFound(
@@ -322,7 +322,7 @@ fn each_shard_has_its_source_and_the_order_is_stable() {
         .map(|h| (h.shard, h.name.as_str()))
         .collect();
     assert_eq!(hosts, [(0, "a"), (1, "b")]);
-    assert!(!told.has_gap(2));
-    assert!(told.has_gap(3));
+    assert!(!told.has_gap(&spec));
+    assert!(Found::default().has_gap(&spec));
     let _: Source = serde_json::from_value(CNPG()).unwrap();
 }

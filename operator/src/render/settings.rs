@@ -80,7 +80,8 @@ fn general(cluster: &PgDogCluster) -> Value {
     );
     let drain = spec.drain.clone().unwrap_or_default();
     keys.time("shutdown_timeout", Some(drain.timeout));
-    keys.set("watch_config", Some(false));
+    // Certificates are renewed in Secrets that are mounted. What was pushed stays: the file is never later than it.
+    keys.set("watch_config", Some(true));
     tls(spec, &mut keys);
     keys.into_value()
 }

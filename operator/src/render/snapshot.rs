@@ -15,6 +15,8 @@ pub const FILE: &str = "pgdog.yaml";
 pub const SETTINGS: &str = "settings.json";
 /// The key of the topology in that file, as it was pushed.
 pub const TOPOLOGY: &str = "topology.json";
+/// The key of what proxies are started with.
+pub const PROCESS: &str = "process.json";
 /// The key of the passwords that are still accepted.
 pub const REPLACED: &str = "replaced.json";
 
@@ -51,6 +53,7 @@ pub fn render(
         (FILE.to_owned(), text(&whole)),
         (SETTINGS.to_owned(), text(&Value::Object(settings.clone()))),
         (TOPOLOGY.to_owned(), text(&Value::Object(topology.clone()))),
+        (PROCESS.to_owned(), text(&Value::Object(process.clone()))),
         (REPLACED.to_owned(), text(&json!(replaced))),
     ])
 }

@@ -1,14 +1,18 @@
 //! What the proxies are to have now: from what was found and remembered, and from how far the settings have come. Pure but for
 //! what it remembers.
 
+#[cfg(test)]
+mod tests;
+
 use jiff::Timestamp;
+use pgdog_config::api::Half;
 use pgdog_config::documents;
 use pgdog_operator_api::{ConfigStatus, PgDogCluster, PgDogClusterStatus, Rejection};
 use serde_json::{Map, Value};
 
 use crate::context::{Memory, Refused};
-use crate::discover::{self, Found};
-use crate::fleet::{Report, Taken};
+use crate::discover::Found;
+use crate::fleet::{Report, Taken, is_unreachable};
 use crate::render::config::{Rendered, Unrenderable, render};
 use crate::render::topology::{self, Peer};
 use crate::rollout::{self, Stage};
@@ -30,6 +34,8 @@ pub struct Decision {
     pub given: Vec<bool>,
     /// How far the settings have come.
     pub stage: Stage,
+    /// Why the settings are those of before and not what is written.
+    pub invalid: Option<Unrenderable>,
 }
 
 impl Decision {
@@ -64,11 +70,22 @@ pub fn decide(
     status: &mut PgDogClusterStatus,
 ) -> Result<Decision, Unrenderable> {
     let Proxies { reports, peers } = proxies;
-    let mut rendered = rendered(cluster, found, world, memory)?;
-    if !peers.is_empty() {
-        let peers = topology::peers(memory.topology.as_ref(), peers);
-        rendered.topology.insert("peers".to_owned(), peers);
-    }
+    let with_peers = |mut topology: Map<String, Value>, memory: &Memory| {
+        if !peers.is_empty() {
+            let peers = topology::peers(memory.topology.as_ref(), peers);
+            topology.insert("peers".to_owned(), peers);
+        }
+        topology
+    };
+    let mut rendered = match rendered(cluster, found, world, memory) {
+        Ok(rendered) => rendered,
+        Err(error) => {
+            let topology = topology::render(&cluster.spec, found);
+            let topology = with_peers(or_former(cluster, found, topology, memory), memory);
+            return hosts_only(topology, reports, memory, status, error);
+        }
+    };
+    rendered.topology = with_peers(rendered.topology, memory);
     let wanted = sha256(&rendered.settings);
     if memory
         .refused
@@ -104,6 +121,7 @@ pub fn decide(
     }
     memory.topology = Some(rendered.topology.clone());
     memory.settings = Some(rendered.settings);
+    memory.process = Some(rendered.process.clone());
     status.secrets = rendered.secrets;
     let snapshot = match (&memory.good, stage) {
         (Some(good), stage) if stage != Stage::Complete => good.clone(),
@@ -116,7 +134,52 @@ pub fn decide(
         topology: rendered.topology,
         given,
         stage,
+        invalid: None,
     })
+}
+
+/// What is written makes no configuration, or a Secret is gone: the settings stay, and hosts go on coming and going.
+fn hosts_only(
+    topology: Map<String, Value>,
+    reports: &[Report],
+    memory: &mut Memory,
+    status: &mut PgDogClusterStatus,
+    error: Unrenderable,
+) -> Result<Decision, Unrenderable> {
+    let settings = match (&memory.refused, &memory.good, &memory.settings) {
+        (Some(_), Some(good), _) => good.clone(),
+        (_, _, Some(settings)) => settings.clone(),
+        _ => return Err(error),
+    };
+    let wrong = documents::check(Half::Topology, &Value::Object(topology.clone())).is_err();
+    let Some(process) = memory.process.clone().filter(|_| !wrong) else {
+        return Err(error);
+    };
+    number(&mut status.config, &settings, &topology);
+    memory.topology = Some(topology.clone());
+    Ok(Decision {
+        process,
+        snapshot: settings.clone(),
+        settings,
+        topology,
+        given: vec![true; reports.len()],
+        stage: Stage::Complete,
+        invalid: Some(error),
+    })
+}
+
+/// Hosts that have gone do not take a topology away: proxies that know none could serve nobody, also not when the hosts are
+/// back and the operator is not.
+fn or_former(
+    cluster: &PgDogCluster,
+    found: &Found,
+    topology: Map<String, Value>,
+    memory: &Memory,
+) -> Map<String, Value> {
+    match &memory.topology {
+        Some(former) if found.has_gap(&cluster.spec) => former.clone(),
+        _ => topology,
+    }
 }
 
 /// What the resource, its Secrets and the hosts make, with the passwords that are still accepted.
@@ -136,13 +199,7 @@ fn rendered(
         rendered = render(cluster, found, world, &rotation::former(&replaced))?;
         memory.replaced = replaced;
     }
-    // Hosts that have gone do not take a topology away: proxies that know none could serve nobody, also not when the hosts
-    // are back and the operator is not.
-    if found.has_gap(discover::shards(&cluster.spec).len())
-        && let Some(topology) = &memory.topology
-    {
-        rendered.topology = topology.clone();
-    }
+    rendered.topology = or_former(cluster, found, rendered.topology, memory);
     Ok(rendered)
 }
 
@@ -158,7 +215,16 @@ fn stage(
         policy.strategy = pgdog_operator_api::RolloutStrategy::AllAtOnce;
     }
     let revision = u64::try_from(config.settings.revision).unwrap_or_default();
-    let taken: Vec<_> = reports.iter().map(|report| &report.settings).collect();
+    // Who does not even take a topology says nothing about settings: it is not waited for.
+    let hash = &config.settings.hash;
+    let silent = |report: &Report| is_unreachable(&report.topology) && !report.settings.has(hash);
+    let taken: Vec<_> = reports
+        .iter()
+        .map(|report| match silent(report) {
+            true => &report.topology,
+            false => &report.settings,
+        })
+        .collect();
     rollout::next(&policy, revision, &config.settings.hash, &taken)
 }
 

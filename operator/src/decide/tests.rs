@@ -1,0 +1,233 @@
+//! Settings on their way to the proxies, and what happens when something is missing or refused.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Secret;
+use pgdog_operator_api::{PgDogCluster, PgDogClusterStatus, Rejection};
+use serde_json::{Value, json};
+
+use super::{Decision, Proxies, decide};
+use crate::context::Memory;
+use crate::discover::discover;
+use crate::fleet::{Report, Taken};
+use crate::render::config::Unrenderable;
+use crate::rollout::Stage;
+use crate::world::World;
+
+/// A cluster, its world and what is remembered of it.
+struct Case {
+    cluster: PgDogCluster,
+    world: World,
+    memory: Memory,
+    status: PgDogClusterStatus,
+    reports: Vec<Report>,
+}
+
+impl Case {
+    fn new(proxies: usize) -> Self {
+        let mut world = World::default();
+        world.secrets.insert("login".to_owned(), login("secret"));
+        Self {
+            cluster: serde_json::from_value(json!({
+                "apiVersion": "pgdog.dev/v1alpha1",
+                "kind": "PgDogCluster",
+                "metadata": {"name": "shop", "namespace": "demo", "uid": "u"},
+                "spec": {
+                    "source": {"provider": "Static", "hosts": [{"host": "a.example"}]},
+                    "databases": [{"name": "app"}],
+                    "users": [{"secretRef": {"name": "login"}}],
+                },
+            }))
+            .unwrap(),
+            world,
+            memory: Memory::default(),
+            status: PgDogClusterStatus::default(),
+            reports: vec![Report::default(); proxies],
+        }
+    }
+
+    fn decide(&mut self) -> Result<Decision, Unrenderable> {
+        let found = discover(&self.cluster.spec, &self.world);
+        let proxies = Proxies {
+            reports: &self.reports,
+            peers: &[],
+        };
+        decide(
+            &self.cluster,
+            &found,
+            &self.world,
+            proxies,
+            &mut self.memory,
+            &mut self.status,
+        )
+    }
+
+    /// The proxy has both halves as they are wanted now.
+    fn ack(&mut self, proxy: usize) {
+        let config = &self.status.config;
+        let taken = |half: &pgdog_operator_api::HalfStatus| Taken::Acked {
+            revision: u64::try_from(half.revision).unwrap(),
+            sha256: half.hash.clone(),
+        };
+        self.reports[proxy].settings = taken(&config.settings);
+        self.reports[proxy].topology = taken(&config.topology);
+    }
+
+    fn fail(&mut self, proxy: usize, reason: Rejection) {
+        self.reports[proxy].settings = Taken::Failed {
+            revision: u64::try_from(self.status.config.settings.revision).unwrap(),
+            reason,
+            message: "no".to_owned(),
+        };
+    }
+
+    fn set(&mut self, size: i32) {
+        self.cluster.spec.pooling =
+            serde_json::from_value(json!({"defaultPoolSize": size})).unwrap();
+    }
+}
+
+fn login(password: &str) -> Arc<Secret> {
+    let secret: Secret = serde_json::from_value(json!({"metadata": {"name": "login"}})).unwrap();
+    let mut data = std::collections::BTreeMap::new();
+    for (key, value) in [("username", "app"), ("password", password)] {
+        let value = k8s_openapi::ByteString(value.as_bytes().to_vec());
+        data.insert(key.to_owned(), value);
+    }
+    Arc::new(Secret {
+        data: Some(data),
+        ..secret
+    })
+}
+
+fn size(decision: &serde_json::Map<String, Value>) -> &Value {
+    &decision["general"]["default_pool_size"]
+}
+
+/// All proxies have the first settings.
+fn settled(proxies: usize) -> Case {
+    let mut case = Case::new(proxies);
+    assert_eq!(
+        case.decide().unwrap().given,
+        vec![true; proxies],
+        "there is nothing to try out"
+    );
+    (0..proxies).for_each(|proxy| case.ack(proxy));
+    assert_eq!(case.decide().unwrap().stage, Stage::Complete);
+    case
+}
+
+#[test]
+fn new_settings_have_a_new_number_and_begin_with_one_proxy() {
+    let mut case = settled(3);
+    let before = case.status.config.settings.revision;
+    case.set(7);
+    let decision = case.decide().unwrap();
+    assert_eq!(case.status.config.settings.revision, before + 1);
+    assert_eq!(
+        (decision.stage, decision.given),
+        (Stage::Canary, vec![true, false, false])
+    );
+    assert_eq!(
+        (size(&decision.settings), size(&decision.snapshot)),
+        (&json!(7), &json!(10))
+    );
+    case.ack(0);
+    assert_eq!(case.decide().unwrap().given, vec![true; 3]);
+    case.ack(1);
+    case.ack(2);
+    let decision = case.decide().unwrap();
+    assert_eq!(
+        (decision.stage, size(&decision.snapshot)),
+        (Stage::Complete, &json!(7))
+    );
+    assert_eq!(
+        case.status.config.settings.revision,
+        before + 1,
+        "it is counted once"
+    );
+}
+
+#[test]
+fn refused_settings_are_taken_back_once_and_others_are_tried_again() {
+    let mut case = settled(2);
+    case.set(7);
+    case.decide().unwrap();
+    case.fail(0, Rejection::Nack);
+    let decision = case.decide().unwrap();
+    assert_eq!(
+        (decision.stage, size(&decision.settings)),
+        (Stage::Halted, &json!(10))
+    );
+    assert_eq!(case.memory.refused.as_ref().unwrap().message, "no");
+    let revision = case.status.config.settings.revision;
+    (0..2).for_each(|proxy| case.ack(proxy));
+    for _ in 0..3 {
+        assert_eq!(
+            size(&case.decide().unwrap().settings),
+            &json!(10),
+            "it does not flap"
+        );
+    }
+    assert_eq!(case.status.config.settings.revision, revision);
+    case.set(8);
+    assert_eq!(size(&case.decide().unwrap().settings), &json!(8));
+    assert!(case.memory.refused.is_none());
+}
+
+#[test]
+fn a_proxy_that_cannot_be_asked_holds_up_nobody() {
+    let mut case = settled(3);
+    case.reports[0] = Report::unreachable("the pod has no address yet");
+    case.set(7);
+    let decision = case.decide().unwrap();
+    assert_eq!(decision.given, [false, true, false]);
+    case.ack(1);
+    assert_eq!(case.decide().unwrap().stage, Stage::Rolling);
+}
+
+#[test]
+fn hosts_go_on_coming_while_a_secret_is_missing() {
+    let mut case = settled(1);
+    let (settings, topology) = (
+        case.status.config.settings.clone(),
+        case.status.config.topology.clone(),
+    );
+    case.world.secrets.clear();
+    let source = json!({"provider": "Static", "hosts": [{"host": "b.example"}]});
+    case.cluster.spec.source = serde_json::from_value(source).unwrap();
+    let decision = case.decide().unwrap();
+    assert!(matches!(decision.invalid, Some(Unrenderable::Secrets(_))));
+    assert_eq!(decision.topology["databases"][0]["host"], "b.example");
+    assert_eq!(decision.settings["users"][0]["password"], "secret");
+    assert_eq!(case.status.config.settings.hash, settings.hash);
+    assert_eq!(case.status.config.topology.revision, topology.revision + 1);
+    // Before there ever was a configuration there is nothing to go on with.
+    let mut fresh = Case::new(1);
+    fresh.world.secrets.clear();
+    assert!(fresh.decide().is_err());
+}
+
+#[test]
+fn hosts_that_are_gone_take_no_topology_away() {
+    let mut case = settled(1);
+    let before = case.status.config.topology.clone();
+    let source = json!({"provider": "CloudNativePG", "clusterRef": {"name": "main"}});
+    case.cluster.spec.source = serde_json::from_value(source).unwrap();
+    let decision = case.decide().unwrap();
+    assert_eq!(decision.topology["databases"][0]["host"], "a.example");
+    assert_eq!(case.status.config.topology, before);
+}
+
+#[test]
+fn a_new_password_is_rolled_out_with_the_former_one_beside_it() {
+    let mut case = settled(1);
+    case.world.secrets.insert("login".to_owned(), login("new"));
+    let user = case.decide().unwrap().settings["users"][0].clone();
+    assert_eq!(
+        (&user["password"], &user["passwords"]),
+        (&json!("new"), &json!(["secret"]))
+    );
+    let again = case.decide().unwrap().settings["users"][0].clone();
+    assert_eq!(user, again);
+}
