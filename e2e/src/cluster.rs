@@ -185,7 +185,18 @@ impl Stage {
             .first()
             .and_then(|port| port.node_port)
             .context("the Service has no NodePort")?;
-        Ok((host, u16::try_from(port)?))
+        let address = (host, u16::try_from(port)?);
+        // The nodes hear of a new Service a little later.
+        until(
+            Duration::from_secs(20),
+            "the Service is reached",
+            || async {
+                let reached = tokio::net::TcpStream::connect((address.0.as_str(), address.1)).await;
+                Ok(reached.ok().map(drop))
+            },
+        )
+        .await?;
+        Ok(address)
     }
 
     /// The pods of the proxies: name and uid, in order.
