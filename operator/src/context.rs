@@ -11,10 +11,12 @@ use kube::{Client, ResourceExt};
 use pgdog_operator_api::PgDogClusterStatus;
 use serde_json::{Map, Value};
 
+use crate::atomic::Changes;
 use crate::authority::Authority;
 use crate::fleet::Fleet;
 use crate::metrics::Metrics;
 use crate::rotation::Replaced;
+use crate::shares::Ledger;
 use crate::world::World;
 
 /// What the watches have seen.
@@ -71,6 +73,10 @@ pub struct Memory {
     pub refused: Option<Refused>,
     /// Passwords that are still accepted.
     pub replaced: Vec<Replaced>,
+    /// What each proxy may have of the budget.
+    pub ledger: Ledger,
+    /// Whether the proxies are paused; `None` when nobody ever asked for it.
+    pub paused: Option<bool>,
     /// Children as they were applied last and when, by kind and name.
     pub applied: BTreeMap<String, (Value, Instant)>,
 }
@@ -92,6 +98,8 @@ pub struct Context {
     pub stores: Stores,
     /// The proxies.
     pub fleet: Arc<Fleet>,
+    /// Changes of all proxies of a cluster at once.
+    pub changes: Changes,
     /// Signs certificates.
     pub authority: Arc<Authority>,
     /// The epoch of this leader.
@@ -125,6 +133,7 @@ impl Context {
     /// A cluster that is gone: the garbage collector takes its children, which it owns.
     pub fn forget(&self, uid: &str) {
         self.fleet.retain(uid, &BTreeSet::new());
+        self.changes.forget(uid);
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         memory.remove(uid);
     }

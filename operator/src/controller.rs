@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::apply::{ApplyError, MANAGER};
 use crate::args::Run;
+use crate::atomic::Changes;
 use crate::authority::Authority;
 use crate::context::{Context, Stores};
 use crate::fleet::Fleet;
@@ -202,6 +203,7 @@ pub async fn lead(
     let context = Arc::new(Context {
         client: client.clone(),
         stores: watches.stores,
+        changes: Changes::new(identity.clone(), tell.clone()),
         fleet: Arc::new(Fleet::new(identity, tell, metrics.clone())),
         authority,
         epoch,

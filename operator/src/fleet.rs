@@ -5,11 +5,12 @@
 //! refused is not sent again before there is another one. Assumption: revisions were written down before they are given here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::runtime::reflector::ObjectRef;
-use pgdog_config::api::{Half, Push, RefusedBecause};
+use pgdog_config::api::{Half, HostBudget, Push, RefusedBecause};
 use pgdog_operator_api::{PgDogCluster, Rejection};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
@@ -24,6 +25,10 @@ const TOPOLOGY: Duration = Duration::from_secs(5);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// How often a proxy is asked whether it still has what it was given.
 const RESYNC: Duration = Duration::from_secs(300);
+/// The same for one that has a share of a budget: its demand is asked for.
+const DEMAND: Duration = Duration::from_secs(3);
+/// The same for one that has to give connections back.
+const GIVES_BACK: Duration = Duration::from_millis(100);
 
 /// A half of a configuration, ready to be pushed.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +52,10 @@ pub struct Want {
     pub settings: Option<Arc<Document>>,
     /// The topology; `None` leaves the one that it has.
     pub topology: Option<Arc<Document>>,
+    /// What it may open to each host; `None` leaves what it has.
+    pub budget: Option<Arc<Document>>,
+    /// Whether it is to be paused; `None` leaves it as it is.
+    pub paused: Option<bool>,
     /// Time that it has to take settings.
     pub patience: Duration,
 }
@@ -97,6 +106,36 @@ impl Taken {
     }
 }
 
+/// How a proxy stands to its share of the budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Share {
+    /// It has not acknowledged it.
+    #[default]
+    Pending,
+    /// It has acknowledged the one of this revision, and has more open from before.
+    Over(u64),
+    /// It has acknowledged the one of this revision, and has no more open.
+    Held(u64),
+}
+
+impl Share {
+    /// Of the revision that it has acknowledged, as it stands with its hosts.
+    fn of(revision: u64, hosts: &BTreeMap<String, HostBudget>) -> Self {
+        let over = |host: &HostBudget| host.limit.is_some_and(|limit| host.open > limit);
+        match hosts.values().any(over) {
+            true => Self::Over(revision),
+            false => Self::Held(revision),
+        }
+    }
+
+    const fn revision(self) -> Option<u64> {
+        match self {
+            Self::Pending => None,
+            Self::Over(revision) | Self::Held(revision) => Some(revision),
+        }
+    }
+}
+
 /// How a proxy stands to its configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
@@ -104,6 +143,10 @@ pub struct Report {
     pub settings: Taken,
     /// To the topology.
     pub topology: Taken,
+    /// To its share of the budget.
+    pub share: Share,
+    /// Whether it is paused, where that was asked.
+    pub paused: Option<bool>,
     /// A leader of this later epoch has been there: this one is over.
     pub fenced: Option<u64>,
 }
@@ -120,7 +163,7 @@ impl Report {
         Self {
             settings: failed.clone(),
             topology: failed,
-            fenced: None,
+            ..Self::default()
         }
     }
 }
@@ -149,6 +192,7 @@ struct Proxy {
     place: Place,
     want: watch::Sender<Want>,
     report: Arc<Mutex<Report>>,
+    demand: Arc<AtomicU32>,
     task: JoinHandle<()>,
 }
 
@@ -206,11 +250,12 @@ impl Fleet {
             return;
         };
         let (sender, receiver) = watch::channel(want);
-        let report = Arc::default();
+        let (report, demand) = (Arc::default(), Arc::default());
         let courier = Courier {
             client,
             want: receiver,
             report: Arc::clone(&report),
+            demand: Arc::clone(&demand),
             pod: id.pod.clone(),
             owner: owner.clone(),
             changed: self.changed.clone(),
@@ -221,6 +266,7 @@ impl Fleet {
             place,
             want: sender,
             report,
+            demand,
             task: tokio::spawn(courier.run()),
         };
         proxies.insert(id.clone(), proxy);
@@ -243,6 +289,14 @@ impl Fleet {
                 .unwrap_or_else(PoisonError::into_inner)
                 .clone()
         })
+    }
+
+    /// Server connections that a proxy has to the host it uses most, and clients that wait for one, when it was asked last.
+    #[must_use]
+    pub fn demand(&self, id: &ProxyId) -> u32 {
+        let proxies = self.proxies.lock().unwrap_or_else(PoisonError::into_inner);
+        let proxy = proxies.get(id);
+        proxy.map_or(0, |proxy| proxy.demand.load(Ordering::Relaxed))
     }
 
     /// How many proxies of all clusters stand how to their configuration: the worse of the two halves counts.
@@ -280,6 +334,7 @@ struct Courier {
     client: Client,
     want: watch::Receiver<Want>,
     report: Arc<Mutex<Report>>,
+    demand: Arc<AtomicU32>,
     pod: String,
     owner: ObjectRef<PgDogCluster>,
     changed: mpsc::UnboundedSender<ObjectRef<PgDogCluster>>,
@@ -295,7 +350,8 @@ impl Courier {
             let before = self.reported();
             let mut after = self.visit(&want, before.clone()).await;
             after.fenced = self.fenced;
-            let again = unreachable(&after);
+            let again = unreachable(&after) || !has_the_rest(&after, &want);
+            let look = interval(&after, &want);
             if after != before {
                 *self.report.lock().unwrap_or_else(PoisonError::into_inner) = after;
                 // Nobody listens any more: the process is ending.
@@ -306,7 +362,7 @@ impl Courier {
                 jittered(pause / 2)
             } else {
                 pause = PAUSES.0;
-                jittered(RESYNC)
+                jittered(look)
             };
             tokio::select! {
                 changed = self.want.changed() => if changed.is_err() { return },
@@ -340,6 +396,8 @@ impl Courier {
             report.topology = topology;
             return report;
         }
+        report.share = self.share(want, report.share).await;
+        report.paused = self.paused(want, report.paused).await;
         report.settings = self
             .half(
                 Half::Settings,
@@ -388,14 +446,7 @@ impl Courier {
             } if *revision == document.revision && half == Half::Settings => return before,
             _ => {}
         }
-        let push = Push {
-            cluster_uid: Some(want.cluster_uid.clone()),
-            pod_uid: Some(self.pod.clone()),
-            epoch: document.epoch,
-            revision: document.revision,
-            sha256: Some(document.sha256.clone()),
-            config: document.config.clone(),
-        };
+        let push = self.envelope(want, document);
         let patience = match half {
             Half::Topology => TOPOLOGY,
             Half::Settings => want.patience.max(Duration::from_secs(1)),
@@ -410,6 +461,68 @@ impl Courier {
         };
         self.metrics.pushed(half, taken.state(), begun.elapsed());
         taken
+    }
+
+    /// Tells it what it may open.
+    async fn share(&mut self, want: &Want, before: Share) -> Share {
+        let Some(document) = &want.budget else {
+            return before;
+        };
+        if before.revision() == Some(document.revision) {
+            return before;
+        }
+        let push = self.envelope(want, document);
+        match self.client.budget(&push, TOPOLOGY).await {
+            Ok(pushed) => {
+                self.demands(&pushed.hosts);
+                Share::of(document.revision, &pushed.hosts)
+            }
+            Err(failure) => {
+                tracing::debug!(pod = self.pod, "push of a budget: {failure}");
+                if let Failure::Refused(refused) = &failure
+                    && refused.error == RefusedBecause::Stale
+                {
+                    let kept = refused.keeping.as_ref().map(|kept| kept.version.epoch);
+                    self.fenced = kept.filter(|epoch| *epoch > document.epoch);
+                }
+                Share::Pending
+            }
+        }
+    }
+
+    fn demands(&self, hosts: &BTreeMap<String, HostBudget>) {
+        let most = hosts.values().map(|host| host.open + host.waiting).max();
+        self.demand.store(most.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// One that starts, or was away when all others were paused, comes to be like them.
+    async fn paused(&mut self, want: &Want, before: Option<bool>) -> Option<bool> {
+        let Some(wanted) = want.paused else {
+            // A change of all proxies is under way, or there never was one.
+            return None;
+        };
+        if before == Some(wanted) {
+            return before;
+        }
+        let is = self.client.status(TOPOLOGY).await.ok()?.paused;
+        if is != wanted {
+            let order = if wanted { "pause" } else { "resume" };
+            let ordered = self.client.order(order, TOPOLOGY).await;
+            tracing::info!(pod = self.pod, ok = ordered.is_ok(), "{order}");
+            ordered.ok()?;
+        }
+        Some(wanted)
+    }
+
+    fn envelope(&self, want: &Want, document: &Document) -> Push {
+        Push {
+            cluster_uid: Some(want.cluster_uid.clone()),
+            pod_uid: Some(self.pod.clone()),
+            epoch: document.epoch,
+            revision: document.revision,
+            sha256: Some(document.sha256.clone()),
+            config: document.config.clone(),
+        }
     }
 
     fn failed(&mut self, document: &Document, failure: &Failure) -> Taken {
@@ -449,7 +562,17 @@ impl Courier {
         let Ok(status) = self.client.status(TOPOLOGY).await else {
             return;
         };
+        if let Some(budget) = &status.budget {
+            self.demands(&budget.hosts);
+        }
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Share::Over(revision), Some(budget)) = (report.share, &status.budget) {
+            report.share = Share::of(revision, &budget.hosts);
+            if report.share != Share::Over(revision) {
+                // Others wait for what it has given back.
+                let _ = self.changed.send(self.owner.clone());
+            }
+        }
         for (taken, has) in [(&status.settings, true), (&status.topology, false)] {
             let reported = if has {
                 &mut report.settings
@@ -478,6 +601,22 @@ pub(crate) fn is_unreachable(taken: &Taken) -> bool {
 
 fn unreachable(report: &Report) -> bool {
     is_unreachable(&report.settings) || is_unreachable(&report.topology)
+}
+
+/// Whether it has what is neither settings nor topology.
+fn has_the_rest(report: &Report, want: &Want) -> bool {
+    let share = want.budget.as_ref().map(|budget| budget.revision);
+    (share.is_none() || report.share.revision() == share)
+        && (want.paused.is_none() || report.paused == want.paused)
+}
+
+/// When it is asked again how it stands.
+fn interval(report: &Report, want: &Want) -> Duration {
+    match (&want.budget, report.share) {
+        (Some(_), Share::Over(_)) => GIVES_BACK,
+        (Some(_), _) => DEMAND,
+        (None, _) => RESYNC,
+    }
 }
 
 /// Give or take a fifth: what failed together does not come back together.

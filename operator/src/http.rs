@@ -9,7 +9,9 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use pgdog_config::api::{Half, Push, Pushed, Refused, Status};
+use pgdog_config::api::{
+    BudgetPushed, Changed, Decide, Half, Prepare, Push, Pushed, Refused, Status,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde::de::DeserializeOwned;
@@ -150,6 +152,55 @@ impl Client {
             patience,
         )
         .await
+    }
+
+    /// Pushes what the proxy may open to each host. Not cancel safe: the connection is opened anew afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`].
+    pub async fn budget(
+        &mut self,
+        push: &Push,
+        patience: Duration,
+    ) -> Result<BudgetPushed, Failure> {
+        let body = serde_json::to_vec(push).map_err(|e| Failure::Unreachable(e.into()))?;
+        self.ask(Method::PUT, "/v1/budget", body.into(), patience)
+            .await
+    }
+
+    /// Prepares a change; answers when the transactions have ended that run. Not cancel safe: the connection is opened anew
+    /// afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`].
+    pub async fn prepare(&mut self, change: &Prepare, patience: Duration) -> Result<(), Failure> {
+        let body = serde_json::to_vec(change).map_err(|e| Failure::Unreachable(e.into()))?;
+        let prepared: Changed = self
+            .ask(Method::POST, "/v1/prepare", body.into(), patience)
+            .await?;
+        drop(prepared);
+        Ok(())
+    }
+
+    /// Ends a change that is prepared: `commit` or `abort`. Not cancel safe: the connection is opened anew afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`].
+    pub async fn decide(
+        &mut self,
+        how: &str,
+        which: &Decide,
+        patience: Duration,
+    ) -> Result<(), Failure> {
+        let body = serde_json::to_vec(which).map_err(|e| Failure::Unreachable(e.into()))?;
+        let decided: Changed = self
+            .ask(Method::POST, &format!("/v1/{how}"), body.into(), patience)
+            .await?;
+        drop(decided);
+        Ok(())
     }
 
     /// Orders something: `pause`, `resume`. Not cancel safe: the connection is opened anew afterwards.

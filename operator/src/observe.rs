@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource, ResourceExt};
 use pgdog_operator_api::{
-    ConditionStatus, ConditionType, PgDogCluster, PgDogClusterStatus, annotations,
+    Condition, ConditionStatus, ConditionType, PgDogCluster, PgDogClusterStatus, annotations,
 };
 
 use crate::context::Refused;
@@ -31,6 +31,8 @@ pub struct Seen<'a> {
     pub refused: Option<&'a Refused>,
     /// The image of the proxies.
     pub image: &'a str,
+    /// What else there is to say.
+    pub more: &'a [Option<Finding>],
 }
 
 /// Writes what was seen into the status.
@@ -63,8 +65,21 @@ pub fn observe(
     let degraded = status::degraded(&findings, seen.trouble);
     findings.push(degraded);
     findings.push(frozen(cluster));
+    findings.extend(seen.more.iter().flatten().cloned());
+    forget(&mut now.conditions, &findings);
     let generation = cluster.meta().generation.unwrap_or_default();
     status::merge(&mut now.conditions, findings, generation, time);
+}
+
+/// What is asked for no more is not told any more.
+fn forget(conditions: &mut Vec<Condition>, findings: &[Finding]) {
+    let at_times = [ConditionType::BudgetHeld, ConditionType::Paused];
+    conditions.retain(|condition| {
+        !at_times.contains(&condition.kind)
+            || findings
+                .iter()
+                .any(|finding| finding.kind == condition.kind)
+    });
 }
 
 fn wanted(status: &PgDogClusterStatus) -> Wanted {

@@ -8,21 +8,28 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
-use pgdog_operator_api::{Mode, PgDogCluster, PgDogClusterStatus};
+use pgdog_operator_api::{Distribution, Mode, PgDogCluster, PgDogClusterStatus};
 use serde_json::{Map, Value};
 
 use crate::apply::{self, ApplyError};
+use crate::atomic::{Order, Party, Progress};
 use crate::context::{Context, Memory};
 use crate::decide::{Decision, Proxies, decide};
 use crate::discover;
 use crate::events;
 use crate::fleet::{Document, Place, ProxyId, Report, Want};
 use crate::observe::{self, Seen};
+use crate::pausing::{self, Step};
 use crate::render::process::Ports;
+use crate::render::snapshot::Start;
 use crate::render::topology::Peer;
 use crate::render::{children, snapshot};
+use crate::shares::{self, Ledger, Standing};
 use crate::status::Proxy;
-use crate::world::{World, address, is_leaving, is_ready};
+use crate::world::{World, address, has_ended, is_leaving, is_ready};
+
+/// How often shares are brought in line with the demand.
+const DEMAND: Duration = Duration::from_secs(10);
 
 /// Everything is looked at again after this time, whatever the watches say.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -50,6 +57,15 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
         peers: &peers(&cluster, &pods),
     };
     let decision = decide(&cluster, &found, &world, known, &mut memory, &mut status);
+    let leaving = leaving(&cluster, &world);
+    let standing = divide(
+        &cluster,
+        (&pods, &reports, &leaving),
+        &mut memory,
+        &mut status,
+        &cx,
+    );
+    let step = pausing(&cluster, leaving.len(), &mut memory, &cx);
     if decision.is_ok() {
         // Written down before it is pushed: a crash skips numbers and never repeats them.
         write_status(&cluster, &cx, &mut memory, &status).await?;
@@ -61,19 +77,28 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
         && !is_paused(&cluster)
     {
         // First of all: a failover waits for nothing.
-        push(&cluster, &pods, decision, &status, &cx);
-        match apply_all(
+        push(&cluster, &pods, decision, (&status, &memory, &step), &cx);
+        let start = Start {
+            share: standing.as_ref().map(|standing| standing.terms.start),
+            paused: cluster.spec.paused || memory.paused == Some(true),
+        };
+        let applied = apply_all(
             &cluster,
             decision,
-            &image,
+            (&image, start),
             &status,
             &world,
             &mut memory,
             &cx,
-        )
-        .await
-        {
-            Ok(foreign) => trouble = foreign.map(|message| ("InvalidOwnership", message)),
+        );
+        match applied.await {
+            Ok(foreign) => {
+                if step == Step::Begin {
+                    // Those that start from now on are as all are to be.
+                    begin(&cluster, &pods, &mut memory, &cx);
+                }
+                trouble = foreign.map(|message| ("InvalidOwnership", message));
+            }
             Err(error) => {
                 trouble = Some(("ApplyFailed", error.to_string()));
                 failure = Some(error);
@@ -89,12 +114,16 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
             .map(|(reason, message)| (*reason, message.as_str())),
         refused: memory.refused.as_ref(),
         image: &image,
+        more: &[
+            standing.as_ref().map(shares::finding),
+            pausing::finding(&step, cluster.spec.paused, memory.paused),
+        ],
     };
     let before = status.conditions.clone();
     observe::observe(&cluster, &mut status, &seen, Timestamp::now());
     events::tell(&cluster, &before, &status.conditions, &cx).await;
     write_status(&cluster, &cx, &mut memory, &status).await?;
-    let again = next(&memory);
+    let again = next(&cluster, &memory, &step);
     remember(&cluster, memory, &cx);
     cx.metrics.reconciled(begun.elapsed());
     cx.metrics.stand(&cx.fleet.states());
@@ -108,7 +137,7 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
 async fn apply_all(
     cluster: &PgDogCluster,
     decision: &Decision,
-    image: &str,
+    (image, start): (&str, Start),
     status: &PgDogClusterStatus,
     world: &World,
     memory: &mut Memory,
@@ -126,6 +155,7 @@ async fn apply_all(
         &decision.topology,
         &memory.replaced,
         versions,
+        start,
     );
     let children = children::render(cluster, image, &decision.process, config);
     apply::children(cluster, &children, world, memory, cx).await
@@ -138,15 +168,25 @@ fn is_paused(cluster: &PgDogCluster) -> bool {
         .is_some_and(|operation| operation.reconciliation_paused)
 }
 
-/// When to look again: at the latest when a former password is over.
-fn next(memory: &Memory) -> Duration {
+/// When to look again: at the latest when a former password is over, a pause is tried again, or shares follow the demand.
+fn next(cluster: &PgDogCluster, memory: &Memory, step: &Step) -> Duration {
+    let budget = cluster
+        .spec
+        .pooling
+        .as_ref()
+        .and_then(|p| p.budget.as_ref());
+    let most = match (step, budget) {
+        (Step::Wait { .. }, _) => Duration::from_secs(5),
+        (_, Some(budget)) if budget.distribution == Distribution::Demand => DEMAND,
+        _ => AGAIN,
+    };
     let now = Timestamp::now();
     let ends = memory
         .replaced
         .iter()
         .filter_map(|replaced| Duration::try_from(replaced.until.duration_since(now)).ok());
     ends.map(|left| left + Duration::from_secs(1))
-        .fold(AGAIN, Duration::min)
+        .fold(most, Duration::min)
 }
 
 /// What is remembered, or what can be found again after a restart.
@@ -161,7 +201,78 @@ fn recall(cluster: &PgDogCluster, world: &World, cx: &Context) -> Memory {
         ..Memory::default()
     };
     apply::recall(cluster, world, &mut memory);
+    let status = cluster.status.clone().unwrap_or_default();
+    let mut pods = proxies(cluster, world);
+    pods.extend(leaving(cluster, world));
+    memory.ledger = Ledger::recall(&status.shares, &pods);
+    memory.paused = pausing::recall(&status);
     memory
+}
+
+/// Divides the budget, and writes into the status what each may have from now on.
+fn divide(
+    cluster: &PgDogCluster,
+    (pods, reports, leaving): (&[&Pod], &[Report], &[&Pod]),
+    memory: &mut Memory,
+    status: &mut PgDogClusterStatus,
+    cx: &Context,
+) -> Option<Standing> {
+    let gone = Report::default();
+    let of_leaving = leaving.iter().map(|pod| (pod, &gone));
+    let seen: Vec<_> = pods
+        .iter()
+        .zip(reports)
+        .chain(of_leaving)
+        .map(|(pod, report)| shares::Seen {
+            pod,
+            share: report.share,
+            demand: cx.fleet.demand(&id(cluster, pod)),
+            starts: restarts(pod) < 0,
+        })
+        .collect();
+    let terms = shares::terms(cluster, pods.len());
+    let standing = memory.ledger.settle(terms.as_ref(), &seen);
+    status.shares = memory.ledger.written(&seen);
+    standing
+}
+
+/// What is to be done about a pause.
+fn pausing(cluster: &PgDogCluster, leaving: usize, memory: &mut Memory, cx: &Context) -> Step {
+    let uid = cluster.uid().unwrap_or_default();
+    let generation = cluster.meta().generation.unwrap_or_default();
+    let mut progress = cx.changes.progress(&uid, generation);
+    if let Some(Progress::Done(paused)) = progress {
+        memory.paused = Some(paused);
+        cx.changes.forget(&uid);
+        progress = None;
+    }
+    pausing::step(
+        cluster.spec.paused,
+        memory.paused,
+        progress.as_ref(),
+        leaving,
+    )
+}
+
+/// Begins to pause all proxies, or to end that.
+fn begin(cluster: &PgDogCluster, pods: &[&Pod], memory: &mut Memory, cx: &Context) {
+    memory.paused.get_or_insert(false);
+    let parties = pods.iter().filter(|pod| restarts(pod) >= 0);
+    let parties = parties.filter_map(|pod| {
+        Some(Party {
+            name: pod.name_any(),
+            pod: pod.uid()?,
+            place: place(cluster, pod)?,
+        })
+    });
+    cx.changes.begin(Order {
+        owner: ObjectRef::from_obj(cluster),
+        cluster: cluster.uid().unwrap_or_default(),
+        generation: cluster.meta().generation.unwrap_or_default(),
+        epoch: cx.epoch,
+        paused: cluster.spec.paused,
+        parties: parties.collect(),
+    });
 }
 
 fn remember(cluster: &PgDogCluster, memory: Memory, cx: &Context) {
@@ -186,6 +297,15 @@ fn proxies<'a>(cluster: &PgDogCluster, world: &'a World) -> Vec<&'a Pod> {
         .collect();
     pods.sort_by_key(|pod| pod.name_any());
     pods
+}
+
+/// The pods of proxies that let their last clients finish.
+fn leaving<'a>(cluster: &PgDogCluster, world: &'a World) -> Vec<&'a Pod> {
+    let labels: Vec<_> = children::selector(cluster).into_iter().collect();
+    let pods = world.pods_with(&labels);
+    pods.filter(|pod| is_leaving(pod) && !has_ended(pod))
+        .map(AsRef::as_ref)
+        .collect()
 }
 
 fn id(cluster: &PgDogCluster, pod: &Pod) -> ProxyId {
@@ -239,7 +359,7 @@ fn push(
     cluster: &PgDogCluster,
     pods: &[&Pod],
     decision: &Decision,
-    status: &PgDogClusterStatus,
+    (status, memory, step): (&PgDogClusterStatus, &Memory, &Step),
     cx: &Context,
 ) {
     let uid = cluster.uid().unwrap_or_default();
@@ -263,24 +383,21 @@ fn push(
         .config_rollout
         .as_ref()
         .and_then(|rollout| rollout.ack_timeout);
-    let namespace = cluster.namespace().unwrap_or_default();
-    let name = format!("{}-proxy.{namespace}.pgdog", cluster.name_any());
     for (pod, given) in pods.iter().zip(&decision.given) {
-        let Some(ip) = address(pod) else { continue };
-        let ip = if ip.contains(':') {
-            format!("[{ip}]")
-        } else {
-            ip.to_owned()
-        };
-        let place = Place {
-            address: format!("{ip}:{}", Ports::of(cluster).admin),
-            name: name.clone(),
-            restarts: restarts(pod),
+        let Some(place) = place(cluster, pod) else {
+            continue;
         };
         let want = Want {
             cluster_uid: uid.clone(),
             settings: given.then(|| settings.clone()),
             topology: topology.clone(),
+            budget: memory
+                .ledger
+                .document(&pod.uid().unwrap_or_default(), cx.epoch),
+            paused: match step {
+                Step::Keep(paused) => Some(*paused),
+                _ => None,
+            },
             patience: patience.map_or(Duration::from_secs(30), Duration::from),
         };
         cx.fleet.bring(
@@ -292,6 +409,22 @@ fn push(
     }
     let alive = pods.iter().filter_map(|pod| pod.uid()).collect();
     cx.fleet.retain(&uid, &alive);
+}
+
+/// Where a proxy is reached.
+fn place(cluster: &PgDogCluster, pod: &Pod) -> Option<Place> {
+    let ip = address(pod)?;
+    let ip = if ip.contains(':') {
+        format!("[{ip}]")
+    } else {
+        ip.to_owned()
+    };
+    let namespace = cluster.namespace().unwrap_or_default();
+    Some(Place {
+        address: format!("{ip}:{}", Ports::of(cluster).admin),
+        name: format!("{}-proxy.{namespace}.pgdog", cluster.name_any()),
+        restarts: restarts(pod),
+    })
 }
 
 /// How often the proxy of a pod was started; another number is asked anew.

@@ -22,10 +22,10 @@ pub struct World {
 
 impl World {
     /// The pods that carry all of these labels.
-    pub fn pods_with<'a>(
+    pub fn pods_with<'a, 'l>(
         &'a self,
-        labels: &'a [(String, String)],
-    ) -> impl Iterator<Item = &'a Arc<Pod>> {
+        labels: &'l [(String, String)],
+    ) -> impl Iterator<Item = &'a Arc<Pod>> + use<'a, 'l> {
         self.pods.iter().filter(move |pod| {
             labels
                 .iter()
@@ -54,12 +54,14 @@ pub fn is_ready(pod: &Pod) -> bool {
 /// Whether a pod is on its way out.
 #[must_use]
 pub fn is_leaving(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_some()
-        || pod
-            .status
-            .as_ref()
-            .and_then(|s| s.phase.as_deref())
-            .is_some_and(|phase| phase == "Succeeded" || phase == "Failed")
+    pod.metadata.deletion_timestamp.is_some() || has_ended(pod)
+}
+
+/// Whether nothing runs in a pod any more.
+#[must_use]
+pub fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    phase.is_some_and(|phase| phase == "Succeeded" || phase == "Failed")
 }
 
 /// The address of a pod.

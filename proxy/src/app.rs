@@ -11,7 +11,7 @@ use pgdog_backend::Clock;
 use pgdog_config::api::{Cause, Phase};
 use pgdog_config::{Settings, Source};
 use pgdog_net::{Listener, TcpOptions};
-use pgdog_session::{Live, Runtime};
+use pgdog_session::{Live, Runtime, Scope};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -74,6 +74,10 @@ async fn serve(start: Start, boot: Boot, log: logging::Control) -> anyhow::Resul
     let admin_tls = built.admin_tls();
     let live = built.commit();
     let runtime = Arc::new(Runtime::new(live.clone(), clock));
+    if boot.paused {
+        tracing::info!("paused until RESUME, as snapshot.paused says");
+        runtime.gates.pause(Scope::default(), || runtime.accounts());
+    }
     let lifecycle = Arc::new(Lifecycle::default());
     let parts = (builder, runtime.clone(), log.clone());
     let reloader = Arc::new(Reloader::new(

@@ -31,6 +31,8 @@ pub enum ConditionType {
     Paused,
     /// The operator leaves everything as it is, as asked for.
     ReconciliationPaused,
+    /// The budget of server connections is divided, and each proxy has its share.
+    BudgetHeld,
     /// No pod that asked for a sidecar is without one.
     SidecarsInjected,
 }
@@ -255,7 +257,7 @@ pub struct PgDogClusterStatus {
     /// When certificates expire.
     #[serde(default)]
     pub tls: TlsStatus,
-    /// Each proxy's share of the budget of server connections, by pod.
+    /// Server connections to one host that each proxy may have at most, by pod.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub shares: BTreeMap<String, i32>,
     /// Sidecars, in mode Sidecar.

@@ -75,11 +75,6 @@ fn coming(spec: &PgDogClusterSpec) -> Vec<Finding> {
         .and_then(|m| m.pod_monitor.as_ref());
     let fields = [
         (spec.mode == Mode::Sidecar, "mode: Sidecar"),
-        (spec.paused, "paused"),
-        (
-            spec.pooling.as_ref().is_some_and(|p| p.budget.is_some()),
-            "pooling.budget",
-        ),
         (
             spec.routing.as_ref().and_then(|r| r.prefer_same_zone) == Some(true),
             "routing.preferSameZone",

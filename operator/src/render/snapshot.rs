@@ -31,6 +31,15 @@ pub struct Versions {
     pub topology: u64,
 }
 
+/// How a proxy starts that nobody has told anything yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Start {
+    /// Server connections that it may have to each host; `None` is any number.
+    pub share: Option<u32>,
+    /// Whether it holds its clients' transactions back.
+    pub paused: bool,
+}
+
 /// The data of the Secret. JSON is YAML.
 #[must_use]
 pub fn render(
@@ -39,11 +48,16 @@ pub fn render(
     topology: &Map<String, Value>,
     replaced: &[Replaced],
     versions: Versions,
+    start: Start,
 ) -> BTreeMap<String, String> {
     let mut all = settings.clone();
     merge(&mut all, process.clone());
     let mut whole = documents::join(&Value::Object(all), &Value::Object(topology.clone()));
+    if let Some(share) = start.share {
+        whole["budget"] = json!({"default": share});
+    }
     whole["snapshot"] = json!({
+        "paused": start.paused,
         "epoch": versions.epoch,
         "settings_revision": versions.settings,
         "topology_revision": versions.topology,

@@ -103,11 +103,10 @@ fn keys_of_the_operator_and_wrong_ones_are_refused_by_name() {
 #[test]
 fn what_is_not_there_yet_is_refused_rather_than_ignored() {
     for (spec, path) in [
-        (json!({"paused": true}), "spec.paused"),
         (json!({"mode": "Sidecar"}), "spec.mode: Sidecar"),
         (
-            json!({"pooling": {"budget": {"maxServerConnections": 9}}}),
-            "spec.pooling.budget",
+            json!({"routing": {"preferSameZone": true}}),
+            "spec.routing.preferSameZone",
         ),
     ] {
         let Err(Unrenderable::Invalid(findings)) = rendered(&spec) else {
@@ -156,6 +155,10 @@ fn the_snapshot_is_a_configuration_that_says_which_push_it_holds() {
         &rendered.topology,
         &[],
         versions,
+        snapshot::Start {
+            share: Some(3),
+            paused: true,
+        },
     );
     let config = pgdog_config::Config::from_yaml(&data[snapshot::FILE]).unwrap();
     assert_eq!(
@@ -165,6 +168,10 @@ fn the_snapshot_is_a_configuration_that_says_which_push_it_holds() {
             config.snapshot.topology_revision
         ),
         (3, 4, 5)
+    );
+    assert_eq!(
+        (config.budget.default, config.snapshot.paused),
+        (Some(3), true)
     );
     assert_eq!(config.databases[0].host, "db.example");
     assert_eq!(config.admin.http_port, Some(6433));

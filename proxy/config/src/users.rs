@@ -142,5 +142,7 @@ section! {
         topology_revision: u64 = 0,
         /// Revision of the budget. Default: 0. Applies on reload.
         budget_revision: u64 = 0,
+        /// Whether the process starts with everything paused, until `RESUME`: its fleet is. Default: false. Needs a restart.
+        paused: bool = false,
     }
 }

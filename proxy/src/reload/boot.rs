@@ -21,6 +21,8 @@ pub(crate) struct Boot {
     pub(crate) errors: Vec<String>,
     pub(super) store: Option<StateDir>,
     pub(super) process: Json,
+    /// Whether everything is paused from the start.
+    pub(crate) paused: bool,
 }
 
 /// Finds the first configuration. `wait` means that nothing at all is fine.
@@ -38,6 +40,7 @@ pub(crate) fn boot(source: &Source, identity: &Identity, wait: bool) -> anyhow::
         Err(_) => Config::from_environment().map_err(|problems| wrong(&problems))?,
     };
     let (process, _) = documents::split(&base);
+    let paused = base.snapshot.paused;
     let (mut errors, mut notes) = (Vec::new(), Vec::new());
     let store = base.admin.state_dir.as_ref().filter(|dir| !dir.is_empty());
     let store = store.map(|dir| {
@@ -96,6 +99,7 @@ pub(crate) fn boot(source: &Source, identity: &Identity, wait: bool) -> anyhow::
                     errors,
                     store,
                     process,
+                    paused,
                 });
             }
             Err(problems) => errors.push(format!(
@@ -125,6 +129,7 @@ pub(crate) fn boot(source: &Source, identity: &Identity, wait: bool) -> anyhow::
         errors,
         store,
         process,
+        paused,
     })
 }
 

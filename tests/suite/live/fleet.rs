@@ -291,6 +291,28 @@ fn a_fleet_is_paused_and_resumed_as_one() {
 }
 
 #[test]
+fn one_that_starts_in_a_paused_fleet_is_paused_until_the_fleet_goes_on() {
+    if !Postgres::installed() {
+        return;
+    }
+    let database = Postgres::shared().fresh_database();
+    let config = with_admin(config(&database), "").append("[snapshot]\npaused = true\n");
+    let proxy = Proxy::start(&config);
+    let http = admin(&proxy);
+    let mut client = proxy.client("pgdog", database.name());
+    waits(&mut client);
+    assert_eq!(http.get("/v1/status").expect(200).json()["paused"], true);
+    // It is read at the start only.
+    http.post("/v1/reload").expect(200);
+    let resume = change(1, "r", 20_000, &json!({ "resume": {} }));
+    assert_eq!(ask(&http, "prepare", &resume).0, 200);
+    assert_eq!(ask(&http, "commit", &named(1, "r")).0, 200);
+    assert!(told(&mut client).contains(database.name()));
+    http.post("/v1/reload").expect(200);
+    assert_eq!(http.get("/v1/status").expect(200).json()["paused"], false);
+}
+
+#[test]
 fn one_change_is_prepared_at_a_time_and_the_higher_epoch_wins() {
     if !Postgres::installed() {
         return;

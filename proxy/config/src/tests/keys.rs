@@ -263,6 +263,7 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("snapshot", "settings_revision", "7"),
     ("snapshot", "topology_revision", "7"),
     ("snapshot", "budget_revision", "7"),
+    ("snapshot", "paused", "true"),
     ("budget", "default", "7"),
     ("budget", "hosts", r#"{ "h:5432" = 7 }"#),
     ("memory", "message_buffer", "7"),

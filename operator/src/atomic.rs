@@ -1,0 +1,275 @@
+//! A pause, or its end, on all proxies of a cluster or on none: prepared on each, then committed on each or aborted.
+//!
+//! Guarantees: nobody is paused unless all could be; who asks may vanish at any moment, as what is not committed is undone at
+//! its deadline. When a proxy falls silent between the two steps, those that were told stay so, and the rest is tried again.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use kube::runtime::reflector::ObjectRef;
+use pgdog_config::api::{Change, Decide, Pools, Prepare};
+use pgdog_operator_api::PgDogCluster;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::fleet::Place;
+use crate::http::{Client, Failure, Identity};
+
+/// Time that running transactions have to end.
+const PREPARE: Duration = Duration::from_secs(10);
+/// Time after which what is not committed is undone: commits have what is left of it.
+const DEADLINE: Duration = Duration::from_secs(13);
+/// Time that a proxy has to answer anything else.
+const ANSWER: Duration = Duration::from_secs(2);
+/// Pause between two attempts to commit.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// A proxy that takes part.
+#[derive(Debug, Clone)]
+pub struct Party {
+    /// Name of its pod.
+    pub name: String,
+    /// Uid of its pod.
+    pub pod: String,
+    /// Where it is reached.
+    pub place: Place,
+}
+
+/// What all proxies are to come to.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// The cluster.
+    pub owner: ObjectRef<PgDogCluster>,
+    /// Uid of the cluster.
+    pub cluster: String,
+    /// Generation of the spec that says so.
+    pub generation: i64,
+    /// The epoch of this leader.
+    pub epoch: u64,
+    /// Whether they are to be paused.
+    pub paused: bool,
+    /// All of them.
+    pub parties: Vec<Party>,
+}
+
+/// How far it has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// It is under way.
+    Running,
+    /// All are paused, or none is.
+    Done(bool),
+    /// None was changed, or not all.
+    Failed {
+        /// Who is in the way.
+        message: String,
+        /// Since when.
+        at: Instant,
+    },
+}
+
+struct Entry {
+    generation: i64,
+    progress: Arc<Mutex<Progress>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The changes of all clusters.
+pub struct Changes {
+    identity: Identity,
+    changed: mpsc::UnboundedSender<ObjectRef<PgDogCluster>>,
+    entries: Mutex<HashMap<String, Entry>>,
+}
+
+impl Changes {
+    /// None yet. Clusters whose change has come to an end are sent to `changed`.
+    #[must_use]
+    pub fn new(
+        identity: Identity,
+        changed: mpsc::UnboundedSender<ObjectRef<PgDogCluster>>,
+    ) -> Self {
+        Self {
+            identity,
+            changed,
+            entries: Mutex::default(),
+        }
+    }
+
+    /// How far the change of a cluster has come; a failure counts for the generation of the spec that asked for it.
+    #[must_use]
+    pub fn progress(&self, cluster: &str, generation: i64) -> Option<Progress> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = entries.get(cluster)?;
+        let progress = entry.progress.lock();
+        let progress = progress.unwrap_or_else(PoisonError::into_inner).clone();
+        match progress {
+            Progress::Failed { .. } if entry.generation != generation => None,
+            progress => Some(progress),
+        }
+    }
+
+    /// Begins a change.
+    pub fn begin(&self, order: Order) {
+        let progress = Arc::new(Mutex::new(Progress::Running));
+        let (cluster, generation) = (order.cluster.clone(), order.generation);
+        let paused = order.paused;
+        let (told, changed, identity) = (
+            progress.clone(),
+            self.changed.clone(),
+            self.identity.clone(),
+        );
+        let task = tokio::spawn(async move {
+            let owner = order.owner.clone();
+            let end = match run(order, &identity).await {
+                Ok(()) => Progress::Done(paused),
+                Err(message) => Progress::Failed {
+                    message,
+                    at: Instant::now(),
+                },
+            };
+            *told.lock().unwrap_or_else(PoisonError::into_inner) = end;
+            // Nobody listens any more: the process is ending.
+            let _ = changed.send(owner);
+        });
+        let entry = Entry {
+            generation,
+            progress,
+            task,
+        };
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.insert(cluster, entry);
+    }
+
+    /// Forgets the change of a cluster.
+    pub fn forget(&self, cluster: &str) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.remove(cluster);
+    }
+}
+
+/// One proxy, and the connection to it.
+struct Asked {
+    name: String,
+    pod: String,
+    client: Client,
+}
+
+impl Asked {
+    async fn prepare(&mut self, order: &Terms, left: Duration) -> Result<(), String> {
+        let asked = Prepare {
+            cluster_uid: Some(order.cluster.clone()),
+            pod_uid: Some(self.pod.clone()),
+            epoch: order.epoch,
+            id: order.id.clone(),
+            deadline_ms: u64::try_from(DEADLINE.as_millis()).unwrap_or(u64::MAX),
+            change: match order.paused {
+                true => Change::Pause(Pools::default()),
+                false => Change::Resume(Pools::default()),
+            },
+        };
+        let answer = self.client.prepare(&asked, left).await;
+        answer.map_err(|failure| match failure {
+            Failure::Timeout(_) => format!(
+                "{}: transactions that run did not end within {PREPARE:?}",
+                self.name
+            ),
+            failure => format!("{}: {failure}", self.name),
+        })
+    }
+
+    /// Tries until it has answered, or it is too late.
+    async fn commit(&mut self, order: &Terms, end: Instant) -> Result<(), String> {
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let failure = match self.client.decide("commit", &order.decide(), ANSWER).await {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            };
+            let again = matches!(failure, Failure::Unreachable(_) | Failure::Timeout(_));
+            if !again || left.is_zero() {
+                return Err(format!("{}: {failure}", self.name));
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+}
+
+/// What is ordered, without whom.
+struct Terms {
+    cluster: String,
+    epoch: u64,
+    id: String,
+    paused: bool,
+}
+
+impl Terms {
+    fn decide(&self) -> Decide {
+        Decide {
+            epoch: self.epoch,
+            id: self.id.clone(),
+        }
+    }
+}
+
+async fn run(order: Order, identity: &Identity) -> Result<(), String> {
+    let terms = Terms {
+        // Never used again: no proxy takes it for a former one.
+        id: format!(
+            "{}-{}-{}",
+            if order.paused { "pause" } else { "resume" },
+            order.generation,
+            Timestamp::now().as_millisecond()
+        ),
+        cluster: order.cluster,
+        epoch: order.epoch,
+        paused: order.paused,
+    };
+    let mut parties = Vec::new();
+    for party in order.parties {
+        let client = Client::new(party.place.address, &party.place.name, identity.clone());
+        parties.push(Asked {
+            client: client.map_err(|error| format!("{}: {error:#}", party.name))?,
+            name: party.name,
+            pod: party.pod,
+        });
+    }
+    // Those that are so already are left alone.
+    let states = join_all(parties.iter_mut().map(|party| async {
+        let status = party.client.status(ANSWER).await;
+        status.map_err(|failure| format!("{}: {failure}", party.name))
+    }))
+    .await;
+    let mut rest = Vec::new();
+    for (party, status) in parties.into_iter().zip(states) {
+        if status?.paused != terms.paused {
+            rest.push(party);
+        }
+    }
+    let end = Instant::now() + DEADLINE;
+    let prepared = join_all(rest.iter_mut().map(|party| party.prepare(&terms, PREPARE))).await;
+    let refused = prepared.into_iter().find_map(Result::err);
+    if let Some(message) = refused {
+        let undo = terms.decide();
+        // Who does not hear it undoes it at the deadline.
+        join_all(
+            rest.iter_mut()
+                .map(|p| p.client.decide("abort", &undo, ANSWER)),
+        )
+        .await;
+        return Err(message);
+    }
+    let committed = join_all(rest.iter_mut().map(|party| party.commit(&terms, end))).await;
+    match committed.into_iter().find_map(Result::err) {
+        Some(message) => Err(message),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,466 @@
+//! How the server connections that a Postgres host may have are divided among the proxies. Pure.
+//!
+//! What holds at every moment: the sum of what proxies may have open, with what is kept aside, is no more than the budget. So a
+//! share grows only by what others have given back and acknowledged, and what is not known counts as the most that it can be.
+//! A proxy that starts may have the small share that stands in its file, before anybody has seen it.
+
+use std::collections::BTreeMap;
+
+use pgdog_operator_api::{Budget, Distribution};
+
+/// Part of the budget for proxies that are about to start, where nothing is said, per cent.
+const RESERVE: u32 = 10;
+
+/// What a proxy may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// Nobody has told it anything yet: any number.
+    Unknown,
+    /// So many at most, whatever became of what it was told last.
+    AtMost(u32),
+}
+
+/// A proxy as far as its share goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Uid of its pod.
+    pub pod: String,
+    /// What it may have now.
+    pub bound: Bound,
+    /// Connections that it has to the host it uses most, and clients that wait for one.
+    pub demand: u32,
+    /// Whether it is on its way out: it keeps what it has until it is gone.
+    pub leaving: bool,
+}
+
+/// How much there is to divide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Server connections to one host, over all.
+    pub total: u32,
+    /// How they are divided.
+    pub distribution: Distribution,
+    /// What a proxy may have that has just started.
+    pub start: u32,
+    /// What is kept for those that start while nobody looks.
+    pub aside: u32,
+    /// Connections to each host by which each proxy looks how the host is, beside its share.
+    pub checks: u32,
+}
+
+impl Terms {
+    /// Of a budget over at most so many proxies that run at once, each of so many databases.
+    #[must_use]
+    pub fn of(budget: &Budget, proxies: u32, databases: u32) -> Self {
+        let total = u32::try_from(budget.max_server_connections).unwrap_or(1);
+        let percent = budget.reserve_percent.and_then(|p| u32::try_from(p).ok());
+        let proxies = proxies.max(1);
+        let start = (total * percent.unwrap_or(RESERVE).min(50) / 100 / proxies).max(1);
+        let kept = |start: u32| proxies.saturating_mul(start + databases);
+        // Where that took most of it, those that start get theirs from the operator alone.
+        let (start, aside) = if kept(start) <= total / 2 {
+            (start, kept(start))
+        } else {
+            (0, kept(0).min(total / 2))
+        };
+        Self {
+            total,
+            distribution: budget.distribution,
+            start,
+            aside,
+            checks: databases,
+        }
+    }
+
+    /// What is there to divide among so many.
+    fn divisible(&self, members: usize) -> u32 {
+        let members = u32::try_from(members).unwrap_or(u32::MAX);
+        self.total
+            .saturating_sub(self.aside)
+            .saturating_sub(members.saturating_mul(self.checks))
+    }
+}
+
+/// What each proxy is to be told.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Shares {
+    /// What it may have from now on, by uid of its pod; nothing for those that are on their way out.
+    pub grants: BTreeMap<String, u32>,
+    /// Where it is to come, when others have given back what they have too much.
+    pub targets: BTreeMap<String, u32>,
+    /// Why there is less than everybody needs.
+    pub shortage: Option<String>,
+}
+
+impl Shares {
+    /// Whether everybody has what it is to have.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.grants == self.targets
+    }
+}
+
+/// Divides. `former` are the targets of before: they stay where nothing asks for others.
+#[must_use]
+pub fn divide(terms: &Terms, members: &[Member], former: &BTreeMap<String, u32>) -> Shares {
+    let divisible = terms.divisible(members.len());
+    let staying: Vec<_> = members.iter().filter(|member| !member.leaving).collect();
+    let of_leaving: u32 = members
+        .iter()
+        .filter(|member| member.leaving)
+        .map(|member| match member.bound {
+            Bound::AtMost(bound) => bound,
+            // From before there was a budget: nothing can be done about it, and nobody grows meanwhile.
+            Bound::Unknown => 0,
+        })
+        .fold(0, u32::saturating_add);
+    let targets = targets(terms, &staying, divisible.saturating_sub(of_leaving));
+    let targets = match settles(former, &targets) {
+        true => former.clone(),
+        false => targets,
+    };
+    let mut free = free(divisible, members);
+    let mut grants = BTreeMap::new();
+    for member in &staying {
+        let target = targets.get(&member.pod).copied().unwrap_or_default();
+        let grant = match member.bound {
+            // Whatever it has: less than any number.
+            Bound::Unknown => target,
+            Bound::AtMost(bound) if target <= bound => target,
+            Bound::AtMost(bound) => {
+                let more = (target - bound).min(free);
+                free -= more;
+                bound + more
+            }
+        };
+        grants.insert(member.pod.clone(), grant);
+    }
+    let least = targets.values().copied().min();
+    let shortage = (least == Some(0)).then(|| {
+        format!(
+            "pooling.budget.maxServerConnections {} is not enough for {} proxies: {} stay beside those that look after the hosts \
+             ({} for each proxy) and those that are kept for proxies that start ({}); some proxies have none, and their clients wait",
+            terms.total,
+            members.len(),
+            divisible,
+            terms.checks,
+            terms.aside,
+        )
+    });
+    Shares {
+        grants,
+        targets,
+        shortage,
+    }
+}
+
+/// What nobody can have now.
+fn free(divisible: u32, members: &[Member]) -> u32 {
+    let mut free = divisible;
+    for member in members {
+        match member.bound {
+            Bound::Unknown => return 0,
+            Bound::AtMost(bound) => free = free.saturating_sub(bound),
+        }
+    }
+    free
+}
+
+/// Whether the former targets may stay: they are for the same proxies, as many in all, and nobody's is far off.
+fn settles(former: &BTreeMap<String, u32>, targets: &BTreeMap<String, u32>) -> bool {
+    former.len() == targets.len()
+        && former.values().sum::<u32>() == targets.values().sum::<u32>()
+        && targets.iter().all(|(pod, target)| {
+            former.get(pod).is_some_and(|before| {
+                before.abs_diff(*target) <= (before / 5).max(1) && (*before == 0) == (*target == 0)
+            })
+        })
+}
+
+/// Where each is to come.
+fn targets(terms: &Terms, staying: &[&Member], divisible: u32) -> BTreeMap<String, u32> {
+    let count = u32::try_from(staying.len()).unwrap_or(u32::MAX).max(1);
+    let equal = divisible / count;
+    let sure = match terms.distribution {
+        Distribution::Equal => equal,
+        // The other half goes where it is needed; who has nothing to do today may have a rush in a moment.
+        Distribution::Demand => equal.div_ceil(2),
+    };
+    let rest = divisible - sure * count;
+    let needs: Vec<u32> = staying
+        .iter()
+        .map(|member| match terms.distribution {
+            Distribution::Equal => 0,
+            // A little more than it has, so that it can be seen to need more.
+            Distribution::Demand => {
+                (member.demand.saturating_add(member.demand / 4 + 1)).saturating_sub(sure)
+            }
+        })
+        .collect();
+    let needed: u32 = needs.iter().copied().fold(0, u32::saturating_add);
+    let mut given: Vec<u32> = needs
+        .iter()
+        .map(|need| match needed > rest {
+            true => {
+                let part = u64::from(rest) * u64::from(*need) / u64::from(needed.max(1));
+                u32::try_from(part).unwrap_or(rest)
+            }
+            false => *need,
+        })
+        .collect();
+    // What nobody needs is everybody's.
+    let over = rest - given.iter().sum::<u32>();
+    let (each, odd) = (over / count, over % count);
+    for (index, given) in given.iter_mut().enumerate() {
+        *given += each + u32::from(index < odd as usize);
+    }
+    staying
+        .iter()
+        .zip(given)
+        .map(|(member, given)| (member.pod.clone(), sure + given))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::rngs::StdRng;
+    use rand::{Rng, RngCore, SeedableRng};
+
+    fn terms(total: u32, distribution: Distribution) -> Terms {
+        Terms {
+            total,
+            distribution,
+            start: 1,
+            aside: 8,
+            checks: 1,
+        }
+    }
+
+    fn member(pod: &str, bound: u32, demand: u32) -> Member {
+        Member {
+            pod: pod.to_owned(),
+            bound: Bound::AtMost(bound),
+            demand,
+            leaving: false,
+        }
+    }
+
+    fn grants(shares: &Shares) -> Vec<u32> {
+        shares.grants.values().copied().collect()
+    }
+
+    fn equal(members: &[Member]) -> Shares {
+        divide(&terms(60, Distribution::Equal), members, &BTreeMap::new())
+    }
+
+    #[test]
+    fn a_newcomer_gets_its_share_when_the_others_have_given_it_back() {
+        let two = equal(&[member("a", 25, 0), member("b", 25, 0)]);
+        assert_eq!(grants(&two), [25, 25]);
+        let three = equal(&[member("a", 25, 0), member("b", 25, 0), member("c", 1, 0)]);
+        assert_eq!(three.targets.values().sum::<u32>(), 60 - 8 - 3);
+        assert_eq!(
+            grants(&three),
+            [17, 16, 1],
+            "those that have too much are first"
+        );
+        assert!(!three.is_settled());
+        let half = equal(&[member("a", 17, 0), member("b", 25, 0), member("c", 1, 0)]);
+        assert_eq!(grants(&half), [17, 16, 7], "what one has given back");
+        let all = equal(&[member("a", 17, 0), member("b", 16, 0), member("c", 7, 0)]);
+        assert_eq!(grants(&all), [17, 16, 16]);
+        assert!(all.is_settled());
+    }
+
+    #[test]
+    fn who_leaves_keeps_what_it_has_until_it_is_gone() {
+        let mut leaving = member("a", 25, 0);
+        leaving.leaving = true;
+        let shares = equal(&[leaving, member("b", 25, 0)]);
+        assert_eq!(shares.grants.get("a"), None);
+        assert_eq!(shares.grants["b"], 25);
+        assert_eq!(grants(&equal(&[member("b", 25, 0)])), [51]);
+    }
+
+    #[test]
+    fn nobody_grows_while_one_may_have_any_number() {
+        let mut unknown = member("a", 0, 0);
+        unknown.bound = Bound::Unknown;
+        let shares = equal(&[unknown, member("b", 5, 0)]);
+        assert_eq!(grants(&shares), [25, 5]);
+    }
+
+    #[test]
+    fn shares_follow_the_demand_and_half_of_an_equal_one_is_sure() {
+        let terms = terms(60, Distribution::Demand);
+        let of = |demands: [u32; 2]| {
+            let members = [member("a", 25, demands[0]), member("b", 25, demands[1])];
+            let shares = divide(&terms, &members, &BTreeMap::new());
+            shares.targets.values().copied().collect::<Vec<_>>()
+        };
+        assert_eq!(of([0, 0]), [25, 25]);
+        assert_eq!(of([100, 0]), [37, 13]);
+        assert_eq!(of([100, 100]), [25, 25]);
+        assert_eq!(
+            of([0, 20]),
+            [19, 31],
+            "a little more than it needs, the rest is everybody's"
+        );
+    }
+
+    #[test]
+    fn small_changes_of_demand_move_nothing() {
+        let terms = terms(60, Distribution::Demand);
+        let members = |demand| [member("a", 25, demand), member("b", 25, 10)];
+        let first = divide(&terms, &members(10), &BTreeMap::new());
+        let second = divide(&terms, &members(14), &first.targets);
+        assert_eq!(first.targets, second.targets);
+        let third = divide(&terms, &members(40), &first.targets);
+        assert_ne!(first.targets, third.targets);
+    }
+
+    #[test]
+    fn a_budget_too_small_is_told() {
+        let budget = Budget {
+            max_server_connections: 6,
+            reserve_percent: None,
+            distribution: Distribution::Equal,
+        };
+        let terms = Terms::of(&budget, 4, 1);
+        assert_eq!(terms.start, 0, "nothing is given that is not there");
+        let members: Vec<_> = ["a", "b", "c"].map(|pod| member(pod, 0, 0)).into();
+        let shares = divide(&terms, &members, &BTreeMap::new());
+        assert!(
+            shares
+                .shortage
+                .unwrap()
+                .contains("maxServerConnections 6 is not enough for 3 proxies")
+        );
+    }
+
+    /// A proxy as it really is: what it was told arrives later, or never.
+    struct Real {
+        pod: String,
+        limit: u32,
+        open: u32,
+        told: Option<u32>,
+        leaving: bool,
+    }
+
+    /// What the operator knows of it.
+    struct Known {
+        bound: u32,
+        granted: Option<u32>,
+    }
+
+    /// Proxies come, are told, answer, answer not, use what they may, leave slowly; the sum is looked at after each step.
+    #[test]
+    fn the_budget_holds_at_every_moment() {
+        for seed in 0..300 {
+            let mut random = StdRng::seed_from_u64(seed);
+            let distribution = if seed % 2 == 0 {
+                Distribution::Demand
+            } else {
+                Distribution::Equal
+            };
+            let budget = Budget {
+                max_server_connections: random.random_range(10..200),
+                reserve_percent: None,
+                distribution,
+            };
+            let most = random.random_range(1..8_u32);
+            let terms = Terms::of(&budget, most, 1);
+            let mut real: Vec<Real> = Vec::new();
+            let mut known: BTreeMap<String, Known> = BTreeMap::new();
+            let mut former = BTreeMap::new();
+            for step in 0..300 {
+                live(&mut random, &mut real, &terms, most, step);
+                let open: u32 = real.iter().map(|proxy| proxy.open + terms.checks).sum();
+                assert!(
+                    open <= terms.total,
+                    "seed {seed}, step {step}: {open} of {}",
+                    terms.total
+                );
+                if random.random_bool(0.7) {
+                    former = operate(&terms, &mut real, &mut known, &former);
+                }
+            }
+        }
+    }
+
+    fn live(random: &mut StdRng, real: &mut Vec<Real>, terms: &Terms, most: u32, step: u32) {
+        let running = real.iter().filter(|proxy| !proxy.leaving).count();
+        match random.next_u32() % 6 {
+            // One at a time, as far as nobody has seen it: more have their place as long as `most` are not there.
+            0 if running < most as usize && real.len() < most as usize => real.push(Real {
+                pod: format!("pod-{step}"),
+                limit: terms.start,
+                open: 0,
+                told: None,
+                leaving: false,
+            }),
+            1 if running > 1 => {
+                let one = random.random_range(0..real.len());
+                real[one].leaving = true;
+            }
+            2 => real.retain(|proxy| !proxy.leaving),
+            _ => {}
+        }
+        for proxy in real {
+            if random.random_bool(0.5)
+                && let Some(told) = proxy.told.take()
+            {
+                proxy.limit = told;
+            }
+            match random.random_bool(0.5) {
+                true => proxy.open = proxy.open.max(proxy.limit),
+                false => proxy.open = proxy.open.saturating_sub(random.random_range(0..4)),
+            }
+        }
+    }
+
+    fn operate(
+        terms: &Terms,
+        real: &mut [Real],
+        known: &mut BTreeMap<String, Known>,
+        former: &BTreeMap<String, u32>,
+    ) -> BTreeMap<String, u32> {
+        known.retain(|pod, _| real.iter().any(|proxy| proxy.pod == *pod));
+        let mut members = Vec::new();
+        for proxy in real.iter() {
+            let known = known.entry(proxy.pod.clone()).or_insert(Known {
+                bound: terms.start,
+                granted: None,
+            });
+            // It has acknowledged, and has no more than that.
+            if let Some(granted) = known.granted
+                && proxy.limit == granted
+                && proxy.told.is_none()
+                && proxy.open <= granted
+            {
+                known.bound = granted;
+            }
+            members.push(Member {
+                pod: proxy.pod.clone(),
+                bound: Bound::AtMost(known.bound),
+                demand: proxy.open,
+                leaving: proxy.leaving,
+            });
+        }
+        let shares = divide(terms, &members, former);
+        for (pod, grant) in &shares.grants {
+            let Some(known) = known.get_mut(pod) else {
+                continue;
+            };
+            known.bound = known.bound.max(*grant);
+            if known.granted != Some(*grant) {
+                known.granted = Some(*grant);
+                if let Some(proxy) = real.iter_mut().find(|proxy| proxy.pod == *pod) {
+                    proxy.told = Some(*grant);
+                }
+            }
+        }
+        shares.targets
+    }
+}

@@ -1,0 +1,362 @@
+//! The budget of one cluster over time: what each proxy may have, what it was told, and what of that stands in the status, so
+//! that another leader knows it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::ResourceExt;
+use pgdog_config::documents;
+use pgdog_operator_api::{ConditionType, Mode, PgDogCluster};
+use serde_json::{Map, Value, json};
+
+use crate::budget::{Bound, Member, Shares, Terms, divide};
+use crate::fleet::{Document, Share};
+use crate::status::Finding;
+use crate::world::is_leaving;
+
+/// Sidecars that are thought to start at once, at least: nobody says how many there will be.
+const SIDECARS: u32 = 4;
+
+/// What each proxy may have, and what it was told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ledger {
+    proxies: BTreeMap<String, Entry>,
+    targets: BTreeMap<String, u32>,
+    /// The highest revision so far.
+    revision: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    bound: Bound,
+    /// What it was told last, and in which revision.
+    told: Option<(Option<u32>, u64)>,
+}
+
+/// A pod as far as the budget goes.
+#[derive(Debug)]
+pub struct Seen<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// How it stands to what it was told.
+    pub share: Share,
+    /// What it needs.
+    pub demand: u32,
+    /// Whether its container has not run yet: it will start with what stands in its file.
+    pub starts: bool,
+}
+
+/// How a budget stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// How much there is.
+    pub terms: Terms,
+    /// Who is to have how much.
+    pub shares: Shares,
+    /// Whether everybody has acknowledged, and nobody may have more than that.
+    pub held: bool,
+}
+
+/// How much there is to divide, where the cluster has a budget. `now` is how many sidecars there are.
+#[must_use]
+pub fn terms(cluster: &PgDogCluster, now: usize) -> Option<Terms> {
+    let spec = &cluster.spec;
+    let budget = spec.pooling.as_ref()?.budget.as_ref()?;
+    let databases = u32::try_from(spec.databases.len()).unwrap_or(u32::MAX);
+    let proxies = match spec.mode {
+        Mode::Deployment => {
+            let most = spec.autoscaling.as_ref().map(|to| to.max_replicas);
+            let most = u32::try_from(most.or(spec.replicas).unwrap_or(2)).unwrap_or_default();
+            most + surge(cluster, most)
+        }
+        // In a rollout there are twice as many.
+        Mode::Sidecar => u32::try_from(now).unwrap_or(u32::MAX).max(SIDECARS),
+    };
+    Some(Terms::of(budget, proxies, databases))
+}
+
+/// How many more there are while pods are replaced.
+fn surge(cluster: &PgDogCluster, replicas: u32) -> u32 {
+    let strategy = cluster.spec.strategy.clone().unwrap_or_default();
+    match strategy.max_surge {
+        None => 1,
+        Some(IntOrString::Int(count)) => u32::try_from(count).unwrap_or_default(),
+        Some(IntOrString::String(text)) => {
+            let percent = text.trim_end_matches('%').parse::<u32>().unwrap_or(25);
+            (replicas * percent).div_ceil(100)
+        }
+    }
+}
+
+impl Ledger {
+    /// What was written down by a former leader, by name of pod.
+    #[must_use]
+    pub fn recall(written: &BTreeMap<String, i32>, pods: &[&Pod]) -> Self {
+        let mut ledger = Self::default();
+        for pod in pods {
+            let bound = written.get(&pod.name_any()).copied();
+            let bound = bound.and_then(|bound| u32::try_from(bound).ok());
+            if let (Some(uid), Some(bound)) = (pod.uid(), bound) {
+                let entry = Entry {
+                    bound: Bound::AtMost(bound),
+                    told: None,
+                };
+                ledger.proxies.insert(uid, entry);
+            }
+        }
+        ledger
+    }
+
+    /// Divides the budget among these pods; also those that are on their way out have something. Without a budget those that
+    /// had a share are told that there is no limit any more.
+    pub fn settle(&mut self, terms: Option<&Terms>, seen: &[Seen<'_>]) -> Option<Standing> {
+        let uid = |seen: &Seen<'_>| seen.pod.uid().unwrap_or_default();
+        self.proxies
+            .retain(|pod, _| seen.iter().any(|seen| uid(seen) == *pod));
+        let Some(terms) = terms else {
+            self.lift(seen);
+            return None;
+        };
+        let mut members = Vec::new();
+        for seen in seen {
+            let entry = self.proxies.entry(uid(seen)).or_insert(Entry {
+                bound: match seen.starts {
+                    true => Bound::AtMost(terms.start),
+                    false => Bound::Unknown,
+                },
+                told: None,
+            });
+            // It has no more than that, and opens no more.
+            if let Some((Some(limit), revision)) = entry.told
+                && seen.share == Share::Held(revision)
+            {
+                entry.bound = Bound::AtMost(limit);
+            }
+            members.push(Member {
+                pod: uid(seen),
+                bound: entry.bound,
+                demand: seen.demand,
+                leaving: is_leaving(seen.pod),
+            });
+        }
+        let shares = divide(terms, &members, &self.targets);
+        let mut held = shares.is_settled();
+        for (pod, grant) in &shares.grants {
+            let Some(entry) = self.proxies.get_mut(pod) else {
+                continue;
+            };
+            if entry.told.is_none_or(|(told, _)| told != Some(*grant)) {
+                entry.told = Some((Some(*grant), next(&mut self.revision)));
+            }
+            entry.bound = match entry.bound {
+                // From now on it may have got it, whatever it says.
+                Bound::AtMost(bound) => Bound::AtMost(bound.max(*grant)),
+                Bound::Unknown => Bound::Unknown,
+            };
+            held &= entry.bound == Bound::AtMost(*grant);
+        }
+        self.targets.clone_from(&shares.targets);
+        Some(Standing {
+            terms: *terms,
+            shares,
+            held,
+        })
+    }
+
+    /// There is no budget any more.
+    fn lift(&mut self, seen: &[Seen<'_>]) {
+        self.targets.clear();
+        for seen in seen {
+            let pod = seen.pod.uid().unwrap_or_default();
+            let Some(entry) = self.proxies.get_mut(&pod) else {
+                continue;
+            };
+            match entry.told {
+                Some((None, revision)) if seen.share == Share::Held(revision) => {
+                    self.proxies.remove(&pod);
+                }
+                Some((None, _)) => {}
+                _ => entry.told = Some((None, next(&mut self.revision))),
+            }
+        }
+    }
+
+    /// What a proxy is to be told.
+    #[must_use]
+    pub fn document(&self, pod: &str, epoch: u64) -> Option<Arc<Document>> {
+        let (limit, revision) = self.proxies.get(pod)?.told?;
+        let config = Map::from_iter([("default".to_owned(), json!(limit))]);
+        Some(Arc::new(Document {
+            epoch,
+            revision,
+            sha256: documents::sha256(&Value::Object(config.clone())),
+            config,
+        }))
+    }
+
+    /// The most that each may have, by name of pod: written down before it is told.
+    #[must_use]
+    pub fn written(&self, seen: &[Seen<'_>]) -> BTreeMap<String, i32> {
+        seen.iter()
+            .filter_map(|seen| {
+                let entry = self.proxies.get(&seen.pod.uid()?)?;
+                match entry.bound {
+                    Bound::AtMost(bound) => Some((seen.pod.name_any(), i32::try_from(bound).ok()?)),
+                    Bound::Unknown => None,
+                }
+            })
+            .collect()
+    }
+}
+
+/// Another one, higher than any that a former leader of this epoch may have used.
+fn next(revision: &mut u64) -> u64 {
+    let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
+    *revision = (*revision + 1).max(now);
+    *revision
+}
+
+/// How the budget stands, for people.
+#[must_use]
+pub fn finding(standing: &Standing) -> Finding {
+    let kind = ConditionType::BudgetHeld;
+    let Standing {
+        terms,
+        shares,
+        held,
+    } = standing;
+    if let Some(shortage) = &shares.shortage {
+        return Finding::new(kind, false, "BudgetTooSmall", shortage);
+    }
+    let told = format!(
+        "{} server connections to each host over {} proxies: {} in shares, {} for looking after the hosts, {} kept for proxies that start",
+        terms.total,
+        shares.targets.len(),
+        shares.targets.values().sum::<u32>(),
+        u32::try_from(shares.targets.len()).unwrap_or_default() * terms.checks,
+        terms.aside,
+    );
+    match held {
+        true => Finding::new(kind, true, "Held", told),
+        false => Finding::new(
+            kind,
+            false,
+            "Dividing",
+            format!("{told}; not all have their share yet"),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: &str) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": name, "uid": name}})).unwrap()
+    }
+
+    fn terms() -> Terms {
+        Terms {
+            total: 60,
+            distribution: pgdog_operator_api::Distribution::Equal,
+            start: 1,
+            aside: 8,
+            checks: 1,
+        }
+    }
+
+    fn seen(pod: &Pod, share: Share, starts: bool) -> Seen<'_> {
+        Seen {
+            pod,
+            share,
+            demand: 0,
+            starts,
+        }
+    }
+
+    fn limit(ledger: &Ledger, pod: &str) -> (Value, u64) {
+        let document = ledger.document(pod, 1).unwrap();
+        (document.config["default"].clone(), document.revision)
+    }
+
+    #[test]
+    fn a_fleet_without_limits_comes_under_a_budget_and_the_status_tells_what_may_be() {
+        let (a, b) = (pod("a"), pod("b"));
+        let mut ledger = Ledger::default();
+        let first = [
+            seen(&a, Share::Pending, false),
+            seen(&b, Share::Pending, false),
+        ];
+        assert!(!ledger.settle(Some(&terms()), &first).unwrap().held);
+        let (told, of_a) = limit(&ledger, "a");
+        let (_, of_b) = limit(&ledger, "b");
+        assert_eq!(told, 25);
+        assert!(ledger.written(&first).is_empty(), "any number is no number");
+        let second = [
+            seen(&a, Share::Held(of_a), false),
+            seen(&b, Share::Over(of_b), false),
+        ];
+        assert!(!ledger.settle(Some(&terms()), &second).unwrap().held);
+        assert_eq!(
+            ledger.written(&second),
+            BTreeMap::from([("a".to_owned(), 25)])
+        );
+        let third = [
+            seen(&a, Share::Held(of_a), false),
+            seen(&b, Share::Held(of_b), false),
+        ];
+        assert!(ledger.settle(Some(&terms()), &third).unwrap().held);
+        assert_eq!(
+            limit(&ledger, "a"),
+            (json!(25), of_a),
+            "nobody is told the same twice"
+        );
+    }
+
+    #[test]
+    fn another_leader_knows_what_each_may_have_and_tells_it_anew() {
+        let (a, b) = (pod("a"), pod("b"));
+        let written = BTreeMap::from([("a".to_owned(), 51)]);
+        let mut ledger = Ledger::recall(&written, &[&a, &b]);
+        let all = [
+            seen(&a, Share::Pending, false),
+            seen(&b, Share::Pending, true),
+        ];
+        ledger.settle(Some(&terms()), &all).unwrap();
+        assert_eq!(limit(&ledger, "a").0, 25);
+        assert_eq!(
+            limit(&ledger, "b").0,
+            1,
+            "what a has given back is not known yet"
+        );
+        let given = [
+            seen(&a, Share::Held(limit(&ledger, "a").1), false),
+            seen(&b, Share::Pending, true),
+        ];
+        ledger.settle(Some(&terms()), &given).unwrap();
+        assert_eq!(limit(&ledger, "b").0, 25);
+        assert_eq!(
+            ledger.written(&given)["b"],
+            25,
+            "written down before it is told"
+        );
+    }
+
+    #[test]
+    fn without_a_budget_the_limits_are_taken_back_once() {
+        let a = pod("a");
+        let mut ledger = Ledger::default();
+        ledger.settle(Some(&terms()), &[seen(&a, Share::Pending, true)]);
+        assert_eq!(
+            ledger.settle(None, &[seen(&a, Share::Pending, false)]),
+            None
+        );
+        let (told, revision) = limit(&ledger, "a");
+        assert_eq!(told, Value::Null);
+        ledger.settle(None, &[seen(&a, Share::Held(revision), false)]);
+        assert!(ledger.document("a", 1).is_none());
+    }
+}
