@@ -3,6 +3,7 @@
 mod config;
 mod failover;
 mod life;
+mod pause;
 
 use std::pin::Pin;
 
@@ -38,6 +39,7 @@ pub(crate) const ALL: &[Scenario] = &[
     scenario!("config-invalid", false, config::invalid),
     scenario!("password-rotation", false, config::rotation),
     scenario!("cancel", false, life::cancel),
+    scenario!("pause", false, pause::pause),
     scenario!("rollout", false, life::rollout),
     scenario!("failover", true, failover::promotion),
     scenario!("operator-down", false, failover::without_operator),

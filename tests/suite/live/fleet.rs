@@ -299,15 +299,22 @@ fn one_that_starts_in_a_paused_fleet_is_paused_until_the_fleet_goes_on() {
     let config = with_admin(config(&database), "").append("[snapshot]\npaused = true\n");
     let proxy = Proxy::start(&config);
     let http = admin(&proxy);
-    let mut client = proxy.client("pgdog", database.name());
-    waits(&mut client);
     assert_eq!(http.get("/v1/status").expect(200).json()["paused"], true);
-    // It is read at the start only.
-    http.post("/v1/reload").expect(200);
-    let resume = change(1, "r", 20_000, &json!({ "resume": {} }));
-    assert_eq!(ask(&http, "prepare", &resume).0, 200);
-    assert_eq!(ask(&http, "commit", &named(1, "r")).0, 200);
-    assert!(told(&mut client).contains(database.name()));
+    thread::scope(|scope| {
+        // The first client waits already when it logs in: nobody has told yet what Postgres is like.
+        let answer = scope.spawn(|| {
+            let mut client = proxy.client("pgdog", database.name());
+            client.query_value("select current_database()")
+        });
+        // It is read at the start only.
+        http.post("/v1/reload").expect(200);
+        thread::sleep(Duration::from_millis(200));
+        assert!(!answer.is_finished());
+        let resume = change(1, "r", 20_000, &json!({ "resume": {} }));
+        assert_eq!(ask(&http, "prepare", &resume).0, 200);
+        assert_eq!(ask(&http, "commit", &named(1, "r")).0, 200);
+        assert_eq!(answer.join().expect("it is answered"), database.name());
+    });
     http.post("/v1/reload").expect(200);
     assert_eq!(http.get("/v1/status").expect(200).json()["paused"], false);
 }
