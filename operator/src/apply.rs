@@ -321,4 +321,6 @@ pub fn recall(cluster: &PgDogCluster, world: &World, memory: &mut Memory) {
     memory.replaced = read(snapshot::REPLACED)
         .and_then(|replaced| serde_json::from_value(replaced).ok())
         .unwrap_or_default();
+    memory.refused =
+        read(snapshot::REFUSED).and_then(|refused| serde_json::from_value(refused).ok());
 }

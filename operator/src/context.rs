@@ -9,6 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt};
 use pgdog_operator_api::PgDogClusterStatus;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::authority::Authority;
@@ -75,13 +76,16 @@ pub struct Memory {
     pub applied: BTreeMap<String, (Value, Instant)>,
 }
 
-/// Settings that a proxy refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Settings that a proxy refused. A later leader has to know them too: it stands beside the snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
-    /// SHA-256 of them.
+    /// SHA-256 of them, without what comes from Secrets.
     pub sha256: String,
-    /// Which proxy, and why.
+    /// Why.
     pub message: String,
+    /// Uid of the pod that refused them: when it has gone, they are tried again.
+    #[serde(default)]
+    pub pod: String,
 }
 
 /// What all reconciliations share.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::runtime::reflector::ObjectRef;
-use pgdog_config::api::{Half, Push, RefusedBecause};
+use pgdog_config::api::{Half, Push, RefusedBecause, Version};
 use pgdog_operator_api::{PgDogCluster, Rejection};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
@@ -100,12 +100,26 @@ impl Taken {
 /// How a proxy stands to its configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
+    /// Uid of its pod.
+    pub pod: String,
     /// To the settings.
     pub settings: Taken,
     /// To the topology.
     pub topology: Taken,
     /// A leader of this later epoch has been there: this one is over.
     pub fenced: Option<u64>,
+    /// Revisions of this epoch that it has and that are not lower than what it was sent.
+    pub ahead: Ahead,
+}
+
+/// The highest revision of each half that a proxy has, where this leader counts from further down: its numbers came from a
+/// backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ahead {
+    /// Of the settings.
+    pub settings: u64,
+    /// Of the topology.
+    pub topology: u64,
 }
 
 impl Report {
@@ -120,7 +134,7 @@ impl Report {
         Self {
             settings: failed.clone(),
             topology: failed,
-            fenced: None,
+            ..Self::default()
         }
     }
 }
@@ -216,6 +230,7 @@ impl Fleet {
             changed: self.changed.clone(),
             metrics: self.metrics.clone(),
             fenced: None,
+            ahead: Ahead::default(),
         };
         let proxy = Proxy {
             place,
@@ -285,6 +300,7 @@ struct Courier {
     changed: mpsc::UnboundedSender<ObjectRef<PgDogCluster>>,
     metrics: Arc<Metrics>,
     fenced: Option<u64>,
+    ahead: Ahead,
 }
 
 impl Courier {
@@ -295,6 +311,7 @@ impl Courier {
             let before = self.reported();
             let mut after = self.visit(&want, before.clone()).await;
             after.fenced = self.fenced;
+            after.ahead = self.ahead;
             let again = unreachable(&after);
             if after != before {
                 *self.report.lock().unwrap_or_else(PoisonError::into_inner) = after;
@@ -406,13 +423,13 @@ impl Courier {
                 revision: document.revision,
                 sha256: document.sha256.clone(),
             },
-            Err(failure) => self.failed(document, &failure),
+            Err(failure) => self.failed(half, document, &failure),
         };
         self.metrics.pushed(half, taken.state(), begun.elapsed());
         taken
     }
 
-    fn failed(&mut self, document: &Document, failure: &Failure) -> Taken {
+    fn failed(&mut self, half: Half, document: &Document, failure: &Failure) -> Taken {
         let reason = match failure {
             Failure::Unreachable(_) | Failure::Odd(_) => Rejection::Unreachable,
             Failure::Timeout(_) => Rejection::Timeout,
@@ -422,9 +439,10 @@ impl Courier {
                 | RefusedBecause::TooLarge
                 | RefusedBecause::NotJson => Rejection::Nack,
                 because => {
-                    let kept = refused.keeping.as_ref().map(|kept| kept.version.epoch);
-                    if because == RefusedBecause::Stale {
-                        self.fenced = kept.filter(|epoch| *epoch > document.epoch);
+                    if because == RefusedBecause::Stale
+                        && let Some(kept) = &refused.keeping
+                    {
+                        self.overtaken(half, document, kept.version);
                     }
                     // It is on its way out, or its disk is full: another attempt may go well.
                     Rejection::Unreachable
@@ -441,6 +459,19 @@ impl Courier {
             revision: document.revision,
             reason,
             message,
+        }
+    }
+
+    /// It has a later version than the one that it was sent: a later leader's, or this epoch's with a higher number.
+    fn overtaken(&mut self, half: Half, document: &Document, kept: Version) {
+        if kept.epoch > document.epoch {
+            self.fenced = Some(kept.epoch);
+        } else if kept.epoch == document.epoch && kept.revision >= document.revision {
+            let ahead = match half {
+                Half::Settings => &mut self.ahead.settings,
+                Half::Topology => &mut self.ahead.topology,
+            };
+            *ahead = kept.revision;
         }
     }
 

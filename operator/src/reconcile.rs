@@ -125,6 +125,7 @@ async fn apply_all(
         &decision.snapshot,
         &decision.topology,
         &memory.replaced,
+        memory.refused.as_ref(),
         versions,
     );
     let children = children::render(cluster, image, &decision.process, config);
@@ -198,9 +199,15 @@ fn id(cluster: &PgDogCluster, pod: &Pod) -> ProxyId {
 fn reports(cluster: &PgDogCluster, pods: &[&Pod], cx: &Context) -> Vec<Report> {
     let reports: Vec<_> = pods
         .iter()
-        .map(|pod| match address(pod) {
-            Some(_) => cx.fleet.report(&id(cluster, pod)),
-            None => Report::unreachable("the pod has no address yet"),
+        .map(|pod| {
+            let report = match address(pod) {
+                Some(_) => cx.fleet.report(&id(cluster, pod)),
+                None => Report::unreachable("the pod has no address yet"),
+            };
+            Report {
+                pod: pod.uid().unwrap_or_default(),
+                ..report
+            }
         })
         .collect();
     if let Some(epoch) = reports.iter().filter_map(|report| report.fenced).max() {

@@ -155,6 +155,7 @@ fn the_snapshot_is_a_configuration_that_says_which_push_it_holds() {
         &rendered.settings,
         &rendered.topology,
         &[],
+        None,
         versions,
     );
     let config = pgdog_config::Config::from_yaml(&data[snapshot::FILE]).unwrap();
