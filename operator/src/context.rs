@@ -72,8 +72,19 @@ pub struct Memory {
     pub refused: Option<Refused>,
     /// Passwords that are still accepted.
     pub replaced: Vec<Replaced>,
-    /// Children as they were applied last and when, by kind and name.
-    pub applied: BTreeMap<String, (Value, Instant)>,
+    /// Children as they were applied last, by kind and name.
+    pub applied: BTreeMap<String, Applied>,
+}
+
+/// A child as it was applied last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// SHA-256 of it; `None` when it was taken away.
+    pub sha256: Option<String>,
+    /// Uid of the object, known to be this cluster's.
+    pub uid: Option<String>,
+    /// When.
+    pub at: Instant,
 }
 
 /// Settings that a proxy refused. A later leader has to know them too: it stands beside the snapshot.

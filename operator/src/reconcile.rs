@@ -11,7 +11,7 @@ use kube::{Resource, ResourceExt};
 use pgdog_operator_api::{Mode, PgDogCluster, PgDogClusterStatus};
 use serde_json::{Map, Value};
 
-use crate::apply::{self, ApplyError};
+use crate::apply::{self, ApplyError, Foreign};
 use crate::context::{Context, Memory};
 use crate::decide::{Decision, Proxies, decide};
 use crate::discover;
@@ -26,6 +26,9 @@ use crate::world::{World, address, is_leaving, is_ready};
 
 /// Everything is looked at again after this time, whatever the watches say.
 const AGAIN: Duration = Duration::from_secs(60);
+
+/// The same where something is in the way.
+const SOON: Duration = Duration::from_secs(10);
 
 /// Brings what is there in line with what is wanted.
 ///
@@ -73,7 +76,10 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
         )
         .await
         {
-            Ok(foreign) => trouble = foreign.map(|message| ("InvalidOwnership", message)),
+            Ok(foreign) => {
+                let told: Vec<_> = foreign.iter().map(ToString::to_string).collect();
+                trouble = (!told.is_empty()).then(|| ("InvalidOwnership", told.join("; ")));
+            }
             Err(error) => {
                 trouble = Some(("ApplyFailed", error.to_string()));
                 failure = Some(error);
@@ -94,7 +100,11 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
     observe::observe(&cluster, &mut status, &seen, Timestamp::now());
     events::tell(&cluster, &before, &status.conditions, &cx).await;
     write_status(&cluster, &cx, &mut memory, &status).await?;
-    let again = next(&memory);
+    let again = match trouble {
+        // It may be on its way out, as the children of a cluster of this name that was deleted are.
+        Some(_) => SOON,
+        None => next(&memory),
+    };
     remember(&cluster, memory, &cx);
     cx.metrics.reconciled(begun.elapsed());
     cx.metrics.stand(&cx.fleet.states());
@@ -113,8 +123,11 @@ async fn apply_all(
     world: &World,
     memory: &mut Memory,
     cx: &Context,
-) -> Result<Option<String>, ApplyError> {
-    apply::certificates(cluster, world, cx).await?;
+) -> Result<Vec<Foreign>, ApplyError> {
+    let foreign = apply::certificates(cluster, world, memory, cx).await?;
+    if !foreign.is_empty() {
+        return Ok(foreign);
+    }
     let mut versions = versions(status, cx.epoch);
     if decision.snapshot != decision.settings {
         // The file holds what was good before: what is pushed now is later.
