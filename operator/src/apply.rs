@@ -40,6 +40,12 @@ pub enum ApplyError {
         /// Why.
         source: Box<kube::Error>,
     },
+    /// The Lease was not renewed in time: another replica may lead.
+    #[error("{what} is not written: this replica leads no more")]
+    Over {
+        /// What was to be written.
+        what: String,
+    },
     /// A certificate could not be made.
     #[error("make the certificate of {what}: {source:#}")]
     Certificate {
@@ -186,6 +192,7 @@ where
         // Refused where it has meanwhile become another object.
         wanted["metadata"]["uid"] = uid.into();
     }
+    still_leads(&what, cx)?;
     let params = PatchParams::apply(MANAGER).force();
     let applied = api.patch(&name, &params, &Patch::Apply(&wanted)).await;
     let applied = applied.map_err(|source| {
@@ -227,6 +234,7 @@ where
     if let Some(present) = api.get_metadata_opt(name).await.map_err(refused)?
         && is_ours(cluster, &present.metadata)
     {
+        still_leads(&what, cx)?;
         api.delete(name, &DeleteParams::default())
             .await
             .map_err(refused)?;
@@ -241,6 +249,16 @@ where
     Ok(())
 }
 
+/// What a leader that stood still was about to write is not what its successor wrote.
+fn still_leads(what: &str, cx: &Context) -> Result<(), ApplyError> {
+    if cx.term.lasts() {
+        return Ok(());
+    }
+    Err(ApplyError::Over {
+        what: what.to_owned(),
+    })
+}
+
 /// Writes the status.
 ///
 /// # Errors
@@ -253,6 +271,7 @@ pub async fn status(
 ) -> Result<(), ApplyError> {
     let api: Api<PgDogCluster> =
         Api::namespaced(cx.client.clone(), &cluster.namespace().unwrap_or_default());
+    still_leads("the status", cx)?;
     let patch = json!({
         "apiVersion": PgDogCluster::api_version(&()),
         "kind": PgDogCluster::kind(&()),

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::authority::Authority;
 use crate::fleet::Fleet;
+use crate::leader::Term;
 use crate::metrics::Metrics;
 use crate::rotation::Replaced;
 use crate::world::World;
@@ -111,6 +112,8 @@ pub struct Context {
     pub authority: Arc<Authority>,
     /// The epoch of this leader.
     pub epoch: u64,
+    /// Until when it leads: afterwards nothing is written.
+    pub term: Term,
     /// The image of proxies that name none.
     pub default_image: String,
     /// What is remembered of each cluster, by uid.

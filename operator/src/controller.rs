@@ -22,6 +22,7 @@ use crate::authority::Authority;
 use crate::context::{Context, Stores};
 use crate::fleet::Fleet;
 use crate::http::Identity;
+use crate::leader::Term;
 use crate::metrics::Metrics;
 use crate::reconcile::reconcile;
 
@@ -170,6 +171,8 @@ pub struct Leader {
     pub identity: Identity,
     /// Its epoch.
     pub epoch: u64,
+    /// Until when it leads.
+    pub term: Term,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -190,6 +193,7 @@ pub async fn lead(
         authority,
         identity,
         epoch,
+        term,
         metrics,
     } = leader;
     let (tell, told) = mpsc::unbounded_channel();
@@ -205,6 +209,7 @@ pub async fn lead(
         fleet: Arc::new(Fleet::new(identity, tell, metrics.clone())),
         authority,
         epoch,
+        term,
         default_image: run.proxy_image.clone(),
         memory: Mutex::new(HashMap::new()),
         recorder: Recorder::new(client.clone(), reporter),

@@ -44,6 +44,11 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
     let world = cx.stores.world(&cluster.namespace().unwrap_or_default());
     let mut memory = recall(&cluster, &world, &cx);
     let mut status = memory.status.clone().unwrap_or_default();
+    status.epoch = i64::try_from(cx.epoch).ok();
+    if let Some(later) = written_in(&cluster).filter(|epoch| *epoch > cx.epoch) {
+        cx.fenced.send_replace(Some(later));
+        return Ok(Action::await_change());
+    }
 
     let found = discover::discover(&cluster.spec, &world);
     let pods = proxies(&cluster, &world);
@@ -350,13 +355,21 @@ fn seen_proxies(
         .collect()
 }
 
+/// The epoch of the leader that wrote the status. What no Lease can count is a lie.
+fn written_in(cluster: &PgDogCluster) -> Option<u64> {
+    let epoch = i32::try_from(cluster.status.as_ref()?.epoch?).ok()?;
+    u64::try_from(epoch).ok().filter(|_| epoch < i32::MAX)
+}
+
 async fn write_status(
     cluster: &PgDogCluster,
     cx: &Context,
     memory: &mut Memory,
     status: &PgDogClusterStatus,
 ) -> Result<(), ApplyError> {
-    if memory.status.as_ref() != Some(status) {
+    // What a former leader wrote too late is written over.
+    let is_ours = written_in(cluster) == Some(cx.epoch);
+    if memory.status.as_ref() != Some(status) || !is_ours {
         apply::status(cluster, status, cx).await?;
         memory.status = Some(status.clone());
         remember(cluster, memory.clone(), cx);
