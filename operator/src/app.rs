@@ -40,7 +40,7 @@ pub async fn run(run: Run) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new()?);
     let address = SocketAddr::from(([0, 0, 0, 0], run.metrics_port));
     let endpoints = tokio::spawn(metrics::serve(address, metrics.clone()));
-    let watches = Watches::start(&client, run.namespace.as_deref(), &metrics);
+    let watches = Watches::start(&client, &run.watched(), &metrics);
     let authority = authority(&client, &run.own_namespace).await?;
     let authority = Arc::new(Authority::of(&authority)?);
     let own = authority.issue(OPERATOR_NAME, &[], Purpose::Client)?;

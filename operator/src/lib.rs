@@ -28,4 +28,5 @@ pub mod render;
 pub mod rollout;
 pub mod rotation;
 pub mod status;
+pub mod watch;
 pub mod world;
