@@ -20,7 +20,7 @@ use crate::rotation::Replaced;
 use crate::world::World;
 
 /// What the watches have seen.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Stores {
     /// Pods.
     pub pods: Store<Pod>,
@@ -30,6 +30,12 @@ pub struct Stores {
     pub services: Store<Service>,
     /// Secrets.
     pub secrets: Store<Secret>,
+}
+
+impl std::fmt::Debug for Stores {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stores(…)")
+    }
 }
 
 impl Stores {
@@ -57,7 +63,7 @@ impl Stores {
 
 /// What is remembered of a cluster between two reconciliations. All of it can be found again: in the status, and in the Secret
 /// with its configuration.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Memory {
     /// The status as it was written last: newer than what the watch has seen.
     pub status: Option<PgDogClusterStatus>,
@@ -75,6 +81,18 @@ pub struct Memory {
     pub replaced: Vec<Replaced>,
     /// Children as they were applied last, by kind and name.
     pub applied: BTreeMap<String, Applied>,
+}
+
+impl std::fmt::Debug for Memory {
+    // Passwords stand in it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Memory")
+            .field("status", &self.status)
+            .field("refused", &self.refused)
+            .field("replaced", &self.replaced)
+            .field("applied", &self.applied)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A child as it was applied last.

@@ -26,7 +26,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from
 const RESYNC: Duration = Duration::from_secs(300);
 
 /// A half of a configuration, ready to be pushed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Document {
     /// The epoch of this leader.
     pub epoch: u64,
@@ -36,6 +36,16 @@ pub struct Document {
     pub sha256: String,
     /// The half itself.
     pub config: Map<String, Value>,
+}
+
+impl std::fmt::Debug for Document {
+    // Passwords stand in it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            epoch, revision, ..
+        } = self;
+        write!(f, "Document(epoch {epoch}, revision {revision})")
+    }
 }
 
 /// What a proxy is to have.

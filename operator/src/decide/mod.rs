@@ -20,7 +20,7 @@ use crate::rotation;
 use crate::world::World;
 
 /// What the proxies are to have.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Decision {
     /// What they are started with.
     pub process: Map<String, Value>,
@@ -36,6 +36,18 @@ pub struct Decision {
     pub stage: Stage,
     /// Why the settings are those of before and not what is written.
     pub invalid: Option<Unrenderable>,
+}
+
+impl std::fmt::Debug for Decision {
+    // Passwords stand in it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decision")
+            .field("topology", &self.topology)
+            .field("given", &self.given)
+            .field("stage", &self.stage)
+            .field("invalid", &self.invalid)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Decision {

@@ -11,9 +11,9 @@ use super::{Decision, Proxies, decide};
 use crate::apply;
 use crate::context::Memory;
 use crate::discover::discover;
-use crate::fleet::{Report, Taken};
+use crate::fleet::{Document, Report, Taken, Want};
 use crate::render::config::Unrenderable;
-use crate::render::snapshot;
+use crate::render::{children, snapshot};
 use crate::rollout::Stage;
 use crate::world::World;
 
@@ -290,6 +290,50 @@ fn hosts_go_on_coming_while_a_secret_is_missing() {
     let mut fresh = Case::new(1);
     fresh.world.secrets.clear();
     assert!(fresh.decide().is_err());
+}
+
+#[test]
+fn what_is_printed_for_developers_holds_no_password() {
+    let mut case = settled(1);
+    for password in ["hush-1", "hush-2"] {
+        case.world
+            .secrets
+            .insert("login".to_owned(), login(password));
+        case.decide().unwrap();
+    }
+    case.world
+        .secrets
+        .insert("login".to_owned(), login("newer"));
+    let decision = case.decide().unwrap();
+    let document = Document {
+        epoch: 1,
+        revision: 1,
+        sha256: String::new(),
+        config: decision.settings.clone(),
+    };
+    let want = Want {
+        settings: Some(Arc::new(document)),
+        ..Want::default()
+    };
+    let children = children::render(
+        &case.cluster,
+        "image",
+        &decision.process,
+        snapshot::render(
+            &decision.process,
+            &decision.snapshot,
+            &decision.topology,
+            &case.memory.replaced,
+            None,
+            snapshot::Versions::default(),
+        ),
+    );
+    let printed = format!(
+        "{decision:?} {want:?} {children:?} {:?} {:?}",
+        case.memory, case.world
+    );
+    assert!(decision.settings["users"].to_string().contains("hush-1"));
+    assert!(printed.contains("login") && !printed.contains("hush"));
 }
 
 #[test]
