@@ -23,6 +23,9 @@ use crate::render::process::OPERATOR_NAME;
 /// How often the operator's own certificate is renewed.
 const RENEWAL: Duration = Duration::from_secs(24 * 3600);
 
+/// Time that what is being done has to come to its end.
+const ENDING: Duration = Duration::from_secs(5);
+
 /// The Secret with the operator's authority.
 const AUTHORITY: &str = "pgdog-operator-ca";
 
@@ -37,7 +40,7 @@ pub async fn run(run: Run) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new()?);
     let address = SocketAddr::from(([0, 0, 0, 0], run.metrics_port));
     let endpoints = tokio::spawn(metrics::serve(address, metrics.clone()));
-    let watches = Watches::start(&client, run.namespace.as_deref(), &metrics);
+    let watches = Watches::start(&client, &run.watched(), &metrics);
     let authority = authority(&client, &run.own_namespace).await?;
     let authority = Arc::new(Authority::of(&authority)?);
     let own = authority.issue(OPERATOR_NAME, &[], Purpose::Client)?;
@@ -72,6 +75,7 @@ pub async fn run(run: Run) -> anyhow::Result<()> {
         authority,
         identity,
         epoch,
+        term: leadership.term(),
         metrics,
     };
     let leading = lead(client, &run, watches, leader, stopping);
@@ -86,7 +90,11 @@ pub async fn run(run: Run) -> anyhow::Result<()> {
         () = leadership.keep(epoch) => Err(anyhow::anyhow!("the lease {} is lost", run.lease_name)),
         () = &mut asked => {
             stop.send_replace(true);
-            leading.await.map(|_| ())
+            // Nobody renews the lease any more.
+            match tokio::time::timeout(ENDING, leading).await {
+                Ok(ended) => ended.map(|_| ()),
+                Err(_) => Ok(()),
+            }
         }
     };
     if ended.is_ok() {

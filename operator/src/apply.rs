@@ -8,15 +8,16 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
-use kube::core::NamespaceResourceScope;
+use kube::core::{NamespaceResourceScope, ObjectMeta};
 use kube::{Resource, ResourceExt};
+use pgdog_config::documents;
 use pgdog_operator_api::{ClientTlsMode, Mode, PgDogCluster, PgDogClusterStatus, labels};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::authority::{self, Purpose};
-use crate::context::{Context, Memory};
+use crate::context::{Applied, Context, Memory};
 use crate::render::children::{Children, proxy_name};
 use crate::render::pod::{admin_secret, client_tls_secret, config_secret};
 use crate::render::snapshot;
@@ -39,6 +40,12 @@ pub enum ApplyError {
         /// Why.
         source: Box<kube::Error>,
     },
+    /// The Lease was not renewed in time: another replica may lead.
+    #[error("{what} is not written: this replica leads no more")]
+    Over {
+        /// What was to be written.
+        what: String,
+    },
     /// A certificate could not be made.
     #[error("make the certificate of {what}: {source:#}")]
     Certificate {
@@ -49,8 +56,39 @@ pub enum ApplyError {
     },
 }
 
-/// Applies the children, and takes away those that are wanted no more. Returns why one could not be: a Service of that name that
-/// belongs to somebody else is not overwritten.
+/// An object that has the name of a child and belongs to somebody else: its kind and name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreign(pub String);
+
+impl std::fmt::Display for Foreign {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(what) = self;
+        write!(
+            f,
+            "{what} exists and is not of this PgDogCluster: delete it, or give the PgDogCluster another name"
+        )
+    }
+}
+
+/// Whether an object is a child of this cluster, or one of a former life of it that nobody owns any more.
+fn is_ours(cluster: &PgDogCluster, object: &ObjectMeta) -> bool {
+    let mut owners = object.owner_references.iter().flatten();
+    if owners.any(|owner| Some(&owner.uid) == cluster.uid().as_ref()) {
+        return true;
+    }
+    let is = |label: &str, value: &str| {
+        let labels = object.labels.as_ref();
+        labels
+            .and_then(|labels| labels.get(label))
+            .map(String::as_str)
+            == Some(value)
+    };
+    let owned = object.owner_references.iter().flatten().next().is_some();
+    !owned && is(labels::MANAGED_BY, MANAGER) && is(labels::CLUSTER, &cluster.name_any())
+}
+
+/// Applies the children, and takes away those that are wanted no more. Returns why some could not be: an object of that name that
+/// belongs to somebody else is not touched, and no pod is made that would mount it.
 ///
 /// # Errors
 ///
@@ -61,69 +99,63 @@ pub async fn children(
     world: &World,
     memory: &mut Memory,
     cx: &Context,
-) -> Result<Option<String>, ApplyError> {
+) -> Result<Vec<Foreign>, ApplyError> {
     let name = cluster.name_any();
-    // Somebody else's Service of our name is not overwritten.
-    let foreign = world.services.iter().find(|service| {
-        service.name_any() == name
-            && children.service.is_some()
-            && !service
-                .owner_references()
-                .iter()
-                .any(|owner| Some(&owner.uid) == cluster.uid().as_ref())
-    });
     // What has gone is made again at once.
     if !world.secrets.contains_key(&config_secret(&name)) {
-        memory
-            .applied
-            .remove(&format!("Secret/{}", config_secret(&name)));
+        forget(memory, &format!("Secret/{}", config_secret(&name)));
     }
     if !world
         .services
         .iter()
         .any(|service| service.name_any() == name)
     {
-        memory.applied.remove(&format!("Service/{name}"));
+        forget(memory, &format!("Service/{name}"));
     }
-    apply(cluster, &children.config, memory, cx).await?;
+    let mut foreign = Vec::new();
+    foreign.extend(apply(cluster, &children.config, memory, cx).await?);
     if let Some(account) = &children.account {
-        apply(cluster, account, memory, cx).await?;
+        foreign.extend(apply(cluster, account, memory, cx).await?);
+    }
+    if !foreign.is_empty() {
+        return Ok(foreign);
     }
     if let Some(deployment) = &children.deployment {
-        apply(cluster, deployment, memory, cx).await?;
+        foreign.extend(apply(cluster, deployment, memory, cx).await?);
     }
     let proxy = proxy_name(cluster);
     match &children.pdb {
-        Some(pdb) => apply(cluster, pdb, memory, cx).await?,
+        Some(pdb) => foreign.extend(apply(cluster, pdb, memory, cx).await?),
         None => remove::<PodDisruptionBudget>(cluster, &proxy, memory, cx).await?,
     }
     match &children.autoscaler {
-        Some(autoscaler) => apply(cluster, autoscaler, memory, cx).await?,
+        Some(autoscaler) => foreign.extend(apply(cluster, autoscaler, memory, cx).await?),
         None => remove::<HorizontalPodAutoscaler>(cluster, &proxy, memory, cx).await?,
     }
-    if foreign.is_some() {
-        return Ok(Some(format!(
-            "Service {name} exists and is not of this PgDogCluster: delete it, or give the PgDogCluster another name"
-        )));
-    }
     if let Some(service) = &children.service {
-        apply(cluster, service, memory, cx).await?;
+        foreign.extend(apply(cluster, service, memory, cx).await?);
     }
-    Ok(None)
+    Ok(foreign)
+}
+
+/// It is to be applied again whatever was applied last.
+fn forget(memory: &mut Memory, what: &str) {
+    memory.applied.remove(what);
 }
 
 /// Whether a child was brought in line a short while ago: what somebody changes or deletes is put right afterwards.
-fn is_fresh(memory: &Memory, what: &str, wanted: &Value) -> bool {
+fn is_fresh(memory: &Memory, what: &str, sha256: Option<&str>) -> bool {
     let applied = memory.applied.get(what);
-    applied.is_some_and(|(last, at)| last == wanted && at.elapsed() < FRESH)
+    applied.is_some_and(|last| last.sha256.as_deref() == sha256 && last.at.elapsed() < FRESH)
 }
 
+/// Applies one object, unless it is somebody else's.
 async fn apply<K>(
     cluster: &PgDogCluster,
     object: &K,
     memory: &mut Memory,
     cx: &Context,
-) -> Result<(), ApplyError>
+) -> Result<Option<Foreign>, ApplyError>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + Serialize
@@ -136,23 +168,45 @@ where
     let mut wanted = serde_json::to_value(object).unwrap_or_default();
     wanted["apiVersion"] = K::api_version(&()).into();
     wanted["kind"] = K::kind(&()).into();
-    if is_fresh(memory, &what, &wanted) {
-        return Ok(());
+    let sha256 = documents::sha256(&wanted);
+    if is_fresh(memory, &what, Some(&sha256)) {
+        return Ok(None);
     }
-    let api: Api<K> = Api::namespaced(cx.client.clone(), &cluster.namespace().unwrap_or_default());
-    api.patch(
-        &name,
-        &PatchParams::apply(MANAGER).force(),
-        &Patch::Apply(&wanted),
-    )
-    .await
-    .map_err(|source| ApplyError::Refused {
+    let refused = |source| ApplyError::Refused {
         what: what.clone(),
         source: Box::new(source),
+    };
+    let api: Api<K> = Api::namespaced(cx.client.clone(), &cluster.namespace().unwrap_or_default());
+    let known = memory
+        .applied
+        .get(&what)
+        .and_then(|applied| applied.uid.clone());
+    let uid = match known {
+        Some(uid) => Some(uid),
+        None => match api.get_metadata_opt(&name).await.map_err(refused)? {
+            Some(there) if !is_ours(cluster, &there.metadata) => return Ok(Some(Foreign(what))),
+            there => there.and_then(|there| there.metadata.uid),
+        },
+    };
+    if let Some(uid) = uid {
+        // Refused where it has meanwhile become another object.
+        wanted["metadata"]["uid"] = uid.into();
+    }
+    still_leads(&what, cx)?;
+    let params = PatchParams::apply(MANAGER).force();
+    let applied = api.patch(&name, &params, &Patch::Apply(&wanted)).await;
+    let applied = applied.map_err(|source| {
+        forget(memory, &what);
+        refused(source)
     })?;
     tracing::debug!("applied {what}");
-    memory.applied.insert(what, (wanted, Instant::now()));
-    Ok(())
+    let applied = Applied {
+        sha256: Some(sha256),
+        uid: applied.uid(),
+        at: Instant::now(),
+    };
+    memory.applied.insert(what, applied);
+    Ok(None)
 }
 
 /// Takes a child away that this process has applied, or that is still there from a former one.
@@ -169,7 +223,7 @@ where
         + std::fmt::Debug,
 {
     let what = format!("{}/{name}", K::kind(&()));
-    if is_fresh(memory, &what, &Value::Null) {
+    if is_fresh(memory, &what, None) {
         return Ok(());
     }
     let refused = |source| ApplyError::Refused {
@@ -177,19 +231,32 @@ where
         source: Box::new(source),
     };
     let api: Api<K> = Api::namespaced(cx.client.clone(), &cluster.namespace().unwrap_or_default());
-    if let Some(present) = api.get_opt(name).await.map_err(refused)?
-        && present
-            .owner_references()
-            .iter()
-            .any(|owner| Some(&owner.uid) == cluster.uid().as_ref())
+    if let Some(present) = api.get_metadata_opt(name).await.map_err(refused)?
+        && is_ours(cluster, &present.metadata)
     {
+        still_leads(&what, cx)?;
         api.delete(name, &DeleteParams::default())
             .await
             .map_err(refused)?;
         tracing::info!("removed {what}");
     }
-    memory.applied.insert(what, (Value::Null, Instant::now()));
+    let applied = Applied {
+        sha256: None,
+        uid: None,
+        at: Instant::now(),
+    };
+    memory.applied.insert(what, applied);
     Ok(())
+}
+
+/// What a leader that stood still was about to write is not what its successor wrote.
+fn still_leads(what: &str, cx: &Context) -> Result<(), ApplyError> {
+    if cx.term.lasts() {
+        return Ok(());
+    }
+    Err(ApplyError::Over {
+        what: what.to_owned(),
+    })
 }
 
 /// Writes the status.
@@ -204,6 +271,7 @@ pub async fn status(
 ) -> Result<(), ApplyError> {
     let api: Api<PgDogCluster> =
         Api::namespaced(cx.client.clone(), &cluster.namespace().unwrap_or_default());
+    still_leads("the status", cx)?;
     let patch = json!({
         "apiVersion": PgDogCluster::api_version(&()),
         "kind": PgDogCluster::kind(&()),
@@ -222,7 +290,7 @@ pub async fn status(
     Ok(())
 }
 
-/// Makes the certificates of a cluster that are missing or due.
+/// Makes the certificates of a cluster that are missing or due. Returns the Secrets that are somebody else's.
 ///
 /// # Errors
 ///
@@ -230,11 +298,14 @@ pub async fn status(
 pub async fn certificates(
     cluster: &PgDogCluster,
     world: &World,
+    memory: &mut Memory,
     cx: &Context,
-) -> Result<(), ApplyError> {
+) -> Result<Vec<Foreign>, ApplyError> {
     let (name, namespace) = (cluster.name_any(), cluster.namespace().unwrap_or_default());
     let admin = format!("{name}-proxy.{namespace}.pgdog");
-    certificate(cluster, &admin_secret(&name), vec![admin], world, cx).await?;
+    let mut foreign = Vec::new();
+    let secret = admin_secret(&name);
+    foreign.extend(certificate(cluster, &secret, vec![admin], world, memory, cx).await?);
     let client = cluster
         .spec
         .tls
@@ -252,9 +323,10 @@ pub async fn certificates(
         ]
         .map(|suffix| format!("{name}{suffix}"))
         .to_vec();
-        certificate(cluster, &client_tls_secret(&name), names, world, cx).await?;
+        let secret = client_tls_secret(&name);
+        foreign.extend(certificate(cluster, &secret, names, world, memory, cx).await?);
     }
-    Ok(())
+    Ok(foreign)
 }
 
 async fn certificate(
@@ -262,15 +334,20 @@ async fn certificate(
     secret: &str,
     names: Vec<String>,
     world: &World,
+    memory: &mut Memory,
     cx: &Context,
-) -> Result<(), ApplyError> {
+) -> Result<Option<Foreign>, ApplyError> {
+    let present = world.secrets.get(secret);
+    if present.is_some_and(|present| !is_ours(cluster, &present.metadata)) {
+        return Ok(Some(Foreign(format!("Secret/{secret}"))));
+    }
     let now = Timestamp::now();
     let authority = cx.authority.certificate();
     if let Some(present) = world.secret_text(secret, "tls.crt")
         && !authority::is_due(&present, authority, now)
         && world.secret_text(secret, "ca.crt").as_deref() == Some(authority)
     {
-        return Ok(());
+        return Ok(None);
     }
     let pair = cx
         .authority
@@ -280,7 +357,7 @@ async fn certificate(
             source,
         })?;
     let object = Secret {
-        metadata: kube::core::ObjectMeta {
+        metadata: ObjectMeta {
             name: Some(secret.to_owned()),
             namespace: cluster.namespace(),
             labels: Some(BTreeMap::from([
@@ -288,7 +365,7 @@ async fn certificate(
                 (labels::MANAGED_BY.to_owned(), MANAGER.to_owned()),
             ])),
             owner_references: cluster.controller_owner_ref(&()).map(|owner| vec![owner]),
-            ..kube::core::ObjectMeta::default()
+            ..ObjectMeta::default()
         },
         type_: Some("kubernetes.io/tls".to_owned()),
         string_data: Some(BTreeMap::from([
@@ -298,14 +375,20 @@ async fn certificate(
         ])),
         ..Secret::default()
     };
-    apply(cluster, &object, &mut Memory::default(), cx).await?;
-    tracing::info!("renewed the certificate in Secret {secret}");
-    Ok(())
+    let foreign = apply(cluster, &object, memory, cx).await?;
+    if foreign.is_none() {
+        tracing::info!("renewed the certificate in Secret {secret}");
+    }
+    Ok(foreign)
 }
 
 /// What was in force before this process started, from the Secret that proxies start with.
 pub fn recall(cluster: &PgDogCluster, world: &World, memory: &mut Memory) {
     let secret = config_secret(&cluster.name_any());
+    let present = world.secrets.get(&secret);
+    if present.is_some_and(|present| !is_ours(cluster, &present.metadata)) {
+        return;
+    }
     let read = |key: &str| {
         let text = world.secret_text(&secret, key)?;
         serde_json::from_str::<Value>(&text).ok()
@@ -321,4 +404,33 @@ pub fn recall(cluster: &PgDogCluster, world: &World, memory: &mut Memory) {
     memory.replaced = read(snapshot::REPLACED)
         .and_then(|replaced| serde_json::from_value(replaced).ok())
         .unwrap_or_default();
+    memory.refused =
+        read(snapshot::REFUSED).and_then(|refused| serde_json::from_value(refused).ok());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_has_this_owner_or_none_and_our_labels() {
+        let cluster: PgDogCluster = serde_json::from_value(json!({
+            "apiVersion": "pgdog.dev/v1alpha1",
+            "kind": "PgDogCluster",
+            "metadata": {"name": "shop", "namespace": "demo", "uid": "u"},
+            "spec": {"databases": []},
+        }))
+        .unwrap();
+        let is = |object: Value| is_ours(&cluster, &serde_json::from_value(object).unwrap());
+        let owner = |uid: &str| json!([{"apiVersion": "v1", "kind": "X", "name": "x", "uid": uid}]);
+        let labels =
+            json!({"pgdog.dev/cluster": "shop", "app.kubernetes.io/managed-by": "pgdog-operator"});
+        assert!(is(json!({"ownerReferences": owner("u")})));
+        assert!(is(json!({"labels": labels})), "its cluster was restored");
+        assert!(!is(json!({})));
+        assert!(!is(
+            json!({"ownerReferences": owner("other"), "labels": labels})
+        ));
+        assert!(!is(json!({"labels": {"pgdog.dev/cluster": "shop"}})));
+    }
 }

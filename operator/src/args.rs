@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::collections::BTreeSet;
+
 use clap::{Args, Parser, Subcommand};
 
 /// Keeps PgDog proxies on Kubernetes in step with the Postgres behind them.
@@ -26,9 +28,9 @@ pub struct Run {
     /// The image of proxies whose PgDogCluster names none.
     #[arg(long, env = "PROXY_IMAGE", default_value = "pgdog:latest")]
     pub proxy_image: String,
-    /// The only namespace that is watched. Default: all.
-    #[arg(long, env = "WATCH_NAMESPACE")]
-    pub namespace: Option<String>,
+    /// The only namespaces that are watched, with commas between them. Default: all.
+    #[arg(long = "namespace", env = "WATCH_NAMESPACE", value_delimiter = ',')]
+    pub namespaces: Vec<String>,
     /// The operator's own namespace: its Lease and its authority live there.
     #[arg(long, env = "POD_NAMESPACE", default_value = "pgdog-system")]
     pub own_namespace: String,
@@ -47,11 +49,39 @@ pub struct Run {
 }
 
 impl Run {
+    /// The namespaces that are watched, each once; none is all.
+    #[must_use]
+    pub fn watched(&self) -> Vec<String> {
+        let named = self.namespaces.iter().map(|namespace| namespace.trim());
+        let named: BTreeSet<_> = named.filter(|namespace| !namespace.is_empty()).collect();
+        named.into_iter().map(str::to_owned).collect()
+    }
+
     /// The name of this replica in the Lease.
     #[must_use]
     pub fn identity(&self) -> String {
         self.pod_name
             .clone()
             .unwrap_or_else(|| format!("pgdog-operator-{}", std::process::id()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[test]
+    fn namespaces_stand_in_one_word_and_an_empty_word_is_all() {
+        let of = |value: &str| {
+            let cli = Cli::parse_from(["x", "run", "--namespace", value]);
+            let Command::Run(run) = cli.command else {
+                panic!("run was asked for");
+            };
+            run.watched()
+        };
+        assert_eq!(of("b, a,b"), ["a", "b"]);
+        assert!(of("").is_empty());
     }
 }

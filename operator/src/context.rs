@@ -9,18 +9,20 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt};
 use pgdog_operator_api::PgDogClusterStatus;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::atomic::Changes;
 use crate::authority::Authority;
 use crate::fleet::Fleet;
+use crate::leader::Term;
 use crate::metrics::Metrics;
 use crate::rotation::Replaced;
 use crate::shares::Ledger;
 use crate::world::World;
 
 /// What the watches have seen.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Stores {
     /// Pods.
     pub pods: Store<Pod>,
@@ -30,6 +32,12 @@ pub struct Stores {
     pub services: Store<Service>,
     /// Secrets.
     pub secrets: Store<Secret>,
+}
+
+impl std::fmt::Debug for Stores {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stores(…)")
+    }
 }
 
 impl Stores {
@@ -57,7 +65,7 @@ impl Stores {
 
 /// What is remembered of a cluster between two reconciliations. All of it can be found again: in the status, and in the Secret
 /// with its configuration.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Memory {
     /// The status as it was written last: newer than what the watch has seen.
     pub status: Option<PgDogClusterStatus>,
@@ -77,17 +85,43 @@ pub struct Memory {
     pub ledger: Ledger,
     /// Whether the proxies are paused; `None` when nobody ever asked for it.
     pub paused: Option<bool>,
-    /// Children as they were applied last and when, by kind and name.
-    pub applied: BTreeMap<String, (Value, Instant)>,
+    /// Children as they were applied last, by kind and name.
+    pub applied: BTreeMap<String, Applied>,
 }
 
-/// Settings that a proxy refused.
+impl std::fmt::Debug for Memory {
+    // Passwords stand in it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Memory")
+            .field("status", &self.status)
+            .field("refused", &self.refused)
+            .field("replaced", &self.replaced)
+            .field("applied", &self.applied)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A child as it was applied last.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// SHA-256 of it; `None` when it was taken away.
+    pub sha256: Option<String>,
+    /// Uid of the object, known to be this cluster's.
+    pub uid: Option<String>,
+    /// When.
+    pub at: Instant,
+}
+
+/// Settings that a proxy refused. A later leader has to know them too: it stands beside the snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
-    /// SHA-256 of them.
+    /// SHA-256 of them, without what comes from Secrets.
     pub sha256: String,
-    /// Which proxy, and why.
+    /// Why.
     pub message: String,
+    /// Uid of the pod that refused them: when it has gone, they are tried again.
+    #[serde(default)]
+    pub pod: String,
 }
 
 /// What all reconciliations share.
@@ -104,6 +138,8 @@ pub struct Context {
     pub authority: Arc<Authority>,
     /// The epoch of this leader.
     pub epoch: u64,
+    /// Until when it leads: afterwards nothing is written.
+    pub term: Term,
     /// The image of proxies that name none.
     pub default_image: String,
     /// What is remembered of each cluster, by uid.

@@ -5,32 +5,29 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Pod, Secret, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::ListParams;
+use kube::runtime::Controller;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::{Controller, WatchStreamExt, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Client, ResourceExt};
 use pgdog_operator_api::PgDogCluster;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, watch as channel};
 
 use crate::apply::{ApplyError, MANAGER};
 use crate::args::Run;
 use crate::atomic::Changes;
 use crate::authority::Authority;
 use crate::context::{Context, Stores};
+use crate::events;
 use crate::fleet::Fleet;
 use crate::http::Identity;
+use crate::leader::Term;
 use crate::metrics::Metrics;
 use crate::reconcile::reconcile;
+use crate::watch::{self, Around, Changed, LOOK, Unreadable};
 
 /// Changes that come within this time are one.
 const DEBOUNCE: Duration = Duration::from_millis(10);
-
-/// How often the API server is asked whether it is there, and clusters are looked through for those that are gone.
-const LOOK: Duration = Duration::from_secs(60);
 
 /// The watches: every replica keeps them warm, so that a new leader knows at once what there is.
 #[derive(Debug)]
@@ -39,24 +36,33 @@ pub struct Watches {
     pub stores: Stores,
     /// The clusters.
     pub clusters: Store<PgDogCluster>,
+    /// Those of them that cannot be read.
+    unreadable: Arc<Unreadable>,
     /// Namespaces in which something changed.
-    changed: mpsc::UnboundedReceiver<String>,
+    changed: Arc<Changed>,
 }
 
 impl Watches {
-    /// Starts them.
+    /// Starts them, in these namespaces or in all.
     #[must_use]
-    pub fn start(client: &Client, namespace: Option<&str>, metrics: &Arc<Metrics>) -> Self {
-        let (tell, changed) = mpsc::unbounded_channel();
+    pub fn start(client: &Client, namespaces: &[String], metrics: &Arc<Metrics>) -> Self {
+        let around = Around {
+            client: client.clone(),
+            namespaces: namespaces.to_vec(),
+            changed: Arc::default(),
+            metrics: metrics.clone(),
+        };
+        let unreadable = Arc::default();
         Self {
             stores: Stores {
-                pods: keep::<Pod>(client, namespace, &tell, metrics),
-                slices: keep::<EndpointSlice>(client, namespace, &tell, metrics),
-                services: keep::<Service>(client, namespace, &tell, metrics),
-                secrets: keep::<Secret>(client, namespace, &tell, metrics),
+                pods: around.keep(watch::slim_pod),
+                slices: around.keep(watch::slim),
+                services: around.keep(watch::slim),
+                secrets: around.keep(watch::slim_secret),
             },
-            clusters: keep::<PgDogCluster>(client, namespace, &tell, metrics),
-            changed,
+            clusters: around.keep_clusters(&unreadable),
+            unreadable,
+            changed: around.changed,
         }
     }
 
@@ -75,86 +81,22 @@ impl Watches {
     }
 }
 
-/// The objects of one kind, everywhere or in one namespace.
-pub fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
-where
-    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
-{
-    match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    }
-}
-
-fn keep<K>(
-    client: &Client,
-    namespace: Option<&str>,
-    tell: &mpsc::UnboundedSender<String>,
-    metrics: &Arc<Metrics>,
-) -> Store<K>
-where
-    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + std::fmt::Debug
-        + serde::de::DeserializeOwned
-        + Send
-        + Sync
-        + 'static,
-{
-    let (store, writer) = reflector::store();
-    let mut config = watcher::Config::default();
-    if K::kind(&()) == "Secret" {
-        // They are large and many, and none of them is anybody's login.
-        config = config.fields("type!=helm.sh/release.v1");
-    }
-    let events = watcher(api::<K>(client, namespace), config)
-        .default_backoff()
-        .modify(|object| object.managed_fields_mut().clear())
-        .reflect(writer)
-        .touched_objects();
-    tokio::spawn(look(api::<K>(client, namespace), metrics.clone()));
-    let (tell, metrics) = (tell.clone(), metrics.clone());
-    tokio::spawn(async move {
-        let mut events = std::pin::pin!(events);
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(object) => {
-                    metrics.heard(&K::kind(&()));
-                    // Nobody listens any more: the process is ending.
-                    let _ = tell.send(object.namespace().unwrap_or_default());
-                }
-                Err(error) => tracing::warn!("watch of {}: {error}", K::plural(&())),
-            }
-        }
-    });
-    store
-}
-
-/// Asks now and then whether the API server still answers: where nothing changes, a watch says nothing either.
-async fn look<K>(api: Api<K>, metrics: Arc<Metrics>)
-where
-    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
-{
-    let one = ListParams::default().limit(1);
-    loop {
-        if matches!(
-            tokio::time::timeout(LOOK, api.list_metadata(&one)).await,
-            Ok(Ok(_))
-        ) {
-            metrics.heard(&K::kind(&()));
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
 /// Forgets clusters that are gone: of a deleted resource nothing else tells.
-async fn sweep(clusters: Store<PgDogCluster>, cx: Arc<Context>) {
+async fn sweep(clusters: Store<PgDogCluster>, unreadable: Arc<Unreadable>, cx: Arc<Context>) {
     let mut missing = BTreeSet::new();
     loop {
+        let odd = unreadable.all();
+        for (cluster, error) in &odd {
+            events::unreadable(cluster, error, &cx).await;
+        }
         tokio::time::sleep(LOOK).await;
-        let live: BTreeSet<_> = clusters.state().iter().filter_map(|c| c.uid()).collect();
+        let known = clusters.state();
+        let known = known.iter().filter_map(|cluster| cluster.uid());
+        // Its proxies stay as they are.
+        let odd = odd.into_iter().filter_map(|(cluster, _)| cluster.uid);
+        let live: BTreeSet<_> = known.chain(odd).collect();
         let gone: BTreeSet<_> = cx.known().difference(&live).cloned().collect();
-        // Twice, for this watch may be behind the controller's.
+        // Twice, for what is remembered may be of a moment ago.
         for uid in gone.intersection(&missing) {
             cx.forget(uid);
         }
@@ -171,6 +113,8 @@ pub struct Leader {
     pub identity: Identity,
     /// Its epoch.
     pub epoch: u64,
+    /// Until when it leads.
+    pub term: Term,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -185,16 +129,17 @@ pub async fn lead(
     run: &Run,
     watches: Watches,
     leader: Leader,
-    mut stop: watch::Receiver<bool>,
+    mut stop: channel::Receiver<bool>,
 ) -> anyhow::Result<Option<u64>> {
     let Leader {
         authority,
         identity,
         epoch,
+        term,
         metrics,
     } = leader;
     let (tell, told) = mpsc::unbounded_channel();
-    let (fenced, mut is_fenced) = watch::channel(None::<u64>);
+    let (fenced, mut is_fenced) = channel::channel(None::<u64>);
     let later = is_fenced.clone();
     let reporter = Reporter {
         controller: MANAGER.to_owned(),
@@ -207,6 +152,7 @@ pub async fn lead(
         fleet: Arc::new(Fleet::new(identity, tell, metrics.clone())),
         authority,
         epoch,
+        term,
         default_image: run.proxy_image.clone(),
         memory: Mutex::new(HashMap::new()),
         recorder: Recorder::new(client.clone(), reporter),
@@ -214,18 +160,20 @@ pub async fn lead(
         fenced,
     });
     let clusters = watches.clusters;
-    let sweeping = tokio::spawn(sweep(clusters.clone(), context.clone()));
-    let around = tokio_stream::wrappers::UnboundedReceiverStream::new(watches.changed)
+    let sweeping = sweep(clusters.clone(), watches.unreadable, context.clone());
+    let sweeping = tokio::spawn(sweeping);
+    let store = clusters.clone();
+    let around = watches
+        .changed
+        .stream()
         .map(move |namespace| {
             let of = clusters.state_filter(|c| c.namespace().as_deref() == Some(&namespace));
             futures::stream::iter(of.into_iter().map(|c| ObjectRef::from_obj(&*c)))
         })
         .flatten();
     let reports = tokio_stream::wrappers::UnboundedReceiverStream::new(told);
-    let controller = Controller::new(
-        api::<PgDogCluster>(&client, run.namespace.as_deref()),
-        watcher::Config::default(),
-    )
+    // A change of a cluster is one of its namespace too: there is no watch besides ours.
+    let controller = Controller::for_stream(futures::stream::pending(), store)
     .with_config(Config::default().debounce(DEBOUNCE))
     .reconcile_on(around)
     .reconcile_on(reports)

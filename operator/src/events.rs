@@ -1,5 +1,7 @@
 //! Events: one for each condition that has become another one.
 
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::runtime::events::{Event, EventType};
 use pgdog_operator_api::{Condition, ConditionStatus, ConditionType, PgDogCluster};
@@ -12,6 +14,30 @@ pub async fn tell(cluster: &PgDogCluster, before: &[Condition], after: &[Conditi
         if let Err(error) = cx.recorder.publish(&event, &cluster.object_ref(&())).await {
             tracing::debug!("failed to write an event: {error}");
         }
+    }
+}
+
+/// Tells of a resource that cannot be read: another version of the operator stored it.
+pub async fn unreadable(cluster: &ObjectMeta, error: &str, cx: &Context) {
+    let of = ObjectReference {
+        api_version: Some(PgDogCluster::api_version(&()).into_owned()),
+        kind: Some(PgDogCluster::kind(&()).into_owned()),
+        name: cluster.name.clone(),
+        namespace: cluster.namespace.clone(),
+        uid: cluster.uid.clone(),
+        ..ObjectReference::default()
+    };
+    let event = Event {
+        type_: EventType::Warning,
+        reason: "Unreadable".to_owned(),
+        note: Some(format!(
+            "this version of the operator cannot read it, and leaves its proxies as they are: {error:.800}"
+        )),
+        action: "Read".to_owned(),
+        secondary: None,
+    };
+    if let Err(error) = cx.recorder.publish(&event, &of).await {
+        tracing::debug!("failed to write an event: {error}");
     }
 }
 

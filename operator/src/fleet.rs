@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::runtime::reflector::ObjectRef;
-use pgdog_config::api::{Half, HostBudget, Push, RefusedBecause};
+use pgdog_config::api::{Half, HostBudget, Push, RefusedBecause, Version};
 use pgdog_operator_api::{PgDogCluster, Rejection};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
@@ -31,7 +31,7 @@ const DEMAND: Duration = Duration::from_secs(3);
 const GIVES_BACK: Duration = Duration::from_millis(100);
 
 /// A half of a configuration, ready to be pushed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Document {
     /// The epoch of this leader.
     pub epoch: u64,
@@ -41,6 +41,16 @@ pub struct Document {
     pub sha256: String,
     /// The half itself.
     pub config: Map<String, Value>,
+}
+
+impl std::fmt::Debug for Document {
+    // Passwords stand in it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            epoch, revision, ..
+        } = self;
+        write!(f, "Document(epoch {epoch}, revision {revision})")
+    }
 }
 
 /// What a proxy is to have.
@@ -139,6 +149,8 @@ impl Share {
 /// How a proxy stands to its configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
+    /// Uid of its pod.
+    pub pod: String,
     /// To the settings.
     pub settings: Taken,
     /// To the topology.
@@ -149,6 +161,18 @@ pub struct Report {
     pub paused: Option<bool>,
     /// A leader of this later epoch has been there: this one is over.
     pub fenced: Option<u64>,
+    /// Revisions of this epoch that it has and that are not lower than what it was sent.
+    pub ahead: Ahead,
+}
+
+/// The highest revision of each half that a proxy has, where this leader counts from further down: its numbers came from a
+/// backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ahead {
+    /// Of the settings.
+    pub settings: u64,
+    /// Of the topology.
+    pub topology: u64,
 }
 
 impl Report {
@@ -261,6 +285,7 @@ impl Fleet {
             changed: self.changed.clone(),
             metrics: self.metrics.clone(),
             fenced: None,
+            ahead: Ahead::default(),
         };
         let proxy = Proxy {
             place,
@@ -340,6 +365,7 @@ struct Courier {
     changed: mpsc::UnboundedSender<ObjectRef<PgDogCluster>>,
     metrics: Arc<Metrics>,
     fenced: Option<u64>,
+    ahead: Ahead,
 }
 
 impl Courier {
@@ -350,6 +376,7 @@ impl Courier {
             let before = self.reported();
             let mut after = self.visit(&want, before.clone()).await;
             after.fenced = self.fenced;
+            after.ahead = self.ahead;
             let again = unreachable(&after) || !has_the_rest(&after, &want);
             let look = interval(&after, &want);
             if after != before {
@@ -457,7 +484,7 @@ impl Courier {
                 revision: document.revision,
                 sha256: document.sha256.clone(),
             },
-            Err(failure) => self.failed(document, &failure),
+            Err(failure) => self.failed(half, document, &failure),
         };
         self.metrics.pushed(half, taken.state(), begun.elapsed());
         taken
@@ -525,7 +552,7 @@ impl Courier {
         }
     }
 
-    fn failed(&mut self, document: &Document, failure: &Failure) -> Taken {
+    fn failed(&mut self, half: Half, document: &Document, failure: &Failure) -> Taken {
         let reason = match failure {
             Failure::Unreachable(_) | Failure::Odd(_) => Rejection::Unreachable,
             Failure::Timeout(_) => Rejection::Timeout,
@@ -535,9 +562,10 @@ impl Courier {
                 | RefusedBecause::TooLarge
                 | RefusedBecause::NotJson => Rejection::Nack,
                 because => {
-                    let kept = refused.keeping.as_ref().map(|kept| kept.version.epoch);
-                    if because == RefusedBecause::Stale {
-                        self.fenced = kept.filter(|epoch| *epoch > document.epoch);
+                    if because == RefusedBecause::Stale
+                        && let Some(kept) = &refused.keeping
+                    {
+                        self.overtaken(half, document, kept.version);
                     }
                     // It is on its way out, or its disk is full: another attempt may go well.
                     Rejection::Unreachable
@@ -554,6 +582,19 @@ impl Courier {
             revision: document.revision,
             reason,
             message,
+        }
+    }
+
+    /// It has a later version than the one that it was sent: a later leader's, or this epoch's with a higher number.
+    fn overtaken(&mut self, half: Half, document: &Document, kept: Version) {
+        if kept.epoch > document.epoch {
+            self.fenced = Some(kept.epoch);
+        } else if kept.epoch == document.epoch && kept.revision >= document.revision {
+            let ahead = match half {
+                Half::Settings => &mut self.ahead.settings,
+                Half::Topology => &mut self.ahead.topology,
+            };
+            *ahead = kept.revision;
         }
     }
 

@@ -1,6 +1,10 @@
 //! Who leads: the replica that holds the Lease. Each change of hands is a new epoch, by which proxies refuse what a former
 //! leader still says.
+//!
+//! Clocks of other machines are not believed: a Lease is over when it has not changed for its duration by this machine's own
+//! clock. Its holder stops earlier than that, by its own.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,17 +13,47 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
 use kube::{Api, ResourceExt};
+use tokio::time::Instant;
 
 /// For how long a Lease counts that is not renewed.
 pub const DURATION: Duration = Duration::from_secs(15);
-/// How often it is renewed. Its holder gives up when it could not for two thirds of its duration.
+/// How often it is renewed.
 pub const RENEWAL: Duration = Duration::from_secs(3);
+/// For how long its holder leads after it last began to renew it with success.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Until when this replica leads, unless the Lease is renewed before. A process that stood still finds that it is over before
+/// it does anything.
+#[derive(Debug, Clone, Default)]
+pub struct Term(Arc<Mutex<Option<Instant>>>);
+
+impl Term {
+    /// Whether it still leads.
+    #[must_use]
+    pub fn lasts(&self) -> bool {
+        self.end().is_some_and(|end| Instant::now() < end)
+    }
+
+    fn end(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The Lease was renewed by what began at this time.
+    pub fn renewed(&self, begun: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun + DEADLINE);
+    }
+}
+
+/// What the Lease was when it was last seen to change, and when that was.
+type Sight = Option<(LeaseSpec, Instant)>;
 
 /// The Lease as one replica sees it.
 pub struct Leadership {
     api: Api<Lease>,
     name: String,
     identity: String,
+    term: Term,
+    seen: Mutex<Sight>,
 }
 
 impl std::fmt::Debug for Leadership {
@@ -45,14 +79,26 @@ impl Leadership {
             api,
             name: name.to_owned(),
             identity: identity.to_owned(),
+            term: Term::default(),
+            seen: Mutex::default(),
         }
+    }
+
+    /// Until when this replica leads.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.term.clone()
     }
 
     /// Waits until this replica leads. Returns the epoch. Cancel safe.
     pub async fn acquire(&self) -> u64 {
         loop {
+            let begun = Instant::now();
             match tokio::time::timeout(RENEWAL * 2, self.attempt()).await {
-                Ok(Ok(Attempt::Held(epoch))) => return epoch,
+                Ok(Ok(Attempt::Held(epoch))) => {
+                    self.term.renewed(begun);
+                    return epoch;
+                }
                 Ok(Ok(Attempt::Foreign)) => {}
                 Ok(Err(error)) => {
                     tracing::warn!("failed to take the lease {}: {error:#}", self.name);
@@ -63,22 +109,25 @@ impl Leadership {
         }
     }
 
-    /// Keeps the Lease; returns when it is lost or could not be renewed in time. Cancel safe.
+    /// Keeps the Lease; returns when it is lost or could not be renewed in time, which is before anybody else may take it.
+    /// Cancel safe.
     pub async fn keep(&self, epoch: u64) {
-        let mut renewed = tokio::time::Instant::now();
         loop {
-            tokio::time::sleep(RENEWAL).await;
+            let Some(end) = self.term.end() else { return };
+            tokio::time::sleep_until((Instant::now() + RENEWAL).min(end)).await;
+            let begun = Instant::now();
             // A process that stood still does not know what happened meanwhile.
-            match tokio::time::timeout(RENEWAL, self.attempt()).await {
-                Ok(Ok(Attempt::Held(now))) if now == epoch => renewed = tokio::time::Instant::now(),
+            if begun >= end {
+                return;
+            }
+            let latest = (begun + RENEWAL).min(end);
+            match tokio::time::timeout_at(latest, self.attempt()).await {
+                Ok(Ok(Attempt::Held(now))) if now == epoch => self.term.renewed(begun),
                 Ok(Ok(_)) => return,
                 Ok(Err(error)) => {
                     tracing::warn!("failed to renew the lease {}: {error:#}", self.name)
                 }
                 Err(_) => tracing::warn!("failed to renew the lease {}: no answer", self.name),
-            }
-            if renewed.elapsed() > DURATION * 2 / 3 {
-                return;
             }
         }
     }
@@ -152,7 +201,7 @@ impl Leadership {
         };
         let before = lease.spec.clone().unwrap_or_default();
         let mine = before.holder_identity.as_deref() == Some(&self.identity);
-        if !mine && !is_over(&before, now) {
+        if !mine && !self.is_over(&before) {
             return Ok(Attempt::Foreign);
         }
         let transitions = before.lease_transitions.unwrap_or_default() + i32::from(!mine);
@@ -174,6 +223,12 @@ impl Leadership {
         }
     }
 
+    /// Whether nobody holds it, or nothing has been heard of its holder for too long.
+    fn is_over(&self, spec: &LeaseSpec) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        is_over(&mut seen, spec, Instant::now())
+    }
+
     fn spec(&self, now: Timestamp, transitions: i32) -> LeaseSpec {
         LeaseSpec {
             holder_identity: Some(self.identity.clone()),
@@ -190,15 +245,67 @@ fn epoch(transitions: i32) -> u64 {
     u64::try_from(transitions).unwrap_or_default()
 }
 
-/// Whether nobody holds it, or its holder has not been heard of for too long.
-fn is_over(spec: &LeaseSpec, now: Timestamp) -> bool {
-    let holder = spec.holder_identity.as_deref().unwrap_or_default();
-    let Some(renewed) = &spec.renew_time else {
-        return true;
+/// Whether nobody holds it, or it has not changed for its duration since it was first seen like this.
+fn is_over(seen: &mut Sight, spec: &LeaseSpec, now: Instant) -> bool {
+    let since = match seen {
+        Some((before, since)) if before == spec => *since,
+        _ => {
+            *seen = Some((spec.clone(), now));
+            now
+        }
     };
+    let holder = spec.holder_identity.as_deref().unwrap_or_default();
     let duration = spec
         .lease_duration_seconds
         .and_then(|s| u64::try_from(s).ok())
         .map_or(DURATION, Duration::from_secs);
-    holder.is_empty() || renewed.0 + duration < now
+    holder.is_empty() || since + duration < now
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(by: &str, renewed: Timestamp) -> LeaseSpec {
+        LeaseSpec {
+            holder_identity: Some(by.to_owned()),
+            lease_duration_seconds: Some(15),
+            renew_time: Some(MicroTime(renewed)),
+            ..LeaseSpec::default()
+        }
+    }
+
+    #[test]
+    fn a_lease_is_over_when_it_has_not_changed_for_its_duration() {
+        // Its holder's clock is a year behind, or ahead: that says nothing.
+        for off in [-1, 1] {
+            let of = |second: i64| {
+                Timestamp::now() + jiff::SignedDuration::from_secs(off * 31_536_000 + second)
+            };
+            let (mut seen, begun) = (None, Instant::now());
+            let at = |seconds| begun + Duration::from_secs(seconds);
+            let (first, second) = (held("a", of(0)), held("a", of(3)));
+            assert!(!is_over(&mut seen, &first, at(0)));
+            assert!(!is_over(&mut seen, &first, at(14)));
+            assert!(!is_over(&mut seen, &second, at(16)), "it was renewed");
+            assert!(!is_over(&mut seen, &second, at(30)));
+            assert!(is_over(&mut seen, &second, at(32)));
+        }
+        assert!(is_over(
+            &mut None,
+            &held("", Timestamp::now()),
+            Instant::now()
+        ));
+    }
+
+    #[test]
+    fn a_term_ends_before_anybody_else_may_begin_one() {
+        let term = Term::default();
+        assert!(!term.lasts(), "nobody leads before it has the lease");
+        term.renewed(Instant::now());
+        assert!(term.lasts());
+        term.renewed(Instant::now() - DEADLINE);
+        assert!(!term.lasts());
+        assert!(DEADLINE + RENEWAL < DURATION);
+    }
 }

@@ -32,4 +32,5 @@ pub mod rollout;
 pub mod rotation;
 pub mod shares;
 pub mod status;
+pub mod watch;
 pub mod world;

@@ -33,6 +33,7 @@ pub struct Metrics {
     push_duration: HistogramVec,
     proxies: IntGaugeVec,
     silence: IntGauge,
+    unreadable: IntGauge,
     /// Whether this replica leads.
     pub leader: IntGauge,
     ready: AtomicU64,
@@ -91,6 +92,11 @@ impl Metrics {
             "pgdog_operator_watch_last_event_seconds",
             "Time since a watch has said something.",
         )?;
+        let unreadable = IntGauge::new(
+            "pgdog_operator_unreadable_clusters",
+            "PgDogClusters that this version cannot read, as another one stored them.",
+        )?;
+        registry.register(Box::new(unreadable.clone()))?;
         registry.register(Box::new(leader.clone()))?;
         registry.register(Box::new(push_duration.clone()))?;
         registry.register(Box::new(proxies.clone()))?;
@@ -104,6 +110,7 @@ impl Metrics {
             push_duration,
             proxies,
             silence,
+            unreadable,
             leader,
             ready: AtomicU64::new(0),
             heard: Mutex::default(),
@@ -132,6 +139,12 @@ impl Metrics {
             let count = i64::try_from(*count).unwrap_or(i64::MAX);
             self.proxies.with_label_values(&[*state]).set(count);
         }
+    }
+
+    /// So many clusters cannot be read.
+    pub fn unreadable(&self, count: usize) {
+        self.unreadable
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// The API server has said something of this kind of objects.

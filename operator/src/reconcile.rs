@@ -11,7 +11,7 @@ use kube::{Resource, ResourceExt};
 use pgdog_operator_api::{Distribution, Mode, PgDogCluster, PgDogClusterStatus};
 use serde_json::{Map, Value};
 
-use crate::apply::{self, ApplyError};
+use crate::apply::{self, ApplyError, Foreign};
 use crate::atomic::{Order, Party, Progress};
 use crate::context::{Context, Memory};
 use crate::decide::{Decision, Proxies, decide};
@@ -34,6 +34,9 @@ const DEMAND: Duration = Duration::from_secs(10);
 /// Everything is looked at again after this time, whatever the watches say.
 const AGAIN: Duration = Duration::from_secs(60);
 
+/// The same where something is in the way.
+const SOON: Duration = Duration::from_secs(10);
+
 /// Brings what is there in line with what is wanted.
 ///
 /// # Errors
@@ -48,6 +51,11 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
     let world = cx.stores.world(&cluster.namespace().unwrap_or_default());
     let mut memory = recall(&cluster, &world, &cx);
     let mut status = memory.status.clone().unwrap_or_default();
+    status.epoch = i64::try_from(cx.epoch).ok();
+    if let Some(later) = written_in(&cluster).filter(|epoch| *epoch > cx.epoch) {
+        cx.fenced.send_replace(Some(later));
+        return Ok(Action::await_change());
+    }
 
     let found = discover::discover(&cluster.spec, &world);
     let pods = proxies(&cluster, &world);
@@ -97,7 +105,8 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
                     // Those that start from now on are as all are to be.
                     begin(&cluster, &pods, &mut memory, &cx);
                 }
-                trouble = foreign.map(|message| ("InvalidOwnership", message));
+                let told: Vec<_> = foreign.iter().map(ToString::to_string).collect();
+                trouble = (!told.is_empty()).then(|| ("InvalidOwnership", told.join("; ")));
             }
             Err(error) => {
                 trouble = Some(("ApplyFailed", error.to_string()));
@@ -123,7 +132,11 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
     observe::observe(&cluster, &mut status, &seen, Timestamp::now());
     events::tell(&cluster, &before, &status.conditions, &cx).await;
     write_status(&cluster, &cx, &mut memory, &status).await?;
-    let again = next(&cluster, &memory, &step);
+    let again = match trouble {
+        // It may be on its way out, as the children of a cluster of this name that was deleted are.
+        Some(_) => SOON,
+        None => next(&cluster, &memory, &step),
+    };
     remember(&cluster, memory, &cx);
     cx.metrics.reconciled(begun.elapsed());
     cx.metrics.stand(&cx.fleet.states());
@@ -142,8 +155,11 @@ async fn apply_all(
     world: &World,
     memory: &mut Memory,
     cx: &Context,
-) -> Result<Option<String>, ApplyError> {
-    apply::certificates(cluster, world, cx).await?;
+) -> Result<Vec<Foreign>, ApplyError> {
+    let foreign = apply::certificates(cluster, world, memory, cx).await?;
+    if !foreign.is_empty() {
+        return Ok(foreign);
+    }
     let mut versions = versions(status, cx.epoch);
     if decision.snapshot != decision.settings {
         // The file holds what was good before: what is pushed now is later.
@@ -154,6 +170,7 @@ async fn apply_all(
         &decision.snapshot,
         &decision.topology,
         &memory.replaced,
+        memory.refused.as_ref(),
         versions,
         start,
     );
@@ -318,9 +335,15 @@ fn id(cluster: &PgDogCluster, pod: &Pod) -> ProxyId {
 fn reports(cluster: &PgDogCluster, pods: &[&Pod], cx: &Context) -> Vec<Report> {
     let reports: Vec<_> = pods
         .iter()
-        .map(|pod| match address(pod) {
-            Some(_) => cx.fleet.report(&id(cluster, pod)),
-            None => Report::unreachable("the pod has no address yet"),
+        .map(|pod| {
+            let report = match address(pod) {
+                Some(_) => cx.fleet.report(&id(cluster, pod)),
+                None => Report::unreachable("the pod has no address yet"),
+            };
+            Report {
+                pod: pod.uid().unwrap_or_default(),
+                ..report
+            }
         })
         .collect();
     if let Some(epoch) = reports.iter().filter_map(|report| report.fenced).max() {
@@ -463,13 +486,21 @@ fn seen_proxies(
         .collect()
 }
 
+/// The epoch of the leader that wrote the status. What no Lease can count is a lie.
+fn written_in(cluster: &PgDogCluster) -> Option<u64> {
+    let epoch = i32::try_from(cluster.status.as_ref()?.epoch?).ok()?;
+    u64::try_from(epoch).ok().filter(|_| epoch < i32::MAX)
+}
+
 async fn write_status(
     cluster: &PgDogCluster,
     cx: &Context,
     memory: &mut Memory,
     status: &PgDogClusterStatus,
 ) -> Result<(), ApplyError> {
-    if memory.status.as_ref() != Some(status) {
+    // What a former leader wrote too late is written over.
+    let is_ours = written_in(cluster) == Some(cx.epoch);
+    if memory.status.as_ref() != Some(status) || !is_ours {
         apply::status(cluster, status, cx).await?;
         memory.status = Some(status.clone());
         remember(cluster, memory.clone(), cx);

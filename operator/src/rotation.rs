@@ -89,6 +89,49 @@ pub fn former(replaced: &[Replaced]) -> Former {
     former
 }
 
+/// The keys of a user that come from Secrets.
+const OF_SECRETS: &[&str] = &[
+    "password",
+    "passwords",
+    "password_hash",
+    "server_user",
+    "server_password",
+];
+
+/// These settings without what comes from Secrets: another password does not make others of them.
+#[must_use]
+pub fn without_secrets(settings: &Map<String, Value>) -> Map<String, Value> {
+    let mut settings = settings.clone();
+    let users = settings.get_mut("users").and_then(Value::as_array_mut);
+    for user in users.into_iter().flatten().filter_map(Value::as_object_mut) {
+        user.retain(|key, _| !OF_SECRETS.contains(&key.as_str()));
+    }
+    settings
+}
+
+/// Settings of before with what Secrets hold now: a password is replaced also while other settings are held back.
+#[must_use]
+pub fn renewed(settings: &Map<String, Value>, latest: &Map<String, Value>) -> Map<String, Value> {
+    let mut settings = settings.clone();
+    let latest = latest.get("users").and_then(Value::as_array);
+    let users = settings.get_mut("users").and_then(Value::as_array_mut);
+    for user in users.into_iter().flatten().filter_map(Value::as_object_mut) {
+        let same = latest
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_object)
+            .find(|one| one.get("name") == user.get("name"));
+        let Some(same) = same else { continue };
+        for key in OF_SECRETS {
+            match same.get(*key) {
+                Some(value) => user.insert((*key).to_owned(), value.clone()),
+                None => user.remove(*key),
+            };
+        }
+    }
+    settings
+}
+
 /// The names of the users, in order.
 fn names(settings: &Map<String, Value>) -> Vec<String> {
     let users = settings.get("users").and_then(Value::as_array);
@@ -146,6 +189,28 @@ mod tests {
         let one = replaced(&[], Some(&settings("a")), &settings("b"), &[], now);
         let back = replaced(&one, Some(&settings("b")), &settings("a"), &[], now);
         assert_eq!(former(&back)["app"], ["b"]);
+    }
+
+    #[test]
+    fn good_settings_get_the_passwords_of_now_and_nothing_else() {
+        let mut good = settings("a");
+        good.insert("general".to_owned(), json!({"default_pool_size": 10}));
+        let mut latest = settings("b");
+        latest["users"][0]["passwords"] = json!(["a"]);
+        latest["users"][0]["pool_size"] = json!(3);
+        latest["users"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"name": "other", "password": "c"}));
+        let renewed = renewed(&good, &latest);
+        assert_eq!(
+            Value::Object(renewed.clone()),
+            json!({
+                "general": {"default_pool_size": 10},
+                "users": [{"name": "app", "password": "b", "passwords": ["a"]}],
+            })
+        );
+        assert_eq!(without_secrets(&renewed), without_secrets(&good));
     }
 
     #[test]

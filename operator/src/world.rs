@@ -8,7 +8,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 
 /// The objects of one namespace.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct World {
     /// Pods: those of Postgres and those of proxies.
     pub pods: Vec<Arc<Pod>>,
@@ -18,6 +18,18 @@ pub struct World {
     pub services: Vec<Arc<Service>>,
     /// Secrets, by name.
     pub secrets: BTreeMap<String, Arc<Secret>>,
+}
+
+impl std::fmt::Debug for World {
+    // Of Secrets the names are enough.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World")
+            .field("pods", &self.pods)
+            .field("slices", &self.slices)
+            .field("services", &self.services)
+            .field("secrets", &self.secrets.keys())
+            .finish()
+    }
 }
 
 impl World {

@@ -20,7 +20,7 @@ use crate::rotation;
 use crate::world::World;
 
 /// What the proxies are to have.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Decision {
     /// What they are started with.
     pub process: Map<String, Value>,
@@ -36,6 +36,18 @@ pub struct Decision {
     pub stage: Stage,
     /// Why the settings are those of before and not what is written.
     pub invalid: Option<Unrenderable>,
+}
+
+impl std::fmt::Debug for Decision {
+    // Passwords stand in it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decision")
+            .field("topology", &self.topology)
+            .field("given", &self.given)
+            .field("stage", &self.stage)
+            .field("invalid", &self.invalid)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Decision {
@@ -86,17 +98,18 @@ pub fn decide(
         }
     };
     rendered.topology = with_peers(rendered.topology, memory);
-    let wanted = sha256(&rendered.settings);
+    let wanted = sha256(&rotation::without_secrets(&rendered.settings));
     if memory
         .refused
         .as_ref()
-        .is_some_and(|refused| refused.sha256 != wanted)
+        .is_some_and(|refused| is_over(refused, &wanted, reports))
     {
         memory.refused = None;
     }
     let config = &mut status.config;
+    rise(config, reports);
     let mut settings = match (&memory.refused, &memory.good) {
-        (Some(_), Some(good)) => good.clone(),
+        (Some(_), Some(good)) => rotation::renewed(good, &rendered.settings),
         _ => rendered.settings.clone(),
     };
     number(config, &settings, &rendered.topology);
@@ -107,11 +120,8 @@ pub fn decide(
         && memory.refused.is_none()
         && let Some(good) = memory.good.clone().filter(|good| *good != settings)
     {
-        memory.refused = Some(Refused {
-            sha256: wanted,
-            message: refusal(reports, config),
-        });
-        settings = good;
+        memory.refused = Some(refusal(wanted, reports, config));
+        settings = rotation::renewed(&good, &rendered.settings);
         number(config, &settings, &rendered.topology);
         stage = Stage::Halted;
         given = vec![true; reports.len()];
@@ -147,7 +157,8 @@ fn hosts_only(
     error: Unrenderable,
 ) -> Result<Decision, Unrenderable> {
     let settings = match (&memory.refused, &memory.good, &memory.settings) {
-        (Some(_), Some(good), _) => good.clone(),
+        (Some(_), Some(good), Some(latest)) => rotation::renewed(good, latest),
+        (Some(_), Some(good), None) => good.clone(),
         (_, _, Some(settings)) => settings.clone(),
         _ => return Err(error),
     };
@@ -155,6 +166,7 @@ fn hosts_only(
     let Some(process) = memory.process.clone().filter(|_| !wrong) else {
         return Err(error);
     };
+    rise(&mut status.config, reports);
     number(&mut status.config, &settings, &topology);
     memory.topology = Some(topology.clone());
     Ok(Decision {
@@ -229,17 +241,60 @@ fn stage(
 }
 
 /// Which proxy refused the settings of this number, and why.
-fn refusal(reports: &[Report], config: &ConfigStatus) -> String {
+fn refusal(sha256: String, reports: &[Report], config: &ConfigStatus) -> Refused {
     let number = u64::try_from(config.settings.revision).unwrap_or_default();
-    let message = reports.iter().find_map(|report| match &report.settings {
+    let refused = reports.iter().find_map(|report| match &report.settings {
         Taken::Failed {
             revision,
             reason: Rejection::Nack,
             message,
-        } if *revision == number => Some(message.clone()),
+        } if *revision == number => Some((message.clone(), report.pod.clone())),
         _ => None,
     });
-    message.unwrap_or_default()
+    let (message, pod) = refused.unwrap_or_default();
+    Refused {
+        sha256,
+        message,
+        pod,
+    }
+}
+
+/// Whether refused settings may be tried: they are others, or who refused them has gone. A proxy of an older image, or one
+/// without a volume that they name, says nothing of those that took its place.
+fn is_over(refused: &Refused, wanted: &str, reports: &[Report]) -> bool {
+    let has_gone = || reports.iter().all(|report| report.pod != refused.pod);
+    refused.sha256 != wanted || (!reports.is_empty() && has_gone())
+}
+
+/// What a proxy counts as its revision at most: more than this is no number that anybody counted to.
+const COUNTABLE: u64 = 1 << 53;
+
+/// A proxy has a higher revision of this epoch than the status: the status came back from a backup. What comes next is above
+/// it; refused for ever it would be otherwise.
+fn rise(config: &mut ConfigStatus, reports: &[Report]) {
+    let highest = |of: fn(&Report) -> u64| {
+        let seen = reports.iter().map(of).filter(|seen| *seen < COUNTABLE);
+        i64::try_from(seen.max().unwrap_or_default()).unwrap_or_default()
+    };
+    for (half, seen) in [
+        (
+            &mut config.settings,
+            highest(|report| report.ahead.settings),
+        ),
+        (
+            &mut config.topology,
+            highest(|report| report.ahead.topology),
+        ),
+    ] {
+        // Zero: nobody has said anything.
+        if seen > 0 && half.revision <= seen {
+            tracing::warn!(
+                "a proxy has revision {seen}, the status {}: going on above",
+                half.revision
+            );
+            half.revision = seen + 1;
+        }
+    }
 }
 
 /// Another content has another number.

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
+use kube::Resource;
 use pgdog_operator_api::{PgDogCluster, PgDogClusterStatus, Rejection};
 use serde_json::{Value, json};
 
 use super::{Decision, Proxies, decide};
+use crate::apply;
 use crate::context::Memory;
 use crate::discover::discover;
-use crate::fleet::{Report, Taken};
+use crate::fleet::{Document, Report, Taken, Want};
 use crate::render::config::Unrenderable;
+use crate::render::{children, snapshot};
 use crate::rollout::Stage;
 use crate::world::World;
 
@@ -175,6 +178,88 @@ fn refused_settings_are_taken_back_once_and_others_are_tried_again() {
     assert!(case.memory.refused.is_none());
 }
 
+/// The settings were refused, and taken back.
+fn rolled_back() -> Case {
+    let mut case = settled(2);
+    for (report, pod) in case.reports.iter_mut().zip(["a", "b"]) {
+        pod.clone_into(&mut report.pod);
+    }
+    case.set(7);
+    case.decide().unwrap();
+    case.fail(0, Rejection::Nack);
+    case.decide().unwrap();
+    (0..2).for_each(|proxy| case.ack(proxy));
+    case.decide().unwrap();
+    case
+}
+
+#[test]
+fn a_later_leader_does_not_try_refused_settings_again() {
+    let mut case = rolled_back();
+    let decision = case.decide().unwrap();
+    let data = snapshot::render(
+        &decision.process,
+        &decision.snapshot,
+        &decision.topology,
+        &case.memory.replaced,
+        case.memory.refused.as_ref(),
+        snapshot::Versions::default(),
+        snapshot::Start::default(),
+    );
+    let data = data
+        .into_iter()
+        .map(|(key, text)| (key, k8s_openapi::ByteString(text.into_bytes())));
+    let mut secret = Secret {
+        data: Some(data.collect()),
+        ..Secret::default()
+    };
+    secret.metadata.owner_references = case.cluster.controller_owner_ref(&()).map(|o| vec![o]);
+    let secret = Arc::new(secret);
+    case.world.secrets.insert("shop-config".to_owned(), secret);
+    let before = std::mem::take(&mut case.memory);
+    apply::recall(&case.cluster, &case.world, &mut case.memory);
+    assert_eq!(case.memory.refused, before.refused);
+    let again = case.decide().unwrap();
+    assert_eq!(size(&again.settings), &json!(10));
+    assert_eq!(again.settings, decision.settings);
+}
+
+#[test]
+fn a_password_is_replaced_also_while_other_settings_are_held_back() {
+    let mut case = rolled_back();
+    case.world.secrets.insert("login".to_owned(), login("new"));
+    let decision = case.decide().unwrap();
+    let user = &decision.settings["users"][0];
+    assert_eq!(size(&decision.settings), &json!(10));
+    assert_eq!(
+        (&user["password"], &user["passwords"]),
+        (&json!("new"), &json!(["secret"]))
+    );
+    assert!(case.memory.refused.is_some());
+}
+
+#[test]
+fn refused_settings_are_tried_again_when_who_refused_them_has_gone() {
+    let mut case = rolled_back();
+    "c".clone_into(&mut case.reports[1].pod);
+    assert_eq!(size(&case.decide().unwrap().settings), &json!(10));
+    "d".clone_into(&mut case.reports[0].pod);
+    assert_eq!(size(&case.decide().unwrap().settings), &json!(7));
+}
+
+#[test]
+fn numbers_that_came_from_a_backup_rise_above_those_of_the_proxies() {
+    let mut case = settled(2);
+    case.reports[1].ahead.settings = 40;
+    case.reports[0].ahead.topology = u64::MAX;
+    let before = case.status.config.topology.revision;
+    for _ in 0..2 {
+        case.decide().unwrap();
+        assert_eq!(case.status.config.settings.revision, 41);
+        assert_eq!(case.status.config.topology.revision, before, "it is a lie");
+    }
+}
+
 #[test]
 fn a_proxy_that_cannot_be_asked_holds_up_nobody() {
     let mut case = settled(3);
@@ -206,6 +291,51 @@ fn hosts_go_on_coming_while_a_secret_is_missing() {
     let mut fresh = Case::new(1);
     fresh.world.secrets.clear();
     assert!(fresh.decide().is_err());
+}
+
+#[test]
+fn what_is_printed_for_developers_holds_no_password() {
+    let mut case = settled(1);
+    for password in ["hush-1", "hush-2"] {
+        case.world
+            .secrets
+            .insert("login".to_owned(), login(password));
+        case.decide().unwrap();
+    }
+    case.world
+        .secrets
+        .insert("login".to_owned(), login("newer"));
+    let decision = case.decide().unwrap();
+    let document = Document {
+        epoch: 1,
+        revision: 1,
+        sha256: String::new(),
+        config: decision.settings.clone(),
+    };
+    let want = Want {
+        settings: Some(Arc::new(document)),
+        ..Want::default()
+    };
+    let children = children::render(
+        &case.cluster,
+        "image",
+        &decision.process,
+        snapshot::render(
+            &decision.process,
+            &decision.snapshot,
+            &decision.topology,
+            &case.memory.replaced,
+            None,
+            snapshot::Versions::default(),
+            snapshot::Start::default(),
+        ),
+    );
+    let printed = format!(
+        "{decision:?} {want:?} {children:?} {:?} {:?}",
+        case.memory, case.world
+    );
+    assert!(decision.settings["users"].to_string().contains("hush-1"));
+    assert!(printed.contains("login") && !printed.contains("hush"));
 }
 
 #[test]

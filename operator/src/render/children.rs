@@ -27,7 +27,7 @@ use super::pod::{UID, config_secret, container, volumes};
 use super::process::Ports;
 
 /// Everything that belongs to a cluster but the Secrets with certificates.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Children {
     /// The configuration that proxies start with.
     pub config: Secret,
@@ -41,6 +41,19 @@ pub struct Children {
     pub pdb: Option<PodDisruptionBudget>,
     /// Who chooses how many there are.
     pub autoscaler: Option<HorizontalPodAutoscaler>,
+}
+
+impl std::fmt::Debug for Children {
+    // Passwords stand in the configuration.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Children")
+            .field("config", &self.config.metadata.name)
+            .field("deployment", &self.deployment)
+            .field("service", &self.service)
+            .field("pdb", &self.pdb)
+            .field("autoscaler", &self.autoscaler)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The labels by which a cluster's pods are found; they never change.

@@ -11,7 +11,7 @@ use crate::discover::Found;
 use crate::world::World;
 
 /// Both halves of a configuration, and what belongs to the process.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Rendered {
     /// What a proxy is started with; a change of it makes new pods.
     pub process: Map<String, Value>,
@@ -21,6 +21,17 @@ pub struct Rendered {
     pub topology: Map<String, Value>,
     /// The Secrets it was made of.
     pub secrets: Vec<SecretStatus>,
+}
+
+impl std::fmt::Debug for Rendered {
+    // Passwords stand in it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rendered")
+            .field("process", &self.process)
+            .field("topology", &self.topology)
+            .field("secrets", &self.secrets)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why there is no configuration.

@@ -7,6 +7,7 @@ use pgdog_config::documents;
 use serde_json::{Map, Value, json};
 
 use super::config::merge;
+use crate::context::Refused;
 use crate::rotation::Replaced;
 
 /// The key of the proxies' file.
@@ -19,6 +20,8 @@ pub const TOPOLOGY: &str = "topology.json";
 pub const PROCESS: &str = "process.json";
 /// The key of the passwords that are still accepted.
 pub const REPLACED: &str = "replaced.json";
+/// The key of the settings that a proxy refused.
+pub const REFUSED: &str = "refused.json";
 
 /// Which push the snapshot holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,6 +50,7 @@ pub fn render(
     settings: &Map<String, Value>,
     topology: &Map<String, Value>,
     replaced: &[Replaced],
+    refused: Option<&Refused>,
     versions: Versions,
     start: Start,
 ) -> BTreeMap<String, String> {
@@ -69,5 +73,6 @@ pub fn render(
         (TOPOLOGY.to_owned(), text(&Value::Object(topology.clone()))),
         (PROCESS.to_owned(), text(&Value::Object(process.clone()))),
         (REPLACED.to_owned(), text(&json!(replaced))),
+        (REFUSED.to_owned(), text(&json!(refused))),
     ])
 }

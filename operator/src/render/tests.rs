@@ -154,6 +154,7 @@ fn the_snapshot_is_a_configuration_that_says_which_push_it_holds() {
         &rendered.settings,
         &rendered.topology,
         &[],
+        None,
         versions,
         snapshot::Start {
             share: Some(3),

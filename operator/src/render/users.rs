@@ -13,7 +13,7 @@ use crate::world::World;
 pub type Former = BTreeMap<String, Vec<String>>;
 
 /// Users, and the Secrets they came from.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Clone, PartialEq, Default)]
 pub struct Users {
     /// Entries of `[[users]]`.
     pub entries: Vec<Value>,
@@ -21,8 +21,15 @@ pub struct Users {
     pub secrets: Vec<SecretStatus>,
 }
 
+impl std::fmt::Debug for Users {
+    // Passwords stand in their entries.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Users({} of {:?})", self.entries.len(), self.secrets)
+    }
+}
+
 /// What a Secret says.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 struct Login {
     name: Option<String>,
     password: Option<String>,

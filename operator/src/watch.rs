@@ -1,0 +1,526 @@
+//! Watches, and what they keep of what they see: no more than is read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::ListParams;
+use kube::core::{DeserializeGuard, NamespaceResourceScope};
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::{Api, Client, Resource, ResourceExt};
+use pgdog_operator_api::{PgDogCluster, labels};
+use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+
+use crate::apply::MANAGER;
+use crate::metrics::Metrics;
+
+/// How often the API server is asked whether it is there, and clusters are looked through for those that are gone.
+pub const LOOK: Duration = Duration::from_secs(60);
+
+/// Secrets that are nobody's login, and large or many.
+const OTHER_SECRETS: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token,\
+    type!=kubernetes.io/dockerconfigjson,type!=kubernetes.io/dockercfg,type!=bootstrap.kubernetes.io/token";
+
+/// What stands in a Secret and is longer is nobody's password.
+const LONGEST: usize = 64 * 1024;
+
+/// Namespaces in which something changed. A replica that does not lead collects them, each once.
+#[derive(Debug, Default)]
+pub struct Changed {
+    namespaces: Mutex<BTreeSet<String>>,
+    more: Notify,
+}
+
+impl Changed {
+    /// Something changed in a namespace.
+    pub fn tell(&self, namespace: String) {
+        let mut namespaces = self
+            .namespaces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        namespaces.insert(namespace);
+        self.more.notify_one();
+    }
+
+    /// The namespaces, each when something has changed in it. Never ends.
+    pub fn stream(self: Arc<Self>) -> impl Stream<Item = String> + Send + 'static {
+        futures::stream::unfold(self, |changed| async {
+            loop {
+                let next = {
+                    let mut namespaces = changed
+                        .namespaces
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner);
+                    namespaces.pop_first()
+                };
+                match next {
+                    Some(namespace) => return Some((namespace, changed)),
+                    None => changed.more.notified().await,
+                }
+            }
+        })
+    }
+}
+
+/// Resources that cannot be read, as another version of the operator stored them, by namespace and name.
+#[derive(Debug, Default)]
+pub struct Unreadable(Mutex<BTreeMap<(String, String), (ObjectMeta, String)>>);
+
+impl Unreadable {
+    /// What they are and why.
+    #[must_use]
+    pub fn all(&self) -> Vec<(ObjectMeta, String)> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.values().cloned().collect()
+    }
+
+    fn set(&self, of: &ObjectMeta, error: Option<String>, metrics: &Metrics) {
+        let key = (
+            of.namespace.clone().unwrap_or_default(),
+            of.name.clone().unwrap_or_default(),
+        );
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match error {
+            Some(error) => {
+                if all
+                    .insert(key.clone(), (of.clone(), error.clone()))
+                    .is_none()
+                {
+                    let (namespace, name) = key;
+                    tracing::warn!(
+                        namespace,
+                        name,
+                        "a PgDogCluster that cannot be read: {error}"
+                    );
+                }
+            }
+            None => {
+                all.remove(&key);
+            }
+        }
+        metrics.unreadable(all.len());
+    }
+}
+
+/// What watches need.
+#[derive(Clone)]
+pub struct Around {
+    /// The API server.
+    pub client: Client,
+    /// The namespaces that are watched; all of them where none is named.
+    pub namespaces: Vec<String>,
+    /// Told what changes.
+    pub changed: Arc<Changed>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl std::fmt::Debug for Around {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Around({:?})", self.namespaces)
+    }
+}
+
+impl Around {
+    /// The objects of one kind, in each of the namespaces or everywhere.
+    fn apis<K>(&self) -> Vec<Api<K>>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        let client = || self.client.clone();
+        if self.namespaces.is_empty() {
+            return vec![Api::all(client())];
+        }
+        let namespaces = self.namespaces.iter();
+        namespaces
+            .map(|namespace| Api::namespaced(client(), namespace))
+            .collect()
+    }
+
+    /// Watches one kind of objects, and keeps what `shrink` leaves of them.
+    pub fn keep<K>(&self, shrink: fn(&mut K)) -> Store<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
+    {
+        let mut config = watcher::Config::default();
+        if K::kind(&()) == "Secret" {
+            config = config.fields(OTHER_SECRETS);
+        }
+        let streams = self.apis::<K>().into_iter().map(|api| {
+            tokio::spawn(look(api.clone(), self.metrics.clone()));
+            let events = watch(api, config.clone()).default_backoff();
+            events
+                .modify(move |object| {
+                    object.managed_fields_mut().clear();
+                    shrink(object);
+                })
+                .boxed()
+        });
+        self.reflect(streams.collect())
+    }
+
+    /// Watches the clusters. One that cannot be read blinds nobody for the others: the last that could be read of it counts.
+    pub fn keep_clusters(&self, unreadable: &Arc<Unreadable>) -> Store<PgDogCluster> {
+        let streams = self.apis::<DeserializeGuard<PgDogCluster>>().into_iter();
+        let streams = streams.map(|api| {
+            tokio::spawn(look(api.clone(), self.metrics.clone()));
+            let (unreadable, metrics) = (unreadable.clone(), self.metrics.clone());
+            let events = watch(api, watcher::Config::default()).default_backoff();
+            events
+                .modify(|object| object.managed_fields_mut().clear())
+                .filter_map(move |event| {
+                    let readable = match event {
+                        Ok(event) => readable(event, |object, error| {
+                            unreadable.set(object, error, &metrics);
+                        })
+                        .map(Ok),
+                        Err(error) => Some(Err(error)),
+                    };
+                    std::future::ready(readable)
+                })
+                .boxed()
+        });
+        self.reflect(streams.collect())
+    }
+
+    fn reflect<K>(&self, streams: Vec<Events<K>>) -> Store<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + Send
+            + Sync
+            + 'static,
+    {
+        let (store, writer) = reflector::store();
+        let events = merged(streams, self.namespaces.clone(), store.clone())
+            .reflect(writer)
+            .touched_objects();
+        let (changed, metrics) = (self.changed.clone(), self.metrics.clone());
+        tokio::spawn(async move {
+            let mut events = std::pin::pin!(events);
+            while let Some(event) = events.next().await {
+                match event {
+                    Ok(object) => {
+                        metrics.heard(&K::kind(&()));
+                        changed.tell(object.namespace().unwrap_or_default());
+                    }
+                    Err(error) => tracing::warn!("watch of {}: {error}", K::plural(&())),
+                }
+            }
+        });
+        store
+    }
+}
+
+type Events<K> = BoxStream<'static, Result<Event<K>, watcher::Error>>;
+
+/// The event without its guard; none of an object that cannot be read. `told` hears of each object whether it can.
+fn readable<K: Resource>(
+    event: Event<DeserializeGuard<K>>,
+    told: impl Fn(&ObjectMeta, Option<String>),
+) -> Option<Event<K>> {
+    let open = |guard: DeserializeGuard<K>| match guard.0 {
+        Ok(object) => {
+            told(object.meta(), None);
+            Some(object)
+        }
+        Err(invalid) => {
+            told(&invalid.metadata, Some(invalid.error));
+            None
+        }
+    };
+    match event {
+        Event::Init => Some(Event::Init),
+        Event::InitDone => Some(Event::InitDone),
+        Event::Apply(guard) => open(guard).map(Event::Apply),
+        Event::InitApply(guard) => open(guard).map(Event::InitApply),
+        Event::Delete(guard) => {
+            told(guard.meta(), None);
+            guard.0.ok().map(Event::Delete)
+        }
+    }
+}
+
+/// Several watches of one kind, each of a namespace of its own, as one.
+fn merged<K>(mut streams: Vec<Events<K>>, namespaces: Vec<String>, store: Store<K>) -> Events<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+{
+    if streams.len() == 1
+        && let Some(only) = streams.pop()
+    {
+        return only;
+    }
+    let mut merging = Merging::new(namespaces);
+    let numbered = streams
+        .into_iter()
+        .enumerate()
+        .map(|(number, events)| events.map(move |event| (number, event)).boxed());
+    futures::stream::select_all(numbered)
+        .flat_map(move |(number, event)| {
+            let events = match event {
+                Ok(event) => merging.next(number, event, || store.state()),
+                Err(error) => return futures::stream::iter(vec![Err(error)]),
+            };
+            futures::stream::iter(events.into_iter().map(Ok).collect::<Vec<_>>())
+        })
+        .boxed()
+}
+
+/// How several watches become one: what is there at the beginning is told when all have seen it, for a store is replaced as a
+/// whole. When one of them begins anew, the others' objects stay.
+struct Merging<K> {
+    /// The namespace of each.
+    namespaces: Vec<String>,
+    /// What each has seen of what is there, until it has seen everything.
+    seen: Vec<Vec<K>>,
+    /// Which have seen everything at least once.
+    complete: Vec<bool>,
+}
+
+impl<K: Resource + Clone> Merging<K> {
+    fn new(namespaces: Vec<String>) -> Self {
+        Self {
+            seen: namespaces.iter().map(|_| Vec::new()).collect(),
+            complete: vec![false; namespaces.len()],
+            namespaces,
+        }
+    }
+
+    fn next(
+        &mut self,
+        number: usize,
+        event: Event<K>,
+        there: impl FnOnce() -> Vec<Arc<K>>,
+    ) -> Vec<Event<K>> {
+        let begun = self.complete.iter().all(|complete| *complete);
+        let seen = &mut self.seen[number];
+        match event {
+            Event::Init => seen.clear(),
+            Event::InitApply(object) => seen.push(object),
+            Event::Apply(_) | Event::Delete(_) if begun => return vec![event],
+            Event::Apply(object) => {
+                seen.retain(|one| one.meta().name != object.meta().name);
+                seen.push(object);
+            }
+            Event::Delete(object) => seen.retain(|one| one.meta().name != object.meta().name),
+            Event::InitDone => {
+                self.complete[number] = true;
+                if !self.complete.iter().all(|complete| *complete) {
+                    return Vec::new();
+                }
+                let own = Some(&self.namespaces[number]);
+                let others = match begun {
+                    true => there(),
+                    false => Vec::new(),
+                };
+                let others = others
+                    .into_iter()
+                    .filter(|one| one.meta().namespace.as_ref() != own)
+                    .map(Arc::unwrap_or_clone);
+                let latest = self.seen.iter_mut().flat_map(std::mem::take);
+                let all = others.chain(latest).map(Event::InitApply);
+                return [Event::Init]
+                    .into_iter()
+                    .chain(all)
+                    .chain([Event::InitDone])
+                    .collect();
+            }
+        }
+        Vec::new()
+    }
+}
+
+/// Asks now and then whether the API server still answers: where nothing changes, a watch says nothing either.
+async fn look<K>(api: Api<K>, metrics: Arc<Metrics>)
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
+{
+    let one = ListParams::default().limit(1);
+    loop {
+        if matches!(
+            tokio::time::timeout(LOOK, api.list_metadata(&one)).await,
+            Ok(Ok(_))
+        ) {
+            metrics.heard(&K::kind(&()));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Annotations that are not ours say nothing to us, and may be long.
+fn without_annotations(object: &mut ObjectMeta) {
+    if let Some(annotations) = &mut object.annotations {
+        annotations.retain(|key, _| key.starts_with("pgdog.dev/"));
+    }
+}
+
+/// What is read of any object.
+pub fn slim<K: Resource>(object: &mut K) {
+    without_annotations(object.meta_mut());
+}
+
+/// What is read of a pod: where it is and how it is, and which images it runs. What stands in its environment is none of our
+/// business.
+pub fn slim_pod(pod: &mut Pod) {
+    slim(pod);
+    let slim = |container: Container| Container {
+        name: container.name,
+        image: container.image,
+        restart_policy: container.restart_policy,
+        ..Container::default()
+    };
+    if let Some(spec) = pod.spec.take() {
+        let init = spec.init_containers;
+        pod.spec = Some(PodSpec {
+            containers: spec.containers.into_iter().map(slim).collect(),
+            init_containers: init.map(|init| init.into_iter().map(slim).collect()),
+            node_name: spec.node_name,
+            ..PodSpec::default()
+        });
+    }
+    if let Some(status) = pod.status.take() {
+        let conditions = status.conditions.map(|all| {
+            let ready = all.into_iter().filter(|c| c.type_ == "Ready");
+            ready.collect()
+        });
+        pod.status = Some(PodStatus {
+            phase: status.phase,
+            pod_ip: status.pod_ip,
+            pod_ips: status.pod_ips,
+            conditions,
+            container_statuses: status.container_statuses,
+            init_container_statuses: status.init_container_statuses,
+            ..PodStatus::default()
+        });
+    }
+}
+
+/// What is read of a Secret: no keys of certificates, which nobody but their owners should have, and nothing that is too long to
+/// be a login. Our own we keep whole: they are what a former leader knew.
+pub fn slim_secret(secret: &mut Secret) {
+    slim(secret);
+    let ours = secret.labels().get(labels::MANAGED_BY).map(String::as_str) == Some(MANAGER);
+    if let Some(data) = &mut secret.data {
+        data.retain(|key, value| {
+            !["tls.key", "ca.key"].contains(&key.as_str()) && (ours || value.0.len() <= LONGEST)
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn secret(namespace: &str, name: &str) -> Secret {
+        serde_json::from_value(json!({"metadata": {"namespace": namespace, "name": name}})).unwrap()
+    }
+
+    #[tokio::test]
+    async fn several_namespaces_are_one_store_that_is_ready_when_all_have_been_seen() {
+        let (store, mut writer) = reflector::store::<Secret>();
+        let mut merging = Merging::new(vec!["a".to_owned(), "b".to_owned()]);
+        let mut next = |number, event| {
+            for event in merging.next(number, event, || store.state()) {
+                writer.apply_watcher_event(&event);
+            }
+            let mut names: Vec<_> = store.state().iter().map(|one| one.name_any()).collect();
+            names.sort();
+            names
+        };
+        assert!(next(0, Event::Init).is_empty());
+        assert!(next(0, Event::InitApply(secret("a", "one"))).is_empty());
+        assert!(next(0, Event::InitDone).is_empty());
+        // The first changes while the second is still looking.
+        assert!(next(0, Event::Apply(secret("a", "two"))).is_empty());
+        assert!(next(0, Event::Delete(secret("a", "one"))).is_empty());
+        assert!(next(1, Event::Init).is_empty());
+        assert!(next(1, Event::InitApply(secret("b", "three"))).is_empty());
+        assert_eq!(next(1, Event::InitDone), ["three", "two"]);
+        assert_eq!(next(1, Event::Delete(secret("b", "three"))), ["two"]);
+        assert_eq!(next(1, Event::Apply(secret("b", "four"))), ["four", "two"]);
+        // The watch of the first breaks off: meanwhile `two` went and `five` came.
+        assert_eq!(next(0, Event::Init), ["four", "two"]);
+        next(0, Event::InitApply(secret("a", "five")));
+        assert_eq!(next(0, Event::InitDone), ["five", "four"]);
+    }
+
+    #[test]
+    fn a_cluster_that_cannot_be_read_hides_no_other() {
+        let of = |value: Value| serde_json::from_value::<DeserializeGuard<PgDogCluster>>(value);
+        let metadata = |name: &str| json!({"namespace": "demo", "name": name});
+        let odd = json!({"metadata": metadata("odd"), "spec": {"mode": "Aquarium"}});
+        let good = json!({"metadata": metadata("good"), "spec": {"databases": []}});
+        let (unreadable, metrics) = (Unreadable::default(), Metrics::new().unwrap());
+        let told = |object: &ObjectMeta, error| unreadable.set(object, error, &metrics);
+        assert!(readable(Event::Apply(of(odd).unwrap()), told).is_none());
+        assert!(readable(Event::Apply(of(good).unwrap()), told).is_some());
+        let (object, error) = unreadable.all().remove(0);
+        assert_eq!(object.name.as_deref(), Some("odd"));
+        assert!(error.contains("Aquarium"), "{error}");
+        let mended = json!({"metadata": metadata("odd"), "spec": {"databases": []}});
+        assert!(readable(Event::Apply(of(mended).unwrap()), told).is_some());
+        assert!(unreadable.all().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_only_waits_collects_each_namespace_once() {
+        let changed = Arc::new(Changed::default());
+        for namespace in ["a", "b", "a", "a"] {
+            changed.tell(namespace.to_owned());
+        }
+        let told: Vec<_> = changed.stream().take(2).collect().await;
+        assert_eq!(told, ["a", "b"]);
+    }
+
+    #[test]
+    fn of_pods_and_secrets_only_what_is_read_is_kept() {
+        let mut pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "p", "labels": {"a": "b"}, "annotations": {"pgdog.dev/pod-hash": "1", "x": "y"}},
+            "spec": {"containers": [{"name": "pgdog", "image": "i", "env": [{"name": "PASSWORD", "value": "secret"}]}]},
+            "status": {"phase": "Running", "podIP": "10.0.0.1", "conditions": [
+                {"type": "Ready", "status": "True"}, {"type": "Initialized", "status": "True"},
+            ]},
+        }))
+        .unwrap();
+        slim_pod(&mut pod);
+        assert_eq!(
+            serde_json::to_value(&pod).unwrap(),
+            json!({
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": "p", "labels": {"a": "b"}, "annotations": {"pgdog.dev/pod-hash": "1"}},
+                "spec": {"containers": [{"name": "pgdog", "image": "i"}]},
+                "status": {"phase": "Running", "podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]},
+            })
+        );
+        let mut secret = secret("a", "login");
+        let text = |length: usize| k8s_openapi::ByteString(vec![b'x'; length]);
+        secret.data = Some(BTreeMap::from([
+            ("password".to_owned(), text(20)),
+            ("tls.key".to_owned(), text(20)),
+            ("dump.sql".to_owned(), text(LONGEST + 1)),
+        ]));
+        slim_secret(&mut secret);
+        assert_eq!(
+            secret.data.unwrap().into_keys().collect::<Vec<_>>(),
+            ["password"]
+        );
+    }
+}
