@@ -10,8 +10,12 @@ use kube::{Api, Client, ResourceExt};
 use pgdog_operator_api::{ConditionStatus, ConditionType, PgDogCluster, PgDogClusterStatus};
 use serde_json::{Value, json};
 
+use crate::{Args, operator};
+
 /// Time between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(200);
+/// Longest time that one look may take.
+const LOOK_MAX: Duration = Duration::from_secs(10);
 
 /// The namespace of one scenario.
 #[derive(Clone)]
@@ -19,15 +23,13 @@ pub(crate) struct Stage {
     pub(crate) client: Client,
     pub(crate) namespace: String,
     pub(crate) postgres_image: String,
+    /// Another tag of the images.
+    pub(crate) next_tag: String,
 }
 
 impl Stage {
     /// A new namespace; one of a former run goes first.
-    pub(crate) async fn open(
-        client: &Client,
-        name: &str,
-        postgres_image: &str,
-    ) -> anyhow::Result<Self> {
+    pub(crate) async fn open(client: &Client, name: &str, args: &Args) -> anyhow::Result<Self> {
         let namespace = format!("e2e-{name}");
         let api: Api<Namespace> = Api::all(client.clone());
         if api.get_opt(&namespace).await?.is_some() {
@@ -48,7 +50,8 @@ impl Stage {
         Ok(Self {
             client: client.clone(),
             namespace,
-            postgres_image: postgres_image.to_owned(),
+            postgres_image: args.postgres_image.clone(),
+            next_tag: args.next_tag.clone(),
         })
     }
 
@@ -167,11 +170,30 @@ impl Stage {
         .await
     }
 
-    /// Where a Service of type NodePort is reached from here.
+    /// Where the first port of a Service of type NodePort is reached from here.
     pub(crate) async fn address(&self, service: &str) -> anyhow::Result<(String, u16)> {
+        let ports = self.node_ports(service).await?;
+        let first = ports.into_iter().next();
+        let address = first.context("the Service has no NodePort")?;
+        // The nodes hear of a new Service a little later.
+        until(
+            Duration::from_secs(30),
+            "the Service is reached",
+            || async {
+                let reached = tokio::net::TcpStream::connect((address.0.as_str(), address.1)).await;
+                Ok(reached.ok().map(drop))
+            },
+        )
+        .await?;
+        Ok(address)
+    }
+
+    /// Where the ports of a Service of type NodePort are reached from here, in order.
+    async fn node_ports(&self, service: &str) -> anyhow::Result<Vec<(String, u16)>> {
         let nodes = Api::<Node>::all(self.client.clone())
             .list(&ListParams::default())
             .await?;
+        // The first is the control plane, which scenarios never take away.
         let host = nodes
             .iter()
             .filter_map(|node| node.status.as_ref()?.addresses.as_ref())
@@ -181,22 +203,53 @@ impl Stage {
             .context("no node has an address")?;
         let service = self.api::<Service>().get(service).await?;
         let ports = service.spec.and_then(|spec| spec.ports).unwrap_or_default();
-        let port = ports
-            .first()
-            .and_then(|port| port.node_port)
-            .context("the Service has no NodePort")?;
-        let address = (host, u16::try_from(port)?);
-        // The nodes hear of a new Service a little later.
-        until(
-            Duration::from_secs(20),
-            "the Service is reached",
-            || async {
-                let reached = tokio::net::TcpStream::connect((address.0.as_str(), address.1)).await;
-                Ok(reached.ok().map(drop))
+        let ports = ports.iter().filter_map(|port| port.node_port);
+        Ok(ports
+            .filter_map(|port| Some((host.clone(), u16::try_from(port).ok()?)))
+            .collect())
+    }
+
+    /// A way in to each proxy alone.
+    pub(crate) async fn doors(&self, cluster: &str) -> anyhow::Result<Vec<Door>> {
+        let mut doors = Vec::new();
+        for (pod, _) in self.proxies(cluster).await? {
+            doors.push(self.door(&pod).await?);
+        }
+        Ok(doors)
+    }
+
+    /// A way in to one pod of a proxy: a Service of its own.
+    pub(crate) async fn door(&self, pod: &str) -> anyhow::Result<Door> {
+        let name = format!("door-{}", pod.rsplit('-').next().unwrap_or_default());
+        let label = json!({"metadata": {"labels": {"e2e/door": name}}});
+        self.api::<Pod>()
+            .patch(pod, &PatchParams::default(), &Patch::Merge(label))
+            .await?;
+        let port = |name: &str, port: u16| json!({"name": name, "port": port});
+        let service: Service = serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+            "spec": {
+                "type": "NodePort", "selector": {"e2e/door": name}, "publishNotReadyAddresses": true,
+                "ports": [port("postgres", 6432), port("admin", 6433), port("metrics", 9090)],
             },
-        )
-        .await?;
-        Ok(address)
+        }))?;
+        self.api::<Service>()
+            .patch(
+                &name,
+                &PatchParams::apply("e2e").force(),
+                &Patch::Apply(&service),
+            )
+            .await?;
+        self.address(&name).await?;
+        let [clients, admin, plain] = self.node_ports(&name).await?.try_into().map_err(|_| {
+            anyhow::anyhow!("the Service {name} has not three ports")
+        })?;
+        Ok(Door {
+            pod: pod.to_owned(),
+            clients,
+            admin,
+            plain,
+        })
     }
 
     /// The pods of the proxies: name and uid, in order.
@@ -219,6 +272,7 @@ impl Stage {
             .arg(&self.namespace)
             .args(args)
             .stdin(Stdio::null())
+            .kill_on_drop(true)
             .output()
             .await
             .context("run kubectl")?;
@@ -231,31 +285,73 @@ impl Stage {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Events about a PgDogCluster with this reason.
+    pub(crate) async fn events(&self, reason: &str) -> anyhow::Result<usize> {
+        let told = self
+            .kubectl(&["get", "events.events.k8s.io", "-o", "jsonpath={.items[*].reason}"])
+            .await?;
+        Ok(told.split_whitespace().filter(|one| *one == reason).count())
+    }
+
     /// Prints everything worth reading about a failure.
     pub(crate) async fn collect(&self) {
-        for args in [
-            &[
+        const OF_OPERATOR: &str = "app.kubernetes.io/name=pgdog-operator";
+        let operator = |more: &'static [&'static str]| {
+            let mut args = vec!["-n", operator::NAMESPACE];
+            args.extend_from_slice(more);
+            args
+        };
+        let asked = [
+            vec![
                 "get",
                 "pgdogclusters,deployments,pods,services,endpointslices",
                 "-o",
                 "wide",
-            ][..],
-            &["get", "pgdogclusters", "-o", "yaml"],
-            &["get", "events", "--sort-by=.lastTimestamp"],
-            &[
+            ],
+            vec!["get", "pgdogclusters", "-o", "yaml"],
+            vec!["get", "events", "--sort-by=.lastTimestamp"],
+            vec![
                 "logs",
                 "-l",
                 "app.kubernetes.io/name=pgdog",
                 "--tail=60",
                 "--prefix",
             ],
-        ] {
-            match self.kubectl(args).await {
+            operator(&["get", "pods,leases", "-o", "wide"]),
+            operator(&["logs", "-l", OF_OPERATOR, "--tail=80", "--prefix"]),
+            operator(&["logs", "-l", OF_OPERATOR, "--tail=20", "--prefix", "--previous"]),
+        ];
+        for args in asked {
+            match self.kubectl(&args).await {
                 Ok(text) => println!("$ kubectl {}\n{text}", args.join(" ")),
                 Err(error) => println!("$ kubectl {}\n{error:#}", args.join(" ")),
             }
         }
+        let all = ListParams::default();
+        let clusters = self.api::<PgDogCluster>().list(&all).await;
+        for cluster in clusters.into_iter().flatten() {
+            let name = cluster.name_any();
+            let told = operator::statuses(self, &name);
+            match tokio::time::timeout(Duration::from_secs(30), told).await {
+                Ok(Ok(statuses)) => println!("/v1/status of each proxy:\n{statuses}"),
+                Ok(Err(error)) => println!("/v1/status: {error:#}"),
+                Err(_) => println!("/v1/status: no answer"),
+            }
+        }
     }
+}
+
+/// A way in to one proxy.
+#[derive(Debug, Clone)]
+pub(crate) struct Door {
+    /// Its pod.
+    pub(crate) pod: String,
+    /// Where clients connect to.
+    pub(crate) clients: (String, u16),
+    /// Its admin API.
+    pub(crate) admin: (String, u16),
+    /// Its metrics.
+    pub(crate) plain: (String, u16),
 }
 
 /// Waits until something can be had; says what it waited for when that takes too long.
@@ -269,10 +365,11 @@ where
 {
     let end = tokio::time::Instant::now() + limit;
     loop {
-        let last = match look().await {
-            Ok(Some(had)) => return Ok(had),
-            Ok(None) => None,
-            Err(error) => Some(error),
+        let last = match tokio::time::timeout(LOOK_MAX, look()).await {
+            Ok(Ok(Some(had))) => return Ok(had),
+            Ok(Ok(None)) => None,
+            Ok(Err(error)) => Some(error),
+            Err(_) => Some(anyhow::anyhow!("a look took more than {LOOK_MAX:?}")),
         };
         if tokio::time::Instant::now() > end {
             return match last {

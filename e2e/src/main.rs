@@ -9,6 +9,8 @@
 
 mod cluster;
 mod load;
+mod node;
+mod operator;
 mod postgres;
 mod scenarios;
 
@@ -27,6 +29,9 @@ struct Args {
     /// The image of Postgres with streaming replication.
     #[arg(long, env = "E2E_POSTGRES_IMAGE", default_value = "local/postgres:15")]
     postgres_image: String,
+    /// Another tag of the images of proxy and operator, with the same in it: what a rolling update changes to.
+    #[arg(long, env = "E2E_NEXT_TAG", default_value = "next")]
+    next_tag: String,
     /// Namespaces of scenarios that failed are left as they are.
     #[arg(long)]
     keep: bool,
@@ -35,11 +40,16 @@ struct Args {
     smoke: bool,
 }
 
+/// Why a scenario cannot be run here.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Skipped(&'static str);
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let client = Client::try_default().await?;
-    let (mut passed, mut failed) = (0, 0);
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     let mut table = Vec::new();
     for scenario in scenarios::ALL {
         let wanted = args
@@ -49,7 +59,7 @@ async fn main() -> anyhow::Result<()> {
         if !wanted || (args.smoke && !scenario.smoke) {
             continue;
         }
-        let stage = Stage::open(&client, scenario.name, &args.postgres_image).await?;
+        let stage = Stage::open(&client, scenario.name, &args).await?;
         let begun = Instant::now();
         let result = (scenario.run)(stage.clone()).await;
         let took = begun.elapsed().as_secs_f64();
@@ -58,6 +68,10 @@ async fn main() -> anyhow::Result<()> {
                 passed += 1;
                 ("ok", figures)
             }
+            Err(error) if error.is::<Skipped>() => {
+                skipped += 1;
+                ("SKIPPED", format!("{error:#}"))
+            }
             Err(error) => {
                 failed += 1;
                 println!("--- {} failed: {error:#}", scenario.name);
@@ -65,17 +79,17 @@ async fn main() -> anyhow::Result<()> {
                 ("FAILED", format!("{error:#}"))
             }
         };
-        println!("{:<28} {verdict:<6} {took:>6.1} s  {told}", scenario.name);
+        println!("{:<28} {verdict:<7} {took:>6.1} s  {told}", scenario.name);
         table.push((scenario.name, verdict, took, told));
-        if verdict == "ok" || !args.keep {
+        if verdict != "FAILED" || !args.keep {
             stage.close().await;
         }
     }
-    println!("\n{:<28} {:<6} {:>8}  figures", "scenario", "", "time");
+    println!("\n{:<28} {:<7} {:>8}  figures", "scenario", "", "time");
     for (name, verdict, took, told) in &table {
-        println!("{name:<28} {verdict:<6} {took:>6.1} s  {told}");
+        println!("{name:<28} {verdict:<7} {took:>6.1} s  {told}");
     }
-    println!("\n{passed} passed, {failed} failed");
+    println!("\n{passed} passed, {failed} failed, {skipped} skipped");
     anyhow::ensure!(failed == 0 && passed > 0, "{failed} scenarios failed");
     Ok(())
 }
