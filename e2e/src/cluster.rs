@@ -241,9 +241,11 @@ impl Stage {
             )
             .await?;
         self.address(&name).await?;
-        let [clients, admin, plain] = self.node_ports(&name).await?.try_into().map_err(|_| {
-            anyhow::anyhow!("the Service {name} has not three ports")
-        })?;
+        let [clients, admin, plain] = self
+            .node_ports(&name)
+            .await?
+            .try_into()
+            .map_err(|_| anyhow::anyhow!("the Service {name} has not three ports"))?;
         Ok(Door {
             pod: pod.to_owned(),
             clients,
@@ -288,7 +290,12 @@ impl Stage {
     /// Events about a PgDogCluster with this reason.
     pub(crate) async fn events(&self, reason: &str) -> anyhow::Result<usize> {
         let told = self
-            .kubectl(&["get", "events.events.k8s.io", "-o", "jsonpath={.items[*].reason}"])
+            .kubectl(&[
+                "get",
+                "events.events.k8s.io",
+                "-o",
+                "jsonpath={.items[*].reason}",
+            ])
             .await?;
         Ok(told.split_whitespace().filter(|one| *one == reason).count())
     }
@@ -319,7 +326,14 @@ impl Stage {
             ],
             operator(&["get", "pods,leases", "-o", "wide"]),
             operator(&["logs", "-l", OF_OPERATOR, "--tail=80", "--prefix"]),
-            operator(&["logs", "-l", OF_OPERATOR, "--tail=20", "--prefix", "--previous"]),
+            operator(&[
+                "logs",
+                "-l",
+                OF_OPERATOR,
+                "--tail=20",
+                "--prefix",
+                "--previous",
+            ]),
         ];
         for args in asked {
             match self.kubectl(&args).await {

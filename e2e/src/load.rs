@@ -137,7 +137,11 @@ pub(crate) async fn ask_over(
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
     });
-    let values = row.map(|row| (0..row.len()).map(|i| row.get(i).unwrap_or("").to_owned()).collect());
+    let values = row.map(|row| {
+        (0..row.len())
+            .map(|i| row.get(i).unwrap_or("").to_owned())
+            .collect()
+    });
     Ok(values.unwrap_or_default())
 }
 
@@ -201,7 +205,8 @@ impl Load {
         for client in self.clients {
             ledger.add(client.await?);
         }
-        ledger.acked = std::mem::take(&mut *self.acked.lock().unwrap_or_else(PoisonError::into_inner));
+        ledger.acked =
+            std::mem::take(&mut *self.acked.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(ledger)
     }
 }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a table for people is what it makes")]
 
+mod certificates;
 mod cluster;
 mod load;
 mod node;

@@ -65,7 +65,10 @@ impl Nodes {
     /// The node that the API server runs on.
     pub(crate) async fn control_plane(&self) -> anyhow::Result<String> {
         let (leading, _) = self.all().await?;
-        leading.into_iter().next().context("no node is a control plane")
+        leading
+            .into_iter()
+            .next()
+            .context("no node is a control plane")
     }
 
     /// Runs a script on a node.
@@ -123,7 +126,9 @@ impl Nodes {
     /// Sends a signal to the proxy or the operator in a pod.
     pub(crate) async fn signal(&self, pod: &Pod, signal: &str) -> anyhow::Result<()> {
         let (node, pid) = self.process(pod).await?;
-        self.on(&node, &format!("kill -{signal} {pid}")).await.map(drop)
+        self.on(&node, &format!("kill -{signal} {pid}"))
+            .await
+            .map(drop)
     }
 
     /// Adds (`-I`) or takes away (`-D`) a rule of iptables in the network of a pod.

@@ -102,7 +102,11 @@ pub(crate) async fn settled(stage: &Stage) -> anyhow::Result<()> {
 
 /// Who leads, and its epoch.
 pub(crate) async fn lease(stage: &Stage) -> anyhow::Result<(String, i32)> {
-    let spec = api::<Lease>(stage).get(NAME).await?.spec.unwrap_or_default();
+    let spec = api::<Lease>(stage)
+        .get(NAME)
+        .await?
+        .spec
+        .unwrap_or_default();
     let epoch = spec.lease_transitions.unwrap_or_default();
     Ok((spec.holder_identity.unwrap_or_default(), epoch))
 }

@@ -3,14 +3,17 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::PostParams;
 use pgdog_operator_api::{ConditionStatus, ConditionType};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::MINUTE;
 use crate::cluster::{Stage, until};
 use crate::load::{Load, ask, config};
-use crate::postgres;
+use crate::{operator, postgres};
 
-const MINUTE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What makes no sense is refused by the API server, in our words.
 pub(crate) async fn rules(stage: Stage) -> anyhow::Result<String> {
@@ -211,4 +214,115 @@ pub(crate) async fn rotation(stage: Stage) -> anyhow::Result<String> {
         took.as_millis(),
         over.as_secs_f64()
     ))
+}
+
+/// A proxy's pod beside the others whose certificate can be broken; it is the first in order, and so the canary.
+async fn odd(stage: &Stage, like: &str) -> anyhow::Result<()> {
+    let pod = serde_json::to_value(stage.api::<Pod>().get(like).await?)?;
+    let mut labels = pod["metadata"]["labels"].clone();
+    if let Some(labels) = labels.as_object_mut() {
+        // No ReplicaSet takes it for its own.
+        labels.remove("pod-template-hash");
+    }
+    let mut spec = pod["spec"].clone();
+    spec["nodeName"] = Value::Null;
+    let volumes = spec["volumes"].as_array_mut();
+    for volume in volumes.into_iter().flatten() {
+        if volume["name"] == "pgdog-client-tls" {
+            *volume = json!({"name": "pgdog-client-tls", "emptyDir": {}});
+        }
+    }
+    if let Some(volumes) = spec["volumes"].as_array_mut() {
+        volumes.push(json!({"name": "from", "secret": {"secretName": "shop-client-tls"}}));
+    }
+    let mounts = spec["containers"][0]["volumeMounts"].as_array_mut();
+    for mount in mounts.into_iter().flatten() {
+        if mount["name"] == "pgdog-client-tls" {
+            mount["readOnly"] = false.into();
+        }
+    }
+    spec["initContainers"] = json!([{
+        "name": "copy", "image": stage.postgres_image,
+        "command": ["sh", "-c", "for f in tls.crt tls.key; do cat /from/$f >/to/$f; done"],
+        "securityContext": spec["containers"][0]["securityContext"],
+        "volumeMounts": [{"name": "from", "mountPath": "/from"}, {"name": "pgdog-client-tls", "mountPath": "/to"}],
+    }]);
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "a-odd", "labels": labels, "annotations": pod["metadata"]["annotations"]},
+        "spec": spec,
+    }))?;
+    stage.api().create(&PostParams::default(), &pod).await?;
+    Ok(())
+}
+
+/// One proxy alone refuses new settings: the others never get them, the last good ones are in force, and people are told.
+pub(crate) async fn refused(stage: Stage) -> anyhow::Result<String> {
+    postgres::start(&stage, 0).await?;
+    stage
+        .make("shop", json!({"source": postgres::source()}))
+        .await?;
+    stage.settled("shop", 2 * MINUTE).await?;
+    let proxies = stage.proxies("shop").await?;
+    odd(&stage, &proxies[0].0).await?;
+    let synced = |summary: &'static str| {
+        let stage = stage.clone();
+        async move {
+            until(MINUTE, summary, || async {
+                Ok((stage.status("shop").await?.config.summary == summary).then_some(()))
+            })
+            .await
+        }
+    };
+    synced("3/3").await?;
+    let good = stage.status("shop").await?.config.settings.hash;
+    let broken = "echo nothing >/etc/pgdog/client-tls/tls.crt";
+    stage
+        .kubectl(&["exec", "a-odd", "-c", "pgdog", "--", "sh", "-c", broken])
+        .await?;
+    let begun = Instant::now();
+    stage
+        .change("shop", json!({"pooling": {"defaultPoolSize": 16}}))
+        .await?;
+    let (reason, message) = stage
+        .condition(
+            "shop",
+            ConditionType::Degraded,
+            ConditionStatus::True,
+            MINUTE,
+        )
+        .await?;
+    let took = begun.elapsed();
+    ensure!(
+        reason == "ConfigRejected",
+        "Degraded is {reason}: {message}"
+    );
+    ensure!(message.contains("tls"), "{message}");
+    synced("3/3").await?;
+    // It stays so for as long as what is written is refused.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    stage
+        .condition("shop", ConditionType::Degraded, ConditionStatus::True, LOOK)
+        .await?;
+    let config = stage.status("shop").await?.config;
+    ensure!(config.settings.hash == good, "other settings are in force");
+    for (pod, _) in &proxies {
+        let door = stage.door(pod).await?;
+        let status = operator::status(&stage, "shop", &door).await?;
+        ensure!(
+            status.settings.sha256.as_deref() == Some(good.as_str()),
+            "{pod} has other settings"
+        );
+    }
+    stage.kubectl(&["delete", "pod", "a-odd", "--now"]).await?;
+    stage.change("shop", json!({"pooling": null})).await?;
+    stage
+        .condition(
+            "shop",
+            ConditionType::Degraded,
+            ConditionStatus::False,
+            MINUTE,
+        )
+        .await?;
+    stage.settled("shop", MINUTE).await?;
+    Ok(format!("told after {:.1} s: {message}", took.as_secs_f64()))
 }
