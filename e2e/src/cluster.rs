@@ -230,7 +230,7 @@ impl Stage {
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
             "spec": {
                 "type": "NodePort", "selector": {"e2e/door": name}, "publishNotReadyAddresses": true,
-                "ports": [port("postgres", 6432), port("admin", 6433), port("metrics", 9090)],
+                "ports": [port("postgres", 6432), port("admin", 6433)],
             },
         }))?;
         self.api::<Service>()
@@ -241,16 +241,15 @@ impl Stage {
             )
             .await?;
         self.address(&name).await?;
-        let [clients, admin, plain] = self
+        let [clients, admin] = self
             .node_ports(&name)
             .await?
             .try_into()
-            .map_err(|_| anyhow::anyhow!("the Service {name} has not three ports"))?;
+            .map_err(|_| anyhow::anyhow!("the Service {name} has not two ports"))?;
         Ok(Door {
             pod: pod.to_owned(),
             clients,
             admin,
-            plain,
         })
     }
 
@@ -364,8 +363,6 @@ pub(crate) struct Door {
     pub(crate) clients: (String, u16),
     /// Its admin API.
     pub(crate) admin: (String, u16),
-    /// Its metrics.
-    pub(crate) plain: (String, u16),
 }
 
 /// Waits until something can be had; says what it waited for when that takes too long.

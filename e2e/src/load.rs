@@ -42,8 +42,6 @@ pub(crate) struct Acked {
     pub(crate) at: Instant,
     /// Which of the ways in it took.
     pub(crate) way: usize,
-    /// The server that did it.
-    pub(crate) host: String,
     /// The timeline that this one was on.
     pub(crate) timeline: u32,
 }
@@ -258,7 +256,7 @@ impl One {
         last: &mut Instant,
     ) -> Result<(), tokio_postgres::Error> {
         let sql = format!(
-            "insert into ledger (client) values ({}) returning host(host), timeline",
+            "insert into ledger (client) values ({}) returning timeline",
             self.index
         );
         let sent = Instant::now();
@@ -269,14 +267,13 @@ impl One {
         self.ledger.longest_stall = self.ledger.longest_stall.max(at - *last);
         *last = at;
         self.ledger.written += 1;
-        let [host, timeline] = row.as_slice() else {
+        let [timeline] = row.as_slice() else {
             return Ok(());
         };
         let acked = Acked {
             sent,
             at,
             way: self.way,
-            host: host.clone(),
             timeline: u32::from_str_radix(timeline, 16).unwrap_or_default(),
         };
         let mut all = self.acked.lock().unwrap_or_else(PoisonError::into_inner);
