@@ -92,6 +92,9 @@ pub async fn children(
     if let Some(deployment) = &children.deployment {
         apply(cluster, deployment, memory, cx).await?;
     }
+    if cluster.spec.mode == Mode::Sidecar {
+        return Ok(None);
+    }
     let proxy = proxy_name(cluster);
     match &children.pdb {
         Some(pdb) => apply(cluster, pdb, memory, cx).await?,
