@@ -3,6 +3,7 @@
 mod config;
 mod failover;
 mod life;
+mod sidecar;
 
 use std::pin::Pin;
 
@@ -41,5 +42,7 @@ pub(crate) const ALL: &[Scenario] = &[
     scenario!("rollout", false, life::rollout),
     scenario!("failover", true, failover::promotion),
     scenario!("operator-down", false, failover::without_operator),
+    scenario!("sidecar", false, sidecar::sidecar),
+    scenario!("webhook-down", false, sidecar::webhook_down),
     scenario!("delete", false, life::delete),
 ];
