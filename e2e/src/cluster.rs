@@ -94,8 +94,11 @@ impl Stage {
             "users": [{"secretRef": {"name": "login"}}],
             "service": {"type": "NodePort"},
         });
+        // Sidecars have neither a number nor a Service.
+        let sidecar = spec["mode"] == "Sidecar";
         for (key, value) in defaults.as_object().into_iter().flatten() {
-            if spec.get(key).is_none() {
+            let alien = sidecar && ["replicas", "service"].contains(&key.as_str());
+            if spec.get(key).is_none() && !alien {
                 spec[key] = value.clone();
             }
         }

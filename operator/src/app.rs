@@ -1,33 +1,29 @@
 //! Start and end.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::args::Run;
-use crate::authority::{Authority, Pair, Purpose};
+use crate::authority::{self, Authority, Purpose};
 use crate::controller::{Leader, Watches, lead};
 use crate::http::Identity;
 use crate::leader::Leadership;
 use crate::metrics::{self, Metrics};
 use crate::render::process::OPERATOR_NAME;
+use crate::webhook::certificate::{Certificate, Keeper};
+use crate::webhook::{self, Known};
 
 /// How often the operator's own certificate is renewed.
 const RENEWAL: Duration = Duration::from_secs(24 * 3600);
 
 /// Time that what is being done has to come to its end.
 const ENDING: Duration = Duration::from_secs(5);
-
-/// The Secret with the operator's authority.
-const AUTHORITY: &str = "pgdog-operator-ca";
 
 /// Runs until SIGTERM, or until it no longer leads.
 ///
@@ -41,11 +37,12 @@ pub async fn run(run: Run) -> anyhow::Result<()> {
     let address = SocketAddr::from(([0, 0, 0, 0], run.metrics_port));
     let endpoints = tokio::spawn(metrics::serve(address, metrics.clone()));
     let watches = Watches::start(&client, &run.watched(), &metrics);
-    let authority = authority(&client, &run.own_namespace).await?;
+    let authority = authority::stored(&client, &run.own_namespace).await?;
     let authority = Arc::new(Authority::of(&authority)?);
     let own = authority.issue(OPERATOR_NAME, &[], Purpose::Client)?;
     let identity = Identity::new(&own, authority.certificate())?;
     tokio::spawn(renew(identity.clone(), authority.clone()));
+    webhook(&client, &run, &watches, &metrics).await?;
     let leases = Api::namespaced(client.clone(), &run.own_namespace);
     let leadership = Leadership::new(leases, &run.lease_name, &run.identity());
     let (stop, stopping) = watch::channel(false);
@@ -103,6 +100,31 @@ pub async fn run(run: Run) -> anyhow::Result<()> {
     ended
 }
 
+/// Answers the API server's questions from now on, where there is a webhook.
+async fn webhook(
+    client: &Client,
+    run: &Run,
+    watches: &Watches,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<()> {
+    if run.webhook_port == 0 {
+        return Ok(());
+    }
+    metrics.expect_webhook();
+    let known = Known {
+        client: client.clone(),
+        clusters: watches.clusters.clone(),
+        image: run.proxy_image.as_str().into(),
+    };
+    let certificate = Certificate::default();
+    let address = SocketAddr::from(([0, 0, 0, 0], run.webhook_port));
+    webhook::start(address, certificate.clone(), known)
+        .await
+        .with_context(|| format!("listen on {address}"))?;
+    tokio::spawn(Keeper::new(client.clone(), run).keep(certificate, metrics.clone()));
+    Ok(())
+}
+
 /// Proves itself with a new certificate each day: a process may live longer than a certificate.
 async fn renew(identity: Identity, authority: Arc<Authority>) {
     loop {
@@ -112,51 +134,6 @@ async fn renew(identity: Identity, authority: Arc<Authority>) {
             .and_then(|own| identity.renew(&own, authority.certificate()));
         if let Err(error) = renewed {
             tracing::warn!("failed to renew the operator's certificate: {error:#}");
-        }
-    }
-}
-
-/// The operator's authority; the first replica makes it.
-async fn authority(client: &Client, namespace: &str) -> anyhow::Result<Pair> {
-    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    loop {
-        if let Some(secret) = api
-            .get_opt(AUTHORITY)
-            .await
-            .context("read the operator's authority")?
-        {
-            let data = secret.data.unwrap_or_default();
-            let text = |key: &str| {
-                let bytes = data.get(key).map(|bytes| bytes.0.clone());
-                bytes
-                    .and_then(|bytes| String::from_utf8(bytes).ok())
-                    .with_context(|| format!("Secret {namespace}/{AUTHORITY} has no key {key}: delete it, and it is made anew"))
-            };
-            return Ok(Pair {
-                certificate: text("tls.crt")?,
-                key: text("tls.key")?,
-            });
-        }
-        let pair = Authority::generate()?;
-        let secret = Secret {
-            metadata: ObjectMeta {
-                name: Some(AUTHORITY.to_owned()),
-                ..ObjectMeta::default()
-            },
-            type_: Some("kubernetes.io/tls".to_owned()),
-            string_data: Some(BTreeMap::from([
-                ("tls.crt".to_owned(), pair.certificate),
-                ("tls.key".to_owned(), pair.key),
-            ])),
-            ..Secret::default()
-        };
-        match api.create(&PostParams::default(), &secret).await {
-            // Another replica was faster.
-            Err(kube::Error::Api(error)) if error.code == 409 => {}
-            Err(error) => return Err(error).context("keep the operator's authority"),
-            Ok(_) => {
-                tracing::info!("made the operator's authority: Secret {namespace}/{AUTHORITY}")
-            }
         }
     }
 }

@@ -123,6 +123,9 @@ pub async fn children(
     if let Some(deployment) = &children.deployment {
         foreign.extend(apply(cluster, deployment, memory, cx).await?);
     }
+    if cluster.spec.mode == Mode::Sidecar {
+        return Ok(foreign);
+    }
     let proxy = proxy_name(cluster);
     match &children.pdb {
         Some(pdb) => foreign.extend(apply(cluster, pdb, memory, cx).await?),

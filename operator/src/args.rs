@@ -20,6 +20,27 @@ pub enum Command {
     Run(Run),
     /// Print the custom resource definition as YAML.
     Crd,
+    /// Put sidecars into the workloads of manifests, and print them.
+    Inject(Inject),
+}
+
+/// What is injected, and into what.
+#[derive(Debug, Clone, Args)]
+pub struct Inject {
+    /// Manifests, `-` for standard input: Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob, Pod, List. What is none of
+    /// these is printed as it is.
+    #[arg(short, long, required = true, value_name = "FILE")]
+    pub file: Vec<String>,
+    /// The `PgDogCluster`: a file that holds it, or its name on the API server. With one, every workload without the label
+    /// `pgdog.dev/inject` gets it; with none or several only those with it do, each that which the label names.
+    #[arg(short, long, value_name = "FILE|NAME")]
+    pub cluster: Vec<String>,
+    /// The image of proxies whose `PgDogCluster` names none.
+    #[arg(long, env = "PROXY_IMAGE", default_value = "pgdog:latest")]
+    pub image: String,
+    /// The namespace of workloads that name none.
+    #[arg(short, long)]
+    pub namespace: Option<String>,
 }
 
 /// How to run.
@@ -43,6 +64,18 @@ pub struct Run {
     /// Port of `/metrics`, `/livez` and `/readyz`.
     #[arg(long, env = "METRICS_PORT", default_value_t = 8080)]
     pub metrics_port: u16,
+    /// Port of the webhook that puts sidecars into labelled pods. 0: there is none.
+    #[arg(long, env = "WEBHOOK_PORT", default_value_t = 0)]
+    pub webhook_port: u16,
+    /// Secret with the webhook's certificate, in the operator's own namespace.
+    #[arg(long, default_value = "pgdog-operator-webhook-tls")]
+    pub webhook_secret: String,
+    /// The webhook's Service: the operator makes and renews a certificate for it. Default: somebody else fills the Secret.
+    #[arg(long, requires = "webhook_configuration")]
+    pub webhook_service: Option<String>,
+    /// The `MutatingWebhookConfiguration` that the operator writes its authority into.
+    #[arg(long, requires = "webhook_service")]
+    pub webhook_configuration: Option<String>,
     /// Whether logs are JSON.
     #[arg(long, env = "LOG_JSON")]
     pub log_json: bool,

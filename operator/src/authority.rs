@@ -1,10 +1,14 @@
 //! The operator's own certificate authority: it signs the certificates of the proxies' admin API, of the operator as their
 //! client, and, where nobody gave one, of the proxies as servers of clients.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, date_time_ymd,
@@ -16,6 +20,9 @@ const AUTHORITY_VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 const VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Clocks differ: certificates are valid from before they were made.
 const EARLIER: Duration = Duration::from_secs(300);
+
+/// The Secret with the operator's authority.
+const AUTHORITY: &str = "pgdog-operator-ca";
 
 /// A certificate and its key, as PEM.
 #[derive(Clone)]
@@ -115,6 +122,55 @@ impl Authority {
             certificate: params.signed_by(&key, &self.issuer)?.pem(),
             key: key.serialize_pem(),
         })
+    }
+}
+
+/// The operator's authority, from its Secret; the first replica makes it.
+///
+/// # Errors
+///
+/// When the API server does not answer, or the Secret holds something else.
+pub async fn stored(client: &Client, namespace: &str) -> anyhow::Result<Pair> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    loop {
+        if let Some(secret) = api
+            .get_opt(AUTHORITY)
+            .await
+            .context("read the operator's authority")?
+        {
+            let data = secret.data.unwrap_or_default();
+            let text = |key: &str| {
+                let bytes = data.get(key).map(|bytes| bytes.0.clone());
+                bytes
+                    .and_then(|bytes| String::from_utf8(bytes).ok())
+                    .with_context(|| format!("Secret {namespace}/{AUTHORITY} has no key {key}: delete it, and it is made anew"))
+            };
+            return Ok(Pair {
+                certificate: text("tls.crt")?,
+                key: text("tls.key")?,
+            });
+        }
+        let pair = Authority::generate()?;
+        let secret = Secret {
+            metadata: ObjectMeta {
+                name: Some(AUTHORITY.to_owned()),
+                ..ObjectMeta::default()
+            },
+            type_: Some("kubernetes.io/tls".to_owned()),
+            string_data: Some(BTreeMap::from([
+                ("tls.crt".to_owned(), pair.certificate),
+                ("tls.key".to_owned(), pair.key),
+            ])),
+            ..Secret::default()
+        };
+        match api.create(&PostParams::default(), &secret).await {
+            // Another replica was faster.
+            Err(kube::Error::Api(error)) if error.code == 409 => {}
+            Err(error) => return Err(error).context("keep the operator's authority"),
+            Ok(_) => {
+                tracing::info!("made the operator's authority: Secret {namespace}/{AUTHORITY}")
+            }
+        }
     }
 }
 

@@ -166,6 +166,17 @@ impl Context {
         memory.keys().cloned().collect()
     }
 
+    /// Pods that asked for a sidecar of any cluster and have none.
+    #[must_use]
+    pub fn missing_sidecars(&self) -> usize {
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = memory.values().filter_map(|memory| {
+            let sidecars = memory.status.as_ref()?.sidecars.as_ref()?;
+            usize::try_from(sidecars.missing).ok()
+        });
+        counts.sum()
+    }
+
     /// A cluster that is gone: the garbage collector takes its children, which it owns.
     pub fn forget(&self, uid: &str) {
         self.fleet.retain(uid, &BTreeSet::new());

@@ -5,6 +5,8 @@
 //! [`status`](mod@status) makes conditions of what was seen. [`fleet`] brings a configuration to every proxy and knows which of them have
 //! acknowledged it.
 //!
+//! [`inject`] puts a proxy into the pods of an application, by hand or asked by the API server through the [`webhook`].
+//!
 //! It is never in the way of a query: without it proxies serve, restart and follow a failover by themselves.
 
 #![forbid(unsafe_code)]
@@ -22,6 +24,7 @@ pub mod discover;
 pub mod events;
 pub mod fleet;
 pub mod http;
+pub mod inject;
 pub mod leader;
 pub mod metrics;
 pub mod observe;
@@ -31,6 +34,8 @@ pub mod render;
 pub mod rollout;
 pub mod rotation;
 pub mod shares;
+pub mod sidecars;
 pub mod status;
 pub mod watch;
+pub mod webhook;
 pub mod world;

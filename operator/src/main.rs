@@ -5,6 +5,7 @@ use std::io::Write;
 use clap::Parser;
 use pgdog_operator::app;
 use pgdog_operator::args::{Cli, Command};
+use pgdog_operator::inject;
 use tracing_subscriber::EnvFilter;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -15,6 +16,7 @@ async fn main() -> anyhow::Result<()> {
             std::io::stdout().write_all(yaml.as_bytes())?;
             Ok(())
         }
+        Command::Inject(args) => inject::command::run(args).await,
         Command::Run(run) => {
             let filter =
                 EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));

@@ -21,6 +21,10 @@ use prometheus::{
 /// Each kind of objects is asked for every minute, whether something changes or not.
 const SILENCE: Duration = Duration::from_secs(15 * 60);
 
+/// Bits of what a replica waits for before it is ready.
+const WATCHES: u64 = 1;
+const WEBHOOK: u64 = 2;
+
 /// What is counted.
 #[derive(Debug)]
 pub struct Metrics {
@@ -36,7 +40,8 @@ pub struct Metrics {
     unreadable: IntGauge,
     /// Whether this replica leads.
     pub leader: IntGauge,
-    ready: AtomicU64,
+    /// What has to be there before this replica is ready, and is not yet.
+    awaited: AtomicU64,
     /// When each kind of object was last heard of, seconds since 1970.
     heard: Mutex<BTreeMap<String, i64>>,
 }
@@ -112,7 +117,7 @@ impl Metrics {
             silence,
             unreadable,
             leader,
-            ready: AtomicU64::new(0),
+            awaited: AtomicU64::new(WATCHES),
             heard: Mutex::default(),
         })
     }
@@ -155,7 +160,17 @@ impl Metrics {
 
     /// All watches have seen what there is.
     pub fn ready(&self) {
-        self.ready.store(1, Ordering::Relaxed);
+        self.awaited.fetch_and(!WATCHES, Ordering::Relaxed);
+    }
+
+    /// There is a webhook: without a certificate it cannot answer.
+    pub fn expect_webhook(&self) {
+        self.awaited.fetch_or(WEBHOOK, Ordering::Relaxed);
+    }
+
+    /// The webhook has its certificate.
+    pub fn webhook_ready(&self) {
+        self.awaited.fetch_and(!WEBHOOK, Ordering::Relaxed);
     }
 
     /// Whether the watches are alive.
@@ -204,8 +219,14 @@ pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>) -> std::io::Resul
         .route(
             "/readyz",
             get(move |State(metrics): State<Arc<Metrics>>| async move {
-                let ready = metrics.ready.load(Ordering::Relaxed) == 1;
-                told(ready, "the watches have not seen everything yet\n")
+                let awaited = metrics.awaited.load(Ordering::Relaxed);
+                told(
+                    awaited == 0,
+                    match awaited & WATCHES {
+                        0 => "the webhook has no certificate yet\n",
+                        _ => "the watches have not seen everything yet\n",
+                    },
+                )
             }),
         )
         .route(

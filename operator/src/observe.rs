@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource, ResourceExt};
 use pgdog_operator_api::{
-    Condition, ConditionStatus, ConditionType, PgDogCluster, PgDogClusterStatus, annotations,
+    Condition, ConditionStatus, ConditionType, Mode, PgDogCluster, PgDogClusterStatus, annotations,
+    labels,
 };
 
 use crate::context::Refused;
@@ -14,6 +15,7 @@ use crate::render::children;
 use crate::render::config::Unrenderable;
 use crate::render::pod::CONTAINER;
 use crate::rollout::Stage;
+use crate::sidecars;
 use crate::status::{self, Finding, Proxy, Wanted};
 
 /// What one reconciliation has seen.
@@ -23,6 +25,8 @@ pub struct Seen<'a> {
     pub found: &'a Found,
     /// The proxies.
     pub proxies: &'a [Proxy],
+    /// Pods that asked for a sidecar and have none.
+    pub missing: &'a [String],
     /// What they are to have, or why that cannot be said.
     pub decision: Result<&'a Decision, &'a Unrenderable>,
     /// What could not be written: why for programs, and for people.
@@ -44,11 +48,7 @@ pub fn observe(
 ) {
     let count = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
     now.observed_generation = cluster.meta().generation;
-    let selector: Vec<_> = children::selector(cluster)
-        .into_iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
-    now.selector = Some(selector.join(","));
+    now.selector = Some(selector(cluster));
     now.replicas = count(seen.proxies.len());
     now.ready_replicas = count(seen.proxies.iter().filter(|p| p.ready).count());
     now.updated_replicas = count(seen.proxies.iter().filter(|p| p.updated).count());
@@ -59,9 +59,12 @@ pub fn observe(
 
     let mut findings = vec![status::resolved(seen.found)];
     findings.extend(validity(seen));
-    findings.push(synced(now, seen));
-    findings.push(status::available(cluster, seen.proxies));
-    findings.push(progressing(seen));
+    findings.extend(service(cluster, now, seen));
+    findings.push(progressing(cluster, seen));
+    if cluster.spec.mode == Mode::Sidecar {
+        now.sidecars = Some(sidecars::counted(seen.proxies, seen.missing));
+        findings.push(injected(seen.missing));
+    }
     let degraded = status::degraded(&findings, seen.trouble);
     findings.push(degraded);
     findings.push(frozen(cluster));
@@ -80,6 +83,60 @@ fn forget(conditions: &mut Vec<Condition>, findings: &[Finding]) {
                 .iter()
                 .any(|finding| finding.kind == condition.kind)
     });
+}
+
+/// The labels of the proxies' pods.
+fn selector(cluster: &PgDogCluster) -> String {
+    if cluster.spec.mode == Mode::Sidecar {
+        return format!("{}={}", labels::INJECT, cluster.name_any());
+    }
+    let labels: Vec<_> = children::selector(cluster)
+        .into_iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    labels.join(",")
+}
+
+/// Whether the proxies have what they are to have, and clients are served.
+fn service(cluster: &PgDogCluster, now: &PgDogClusterStatus, seen: &Seen<'_>) -> [Finding; 2] {
+    if cluster.spec.mode == Mode::Sidecar && seen.proxies.is_empty() {
+        // Nobody runs who could be served: that is neither good nor bad.
+        return [ConditionType::ConfigSynced, ConditionType::Available].map(|kind| {
+            Finding::new(
+                kind,
+                ConditionStatus::Unknown,
+                "NoSidecars",
+                "no pod has a sidecar now",
+            )
+        });
+    }
+    [synced(now, seen), status::available(cluster, seen.proxies)]
+}
+
+/// Whether every pod that asked for a sidecar has one.
+fn injected(missing: &[String]) -> Finding {
+    let kind = ConditionType::SidecarsInjected;
+    let Some(first) = missing.first() else {
+        return Finding::new(
+            kind,
+            true,
+            "Injected",
+            "no pod that asked for a sidecar is without one",
+        );
+    };
+    let others = match missing.len() {
+        1 => String::new(),
+        count => format!(" and {} others", count - 1),
+    };
+    Finding::new(
+        kind,
+        false,
+        "MissingSidecar",
+        format!(
+            "{first}{others} asked for a sidecar and were made without one: switch the webhook on and delete them, or put it into \
+             their manifest with `pgdog-operator inject`"
+        ),
+    )
 }
 
 fn wanted(status: &PgDogClusterStatus) -> Wanted {
@@ -140,9 +197,11 @@ fn synced(now: &PgDogClusterStatus, seen: &Seen<'_>) -> Finding {
     }
 }
 
-fn progressing(seen: &Seen<'_>) -> Finding {
+fn progressing(cluster: &PgDogCluster, seen: &Seen<'_>) -> Finding {
     let kind = ConditionType::Progressing;
-    if let Some(old) = seen.proxies.iter().find(|proxy| !proxy.updated) {
+    // Nobody replaces sidecars of a former time but the application's own next rollout: they are counted.
+    let rolls = cluster.spec.mode == Mode::Deployment;
+    if let Some(old) = seen.proxies.iter().find(|proxy| rolls && !proxy.updated) {
         let message = format!("{} is of a former template", old.pod);
         return Finding::new(kind, true, "RollingOut", message);
     }
@@ -203,7 +262,8 @@ pub fn is_updated(pod: &Pod, hash: Option<&str>, image: &str) -> bool {
         let init = spec.init_containers.iter().flatten();
         init.chain(&spec.containers).find(|c| c.name == CONTAINER)
     });
-    container.and_then(|c| c.image.as_deref()) == Some(image)
+    let own = pod.annotations().get(annotations::IMAGE);
+    container.and_then(|c| c.image.as_deref()) == Some(own.map_or(image, String::as_str))
         && hash.is_none_or(|hash| {
             pod.annotations()
                 .get(annotations::POD_HASH)

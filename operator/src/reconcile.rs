@@ -25,6 +25,7 @@ use crate::render::snapshot::Start;
 use crate::render::topology::Peer;
 use crate::render::{children, snapshot};
 use crate::shares::{self, Ledger, Standing};
+use crate::sidecars;
 use crate::status::Proxy;
 use crate::world::{World, address, has_ended, is_leaving, is_ready};
 
@@ -116,7 +117,8 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
     }
     let seen = Seen {
         found: &found,
-        proxies: &seen_proxies(&pods, &reports, decision.as_ref().ok(), &image),
+        proxies: &seen_proxies(&cluster, &pods, &reports, decision.as_ref().ok(), &image),
+        missing: &sidecars::missing(&cluster, &world),
         decision: decision.as_ref(),
         trouble: trouble
             .as_ref()
@@ -140,6 +142,7 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
     remember(&cluster, memory, &cx);
     cx.metrics.reconciled(begun.elapsed());
     cx.metrics.stand(&cx.fleet.states());
+    cx.metrics.stand(&[("missing", cx.missing_sidecars())]);
     match failure {
         Some(error) => Err(error),
         None => Ok(Action::requeue(again)),
@@ -300,29 +303,28 @@ fn remember(cluster: &PgDogCluster, memory: Memory, cx: &Context) {
 
 /// The pods of the proxies, in a stable order.
 fn proxies<'a>(cluster: &PgDogCluster, world: &'a World) -> Vec<&'a Pod> {
-    let labels: Vec<_> = children::selector(cluster).into_iter().collect();
-    let mut pods: Vec<_> = world
-        .pods
-        .iter()
-        .filter(|pod| {
-            labels
-                .iter()
-                .all(|(key, value)| pod.labels().get(key) == Some(value))
-        })
-        .filter(|pod| !is_leaving(pod))
-        .map(AsRef::as_ref)
-        .collect();
+    let mut pods = own(cluster, world);
+    pods.retain(|pod| !is_leaving(pod));
     pods.sort_by_key(|pod| pod.name_any());
     pods
 }
 
 /// The pods of proxies that let their last clients finish.
 fn leaving<'a>(cluster: &PgDogCluster, world: &'a World) -> Vec<&'a Pod> {
-    let labels: Vec<_> = children::selector(cluster).into_iter().collect();
-    let pods = world.pods_with(&labels);
-    pods.filter(|pod| is_leaving(pod) && !has_ended(pod))
-        .map(AsRef::as_ref)
-        .collect()
+    let mut pods = own(cluster, world);
+    pods.retain(|pod| is_leaving(pod) && !has_ended(pod));
+    pods
+}
+
+/// The pods in which a proxy of this cluster runs or has run.
+fn own<'a>(cluster: &PgDogCluster, world: &'a World) -> Vec<&'a Pod> {
+    match cluster.spec.mode {
+        Mode::Sidecar => sidecars::injected(cluster, world),
+        Mode::Deployment => {
+            let labels: Vec<_> = children::selector(cluster).into_iter().collect();
+            world.pods_with(&labels).map(AsRef::as_ref).collect()
+        }
+    }
 }
 
 fn id(cluster: &PgDogCluster, pod: &Pod) -> ProxyId {
@@ -469,6 +471,7 @@ fn restarts(pod: &Pod) -> i32 {
 }
 
 fn seen_proxies(
+    cluster: &PgDogCluster,
     pods: &[&Pod],
     reports: &[Report],
     decision: Option<&Decision>,
@@ -479,7 +482,10 @@ fn seen_proxies(
         .zip(reports)
         .map(|(pod, report)| Proxy {
             pod: pod.name_any(),
-            ready: is_ready(pod),
+            ready: match cluster.spec.mode {
+                Mode::Deployment => is_ready(pod),
+                Mode::Sidecar => sidecars::is_ready(pod),
+            },
             updated: observe::is_updated(pod, hash.as_deref(), image),
             report: report.clone(),
         })

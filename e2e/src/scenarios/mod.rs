@@ -8,6 +8,7 @@ mod life;
 mod nodes;
 mod outage;
 mod pause;
+mod sidecar;
 mod sources;
 mod tls;
 
@@ -77,6 +78,8 @@ pub(crate) const ALL: &[Scenario] = &[
     scenario!("cut-from-primary", false, nodes::cut_from_primary),
     scenario!("node-drained", false, nodes::drained),
     scenario!("node-killed", false, nodes::killed),
+    scenario!("sidecar", false, sidecar::sidecar),
+    scenario!("webhook-down", false, sidecar::webhook_down),
     scenario!("api-server-down", false, outage::alone),
     scenario!("delete", false, life::delete),
 ];

@@ -27,4 +27,10 @@ pub mod annotations {
     pub const INJECTED: &str = "pgdog.dev/injected";
     /// On a Deployment and its pods: a hash of what a change of makes new pods.
     pub const POD_HASH: &str = "pgdog.dev/pod-hash";
+    /// On a pod with a sidecar: another image for its proxy.
+    pub const IMAGE: &str = "pgdog.dev/image";
+    /// On a pod with a sidecar: the CPU that its proxy asks for.
+    pub const CPU: &str = "pgdog.dev/config-resources-cpu";
+    /// On a pod with a sidecar: the memory that its proxy asks for and may use.
+    pub const MEMORY: &str = "pgdog.dev/config-resources-memory";
 }

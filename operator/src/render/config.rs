@@ -2,7 +2,7 @@
 
 use pgdog_config::api::{Finding, Half, findings};
 use pgdog_config::{Config, Settings, Severity, documents};
-use pgdog_operator_api::{Mode, PgDogCluster, PgDogClusterSpec, SecretStatus, ServerLogin};
+use pgdog_operator_api::{PgDogCluster, PgDogClusterSpec, SecretStatus, ServerLogin};
 use serde_json::{Map, Value};
 
 use super::users::Users;
@@ -77,6 +77,18 @@ pub fn render(
     Ok(rendered)
 }
 
+/// What the proxies of a cluster are started with.
+///
+/// # Errors
+///
+/// Keys that belong to the operator.
+pub fn process(cluster: &PgDogCluster) -> Result<Map<String, Value>, Vec<Finding>> {
+    let mut process = process::render(cluster);
+    let (own, _) = settings::render(cluster, Vec::new())?;
+    merge(&mut process, own);
+    Ok(process)
+}
+
 /// Fields that this version does not act on yet: who sets them shall not believe that they hold.
 fn coming(spec: &PgDogClusterSpec) -> Vec<Finding> {
     let pod = spec.pod.as_ref();
@@ -85,7 +97,6 @@ fn coming(spec: &PgDogClusterSpec) -> Vec<Finding> {
         .as_ref()
         .and_then(|m| m.pod_monitor.as_ref());
     let fields = [
-        (spec.mode == Mode::Sidecar, "mode: Sidecar"),
         (
             spec.routing.as_ref().and_then(|r| r.prefer_same_zone) == Some(true),
             "routing.preferSameZone",

@@ -15,7 +15,7 @@ use pgdog_operator_api::{ClientTlsMode, Mode, PgDogCluster, Resources};
 
 use super::process::{
     ADMIN_DIR, CLIENT_CA_DIR, CLIENT_TLS_DIR, Ports, SERVER_CA_DIR, SERVER_TLS_DIR, SNAPSHOT_DIR,
-    STATE_DIR,
+    STATE_DIR, TOKEN_DIR,
 };
 use super::snapshot;
 
@@ -97,7 +97,7 @@ pub fn container(cluster: &PgDogCluster, image: &str) -> Container {
                 .map(|volume| VolumeMount {
                     name: volume.name.to_owned(),
                     mount_path: volume.path.to_owned(),
-                    read_only: volume.secret.is_some().then_some(true),
+                    read_only: (volume.path != STATE_DIR).then_some(true),
                     ..VolumeMount::default()
                 })
                 .collect(),
@@ -109,6 +109,11 @@ pub fn container(cluster: &PgDogCluster, image: &str) -> Container {
 /// The volumes of this container.
 #[must_use]
 pub fn volumes(cluster: &PgDogCluster) -> Vec<Volume> {
+    // The pod of an application has a group of its own or none: the user of the proxy reads as everybody.
+    let mode = match cluster.spec.mode {
+        Mode::Deployment => 0o440,
+        Mode::Sidecar => 0o444,
+    };
     mounted(cluster)
         .into_iter()
         .map(|volume| match volume.secret {
@@ -116,7 +121,7 @@ pub fn volumes(cluster: &PgDogCluster) -> Vec<Volume> {
                 name: volume.name.to_owned(),
                 secret: Some(SecretVolumeSource {
                     secret_name: Some(name),
-                    default_mode: Some(0o440),
+                    default_mode: Some(mode),
                     items: (volume.path == SNAPSHOT_DIR).then(|| {
                         vec![KeyToPath {
                             key: snapshot::FILE.to_owned(),
@@ -140,6 +145,18 @@ pub fn volumes(cluster: &PgDogCluster) -> Vec<Volume> {
         })
         .collect()
 }
+
+/// The names of all volumes that a proxy may have.
+pub const VOLUMES: [&str; 8] = [
+    "pgdog-snapshot",
+    "pgdog-admin-tls",
+    "pgdog-state",
+    "pgdog-no-token",
+    "pgdog-client-tls",
+    "pgdog-client-ca",
+    "pgdog-server-ca",
+    "pgdog-server-tls",
+];
 
 struct Mounted {
     name: &'static str,
@@ -172,6 +189,10 @@ fn mounted(cluster: &PgDogCluster) -> Vec<Mounted> {
         ),
         volume("pgdog-state", STATE_DIR, None, false),
     ];
+    if cluster.spec.mode == Mode::Sidecar {
+        // Where something is mounted, no token of the application's account is.
+        volumes.push(volume("pgdog-no-token", TOKEN_DIR, None, false));
+    }
     let tls = cluster.spec.tls.clone().unwrap_or_default();
     let client = tls.client.unwrap_or_default();
     if client.mode != ClientTlsMode::Disabled && cluster.spec.mode == Mode::Deployment {
@@ -219,20 +240,19 @@ fn env(cluster: &PgDogCluster) -> Vec<EnvVar> {
         value: Some(value),
         ..EnvVar::default()
     };
-    let mut env = vec![
-        value("PGDOG_CLUSTER_UID", cluster.uid().unwrap_or_default()),
-        EnvVar {
-            name: "PGDOG_POD_UID".to_owned(),
-            value_from: Some(EnvVarSource {
-                field_ref: Some(ObjectFieldSelector {
-                    field_path: "metadata.uid".to_owned(),
-                    ..ObjectFieldSelector::default()
-                }),
-                ..EnvVarSource::default()
+    let uid = cluster.uid().map(|uid| value("PGDOG_CLUSTER_UID", uid));
+    let mut env: Vec<_> = uid.into_iter().collect();
+    env.extend([EnvVar {
+        name: "PGDOG_POD_UID".to_owned(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                field_path: "metadata.uid".to_owned(),
+                ..ObjectFieldSelector::default()
             }),
-            ..EnvVar::default()
-        },
-    ];
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    }]);
     env.extend(cluster.spec.pod.clone().unwrap_or_default().env);
     env
 }

@@ -17,6 +17,8 @@ pub const SERVER_CA_DIR: &str = "/etc/pgdog/server-ca";
 pub const SERVER_TLS_DIR: &str = "/etc/pgdog/server-tls";
 /// Where what was pushed last is kept.
 pub const STATE_DIR: &str = "/var/lib/pgdog";
+/// Where a container finds the token of its pod's account.
+pub const TOKEN_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// The name in the operator's client certificate.
 pub const OPERATOR_NAME: &str = "pgdog-operator";
 
