@@ -11,6 +11,11 @@ mod harness;
 #[allow(unreachable_pub, dead_code, reason = "it is a library's elsewhere")]
 mod scratch;
 
+mod children;
+mod config;
+mod definition;
+mod leader;
+mod manifests;
 mod rules;
 
 use std::path::Path;

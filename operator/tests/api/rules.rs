@@ -30,7 +30,7 @@ fn cases() -> Vec<(&'static str, Value, Value)> {
         ),
         (
             "are for mode Deployment",
-            json!({"mode": "Sidecar", "replicas": 2}),
+            json!({"mode": "Sidecar", "replicas": 3}),
             json!({"mode": "Sidecar"}),
         ),
         (
@@ -303,6 +303,7 @@ async fn defaults_are_those_that_are_documented() {
         would(&stage, "shop", &least).await.unwrap(),
         json!({
             "mode": "Deployment",
+            "replicas": 2,
             "source": {
                 "provider": "Static",
                 "roleDetection": "LabelsThenProbe",

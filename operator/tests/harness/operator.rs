@@ -75,6 +75,17 @@ impl Operator {
         guardian::forget_process(self.child.id());
     }
 
+    /// Asks it to end.
+    pub(crate) fn terminate(&self) {
+        let asked = Command::new("kill")
+            .args(["-TERM", &self.child.id().to_string()])
+            .status();
+        assert!(
+            asked.is_ok_and(|status| status.success()),
+            "it runs no longer"
+        );
+    }
+
     /// What it has said.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
@@ -105,7 +116,11 @@ async fn grant(stage: &Stage) {
             continue;
         }
         object.metadata.namespace = Some(stage.namespace.clone());
-        for subject in object.data["subjects"].as_array_mut().into_iter().flatten() {
+        let subjects = object
+            .data
+            .get_mut("subjects")
+            .and_then(serde_json::Value::as_array_mut);
+        for subject in subjects.into_iter().flatten() {
             subject["namespace"] = stage.namespace.clone().into();
         }
         let kind = kube::core::GroupVersionKind::try_from(&types).expect("it is one");
