@@ -61,7 +61,7 @@ pub enum Mode {
     validation = Rule::new("self.mode == oldSelf.mode").message("mode is immutable: make a second PgDogCluster for the other kind of workload"),
     validation = Rule::new("has(self.source) != has(self.shards)").message("say where the Postgres is: either source, or one source for each of shards"),
     validation = Rule::new("has(oldSelf.source) == has(self.source)").message("source and shards cannot replace each other: make a new PgDogCluster"),
-    validation = Rule::new("self.mode != 'Sidecar' || (!has(self.replicas) && !has(self.autoscaling) && !has(self.pdb) && !has(self.service) && !has(self.strategy))").message("replicas, autoscaling, pdb, service and strategy are for mode Deployment: sidecars come with the pods of the application"),
+    validation = Rule::new("self.mode != 'Sidecar' || ((!has(self.replicas) || self.replicas == 2) && !has(self.autoscaling) && !has(self.pdb) && !has(self.service) && !has(self.strategy))").message("replicas, autoscaling, pdb, service and strategy are for mode Deployment: sidecars come with the pods of the application"),
     validation = Rule::new("self.mode != 'Deployment' || !has(self.sidecar)").message("sidecar is for mode Sidecar"),
     validation = Rule::new("!has(self.autoscaling) || self.autoscaling.minReplicas <= self.autoscaling.maxReplicas").message("autoscaling.minReplicas is above autoscaling.maxReplicas"),
     validation = Rule::new("self.mode != 'Deployment' || !has(self.pod) || !has(self.pod.terminationGracePeriodSeconds) || (has(self.drain) ? duration(self.drain.preStopSleep).getSeconds() + duration(self.drain.timeout).getSeconds() : 65) + 5 <= self.pod.terminationGracePeriodSeconds").message("pod.terminationGracePeriodSeconds must be at least drain.preStopSleep + drain.timeout + 5 s: Kubernetes would kill proxies that still have transactions"),
@@ -72,8 +72,8 @@ pub struct PgDogClusterSpec {
     /// Whether the proxies are pods of their own behind a Service, or sidecars in the pods of applications. Immutable.
     #[serde(default)]
     pub mode: Mode,
-    /// Proxies, in mode Deployment. Default: 2, or what an autoscaler chooses. 0 stops them all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Proxies, in mode Deployment. Default: 2, which an autoscaler changes. 0 stops them all.
+    #[serde(default = "two", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: Option<i32>,
     /// The proxy's image. Default: the one that the operator was started with. It is independent of the operator's version:
@@ -159,6 +159,12 @@ pub struct PgDogClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 50))]
     pub revision_history_limit: Option<i32>,
+}
+
+/// Written into each resource: an autoscaler cannot read the scale of one without.
+#[expect(clippy::unnecessary_wraps, reason = "what the field is")]
+const fn two() -> Option<i32> {
+    Some(2)
 }
 
 /// Switches for emergencies.

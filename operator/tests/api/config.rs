@@ -1,0 +1,473 @@
+//! Configurations on their way to proxies, and what keeps the one in force where something goes away.
+
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::ResourceExt;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use pgdog_config::api::Half;
+use pgdog_operator_api::{ConditionStatus, ConditionType};
+use serde_json::{Value, json};
+
+use crate::harness::operator::Operator;
+use crate::harness::proxies::Proxies;
+use crate::harness::stage::{Stage, until};
+use crate::operator;
+
+/// A pod of CloudNativePG.
+async fn instance(stage: &Stage, name: &str, role: &str, address: &str) {
+    let labels = json!({"cnpg.io/cluster": "db", "cnpg.io/podRole": "instance", "cnpg.io/instanceRole": role});
+    stage.pod(name, &labels, address).await;
+}
+
+async fn relabel(stage: &Stage, name: &str, role: &str) {
+    let patch = Patch::Merge(json!({"metadata": {"labels": {"cnpg.io/instanceRole": role}}}));
+    stage
+        .api::<Pod>()
+        .patch(name, &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+}
+
+/// Address and role of each host of a topology.
+fn hosts(topology: &Value) -> Vec<(String, String)> {
+    let hosts = topology["databases"].as_array().into_iter().flatten();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    hosts
+        .map(|host| (text(&host["host"]), text(&host["role"])))
+        .collect()
+}
+
+fn cnpg() -> Value {
+    json!({"provider": "CloudNativePG", "clusterRef": {"name": "db"}, "roleDetection": "Labels"})
+}
+
+#[tokio::test]
+async fn a_change_of_settings_is_a_later_revision_and_leaves_the_topology_alone() {
+    let Some(stage) = Stage::open("change").await else {
+        return;
+    };
+    let _operator = Operator::start(operator(), &stage, "one").await;
+    let mut proxies = Proxies::of("shop").await;
+    stage.login("login", "secret").await;
+    stage
+        .make("shop", json!({"admin": {"port": proxies.port()}}))
+        .await;
+    let all = proxies.add(&stage, 3).await;
+    let before = stage
+        .status_when("shop", "3/3", |status| status.config.summary == "3/3")
+        .await;
+    stage
+        .change("shop", json!({"pooling": {"defaultPoolSize": 17}}))
+        .await
+        .unwrap();
+    let after = stage
+        .status_when("shop", "3/3 of the change", |status| {
+            status.config.summary == "3/3" && status.observed_generation == Some(2)
+        })
+        .await;
+    assert_eq!(
+        after.config.settings.revision,
+        before.config.settings.revision + 1
+    );
+    assert_eq!(after.config.topology, before.config.topology);
+    assert_eq!(
+        after.config.last_good.as_ref(),
+        Some(&after.config.settings.hash)
+    );
+    for proxy in &all {
+        assert_eq!(
+            proxy.config(Half::Settings)["general"]["default_pool_size"],
+            17
+        );
+        let version = proxy.version(Half::Settings).unwrap();
+        assert_eq!(
+            version.revision,
+            u64::try_from(after.config.settings.revision).unwrap()
+        );
+    }
+    // The snapshot for new proxies is the same.
+    let snapshot = stage
+        .api::<Secret>()
+        .get("shop-config")
+        .await
+        .unwrap()
+        .data
+        .unwrap();
+    let settings: Value = serde_json::from_slice(&snapshot["settings.json"].0).unwrap();
+    assert_eq!(settings["general"]["default_pool_size"], 17);
+
+    // The same again is nothing new.
+    let given = all[0].history().len();
+    stage
+        .change("shop", json!({"pooling": {"mode": null}}))
+        .await
+        .unwrap();
+    stage
+        .change("shop", json!({"revisionHistoryLimit": 7}))
+        .await
+        .unwrap();
+    stage
+        .status_when("shop", "the third generation", |s| {
+            s.observed_generation == Some(3)
+        })
+        .await;
+    assert_eq!(all[0].history().len(), given);
+}
+
+#[tokio::test]
+async fn refused_settings_stop_at_the_first_proxy_and_the_good_ones_come_back() {
+    let Some(stage) = Stage::open("refused").await else {
+        return;
+    };
+    let _operator = Operator::start(operator(), &stage, "one").await;
+    let mut proxies = Proxies::of("shop").await;
+    stage.login("login", "secret").await;
+    stage
+        .make("shop", json!({"admin": {"port": proxies.port()}}))
+        .await;
+    let all = proxies.add(&stage, 3).await;
+    let good = stage
+        .status_when("shop", "3/3", |status| status.config.summary == "3/3")
+        .await;
+    stage
+        .condition("shop", ConditionType::Degraded, ConditionStatus::False)
+        .await;
+    for proxy in &all {
+        proxy.refuse(Some("that many do not fit"));
+    }
+    stage
+        .change("shop", json!({"pooling": {"defaultPoolSize": 99}}))
+        .await
+        .unwrap();
+    let synced = stage
+        .condition("shop", ConditionType::ConfigSynced, ConditionStatus::False)
+        .await;
+    until("it is rolled back", || async {
+        let status = stage.status("shop").await;
+        let condition = status
+            .conditions
+            .iter()
+            .find(|c| c.kind == ConditionType::ConfigSynced)?;
+        (condition.reason == "RolledBack" && status.config.summary == "3/3").then_some(())
+    })
+    .await;
+    assert!(
+        ["RolledBack", "Nacked", "Pending", "PartiallySynced"].contains(&synced.reason.as_str()),
+        "{synced:?}"
+    );
+    let status = stage.status("shop").await;
+    assert_eq!(status.config.settings.hash, good.config.settings.hash);
+    let told = status
+        .conditions
+        .iter()
+        .find(|c| c.kind == ConditionType::ConfigSynced)
+        .unwrap();
+    assert!(
+        told.message.contains("that many do not fit"),
+        "{}",
+        told.message
+    );
+    for proxy in &all {
+        assert_eq!(
+            proxy.config(Half::Settings)["general"]["default_pool_size"],
+            10
+        );
+    }
+    // Other settings are tried again.
+    for proxy in &all {
+        proxy.refuse(None);
+    }
+    stage
+        .change("shop", json!({"pooling": {"defaultPoolSize": 12}}))
+        .await
+        .unwrap();
+    stage
+        .condition("shop", ConditionType::ConfigSynced, ConditionStatus::True)
+        .await;
+    assert_eq!(
+        all[2].config(Half::Settings)["general"]["default_pool_size"],
+        12
+    );
+}
+
+#[tokio::test]
+async fn what_makes_no_configuration_is_told_and_changes_nothing() {
+    let Some(stage) = Stage::open("invalid").await else {
+        return;
+    };
+    let _operator = Operator::start(operator(), &stage, "one").await;
+    let mut proxies = Proxies::of("shop").await;
+    stage.login("login", "secret").await;
+    stage
+        .make("shop", json!({"admin": {"port": proxies.port()}}))
+        .await;
+    let one = proxies.add(&stage, 1).await.remove(0);
+    let before = stage
+        .status_when("shop", "1/1", |status| status.config.summary == "1/1")
+        .await;
+    stage
+        .change(
+            "shop",
+            json!({"users": [{"secretRef": {"name": "login"}, "databases": ["nowhere"]}]}),
+        )
+        .await
+        .unwrap();
+    let invalid = stage
+        .condition("shop", ConditionType::ConfigValid, ConditionStatus::False)
+        .await;
+    assert!(invalid.message.contains("nowhere"), "{}", invalid.message);
+    let degraded = stage
+        .condition("shop", ConditionType::Degraded, ConditionStatus::True)
+        .await;
+    assert_eq!(degraded.reason, "ConfigRejected");
+    let after = stage.status("shop").await;
+    assert_eq!(after.config.settings, before.config.settings);
+    assert_eq!(after.observed_generation, Some(2));
+    assert!(
+        one.config(Half::Settings)["users"][0]
+            .get("databases")
+            .is_none()
+    );
+    stage
+        .change("shop", json!({"users": [{"secretRef": {"name": "login"}}]}))
+        .await
+        .unwrap();
+    stage
+        .condition("shop", ConditionType::Degraded, ConditionStatus::False)
+        .await;
+}
+
+#[tokio::test]
+async fn a_secret_that_goes_away_takes_no_user_out() {
+    let Some(stage) = Stage::open("secret").await else {
+        return;
+    };
+    let _operator = Operator::start(operator(), &stage, "one").await;
+    let mut proxies = Proxies::of("shop").await;
+    stage.login("login", "secret").await;
+    stage
+        .make("shop", json!({"admin": {"port": proxies.port()}}))
+        .await;
+    let one = proxies.add(&stage, 1).await.remove(0);
+    let before = stage
+        .status_when("shop", "1/1", |status| status.config.summary == "1/1")
+        .await;
+    stage
+        .api::<Secret>()
+        .delete("login", &DeleteParams::default())
+        .await
+        .unwrap();
+    let missing = stage
+        .condition(
+            "shop",
+            ConditionType::SecretsResolved,
+            ConditionStatus::False,
+        )
+        .await;
+    assert!(missing.message.contains("login"), "{}", missing.message);
+    let degraded = stage
+        .condition("shop", ConditionType::Degraded, ConditionStatus::True)
+        .await;
+    assert_eq!(degraded.reason, "SecretMissing");
+    assert_eq!(
+        stage.status("shop").await.config.settings.hash,
+        before.config.settings.hash
+    );
+    assert_eq!(one.config(Half::Settings)["users"][0]["password"], "secret");
+    // A proxy that comes now has the user too.
+    let late = proxies.add(&stage, 1).await.remove(0);
+    stage
+        .status_when("shop", "2/2", |status| status.config.summary == "2/2")
+        .await;
+    assert_eq!(
+        late.config(Half::Settings)["users"][0]["password"],
+        "secret"
+    );
+    // With another password it is back: the former one is accepted for a while.
+    stage.login("login", "another").await;
+    stage
+        .condition(
+            "shop",
+            ConditionType::SecretsResolved,
+            ConditionStatus::True,
+        )
+        .await;
+    until("both passwords are accepted", || async {
+        let user = late.config(Half::Settings)["users"][0].clone();
+        (user["password"] == "another" && user["passwords"] == json!(["secret"])).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_primary_reaches_every_proxy_and_hosts_that_vanish_empty_no_topology() {
+    let Some(stage) = Stage::open("hosts").await else {
+        return;
+    };
+    let _operator = Operator::start(operator(), &stage, "one").await;
+    let mut proxies = Proxies::of("shop").await;
+    stage.login("login", "secret").await;
+    instance(&stage, "db-0", "primary", "10.9.0.1").await;
+    instance(&stage, "db-1", "replica", "10.9.0.2").await;
+    stage
+        .make(
+            "shop",
+            json!({"admin": {"port": proxies.port()}, "source": cnpg()}),
+        )
+        .await;
+    let all = proxies.add(&stage, 3).await;
+    let before = stage
+        .status_when("shop", "3/3", |status| status.config.summary == "3/3")
+        .await;
+    assert_eq!(before.endpoints.primary_summary, "db-0");
+    stage
+        .condition(
+            "shop",
+            ConditionType::EndpointsResolved,
+            ConditionStatus::True,
+        )
+        .await;
+
+    relabel(&stage, "db-0", "replica").await;
+    relabel(&stage, "db-1", "primary").await;
+    let pair = |address: &str, role: &str| (address.to_owned(), role.to_owned());
+    let wanted = [pair("10.9.0.1", "replica"), pair("10.9.0.2", "primary")];
+    for proxy in &all {
+        until("it knows the other primary", || async {
+            (hosts(&proxy.config(Half::Topology)) == wanted).then_some(())
+        })
+        .await;
+    }
+    let after = stage
+        .status_when("shop", "the status names it", |status| {
+            status.endpoints.primary_summary == "db-1" && status.config.summary == "3/3"
+        })
+        .await;
+    assert!(after.endpoints.last_failover_time.is_some());
+    assert_eq!(
+        after.config.settings, before.config.settings,
+        "settings have nothing to do with it"
+    );
+
+    let now = DeleteParams::default().grace_period(0);
+    for name in ["db-0", "db-1"] {
+        stage.api::<Pod>().delete(name, &now).await.unwrap();
+    }
+    let gone = stage
+        .condition(
+            "shop",
+            ConditionType::EndpointsResolved,
+            ConditionStatus::False,
+        )
+        .await;
+    assert!(gone.message.contains("db"), "{}", gone.message);
+    for proxy in &all {
+        assert!(proxy.history().iter().all(|taken| !taken.sha256.is_empty()));
+        assert!(
+            !hosts(&proxy.config(Half::Topology)).is_empty(),
+            "an empty topology"
+        );
+    }
+    let late = proxies.add(&stage, 1).await.remove(0);
+    stage
+        .status_when("shop", "4/4", |status| status.config.summary == "4/4")
+        .await;
+    assert!(
+        !hosts(&late.config(Half::Topology)).is_empty(),
+        "an empty topology"
+    );
+}
+
+#[tokio::test]
+async fn a_proxy_that_does_not_answer_holds_up_nobody_and_is_named() {
+    let Some(stage) = Stage::open("silent").await else {
+        return;
+    };
+    let _operator = Operator::start(operator(), &stage, "one").await;
+    let mut proxies = Proxies::of("shop").await;
+    stage.login("login", "secret").await;
+    stage
+        .make("shop", json!({"admin": {"port": proxies.port()}}))
+        .await;
+    let all = proxies.add(&stage, 2).await;
+    stage
+        .status_when("shop", "2/2", |status| status.config.summary == "2/2")
+        .await;
+    let labels = json!({"app.kubernetes.io/name": "pgdog", "pgdog.dev/cluster": "shop"});
+    stage.pod("shop-0000-silent", &labels, "127.77.0.1").await;
+    stage
+        .change("shop", json!({"pooling": {"defaultPoolSize": 14}}))
+        .await
+        .unwrap();
+    let status = stage
+        .status_when("shop", "2/3 have the change", |status| {
+            status.config.summary == "2/3"
+                && status.config.settings.acked == 2
+                && status.observed_generation == Some(2)
+        })
+        .await;
+    for proxy in &all {
+        assert_eq!(
+            proxy.config(Half::Settings)["general"]["default_pool_size"],
+            14
+        );
+    }
+    let named = stage
+        .status_when("shop", "the silent one is named", |status| {
+            status
+                .config
+                .out_of_sync
+                .iter()
+                .any(|one| one.pod == "shop-0000-silent")
+        })
+        .await;
+    assert_eq!(
+        named.config.settings.revision,
+        status.config.settings.revision
+    );
+}
+
+#[tokio::test]
+async fn a_proxy_that_was_replaced_is_given_everything() {
+    let Some(stage) = Stage::open("replaced").await else {
+        return;
+    };
+    let _operator = Operator::start(operator(), &stage, "one").await;
+    let mut proxies = Proxies::of("shop").await;
+    stage.login("login", "secret").await;
+    stage
+        .make("shop", json!({"admin": {"port": proxies.port()}}))
+        .await;
+    let all = proxies.add(&stage, 2).await;
+    stage
+        .status_when("shop", "2/2", |status| status.config.summary == "2/2")
+        .await;
+    proxies.remove(&stage, &all[0]).await;
+    stage
+        .status_when("shop", "1/1", |status| status.config.summary == "1/1")
+        .await;
+    let new = proxies.add(&stage, 1).await.remove(0);
+    let status = stage
+        .status_when("shop", "2/2", |status| status.config.summary == "2/2")
+        .await;
+    let revision = |half| {
+        new.version(half)
+            .map(|version| i64::try_from(version.revision).unwrap())
+    };
+    assert_eq!(
+        revision(Half::Settings),
+        Some(status.config.settings.revision)
+    );
+    assert_eq!(
+        revision(Half::Topology),
+        Some(status.config.topology.revision)
+    );
+    let peers = new.config(Half::Topology)["peers"].clone();
+    let uids: Vec<_> = peers
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|peer| peer["pod_uid"].clone())
+        .collect();
+    let pod = stage.api::<Pod>().get(&new.pod).await.unwrap();
+    assert!(uids.contains(&json!(pod.uid().unwrap())), "{peers}");
+}
