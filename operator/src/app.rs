@@ -1,7 +1,6 @@
 //! Start and end.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,9 +37,8 @@ const AUTHORITY: &str = "pgdog-operator-ca";
 pub async fn run(run: Run) -> anyhow::Result<()> {
     let client = Client::try_default().await.context("find the API server")?;
     let metrics = Arc::new(Metrics::new()?);
-    let address = SocketAddr::from(([0, 0, 0, 0], run.metrics_port));
-    let endpoints = tokio::spawn(metrics::serve(address, metrics.clone()));
-    let watches = Watches::start(&client, &run.watched(), &metrics);
+    let endpoints = tokio::spawn(metrics::serve(run.metrics_port, metrics.clone()));
+    let watches = Watches::start(&client, &run, &metrics);
     let authority = authority(&client, &run.own_namespace).await?;
     let authority = Arc::new(Authority::of(&authority)?);
     let own = authority.issue(OPERATOR_NAME, &[], Purpose::Client)?;
@@ -60,7 +58,7 @@ pub async fn run(run: Run) -> anyhow::Result<()> {
     tokio::pin!(asked);
     tokio::select! {
         ready = watches.ready() => ready?,
-        ended = endpoints => ended?.with_context(|| format!("listen on {address}"))?,
+        ended = endpoints => ended?.with_context(|| format!("listen on port {}", run.metrics_port))?,
         () = &mut asked => return Ok(()),
     }
     metrics.ready();

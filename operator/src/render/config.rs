@@ -61,7 +61,7 @@ pub fn render(
     let Users { entries, secrets } =
         users::render(&cluster.spec, world, former).map_err(Unrenderable::Secrets)?;
     let (process, settings) = {
-        let mut process = process::render(cluster);
+        let mut process = process::render(cluster, world.ipv6);
         let (own, live) = settings::render(cluster, entries).map_err(Unrenderable::Invalid)?;
         merge(&mut process, own);
         (process, live)
