@@ -1,6 +1,6 @@
 //! Start and end.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,9 +34,8 @@ const ENDING: Duration = Duration::from_secs(5);
 pub async fn run(run: Run) -> anyhow::Result<()> {
     let client = Client::try_default().await.context("find the API server")?;
     let metrics = Arc::new(Metrics::new()?);
-    let address = SocketAddr::from(([0, 0, 0, 0], run.metrics_port));
-    let endpoints = tokio::spawn(metrics::serve(address, metrics.clone()));
-    let watches = Watches::start(&client, &run.watched(), &metrics);
+    let endpoints = tokio::spawn(metrics::serve(run.metrics_port, metrics.clone()));
+    let watches = Watches::start(&client, &run, &metrics);
     let authority = authority::stored(&client, &run.own_namespace).await?;
     let authority = Arc::new(Authority::of(&authority)?);
     let own = authority.issue(OPERATOR_NAME, &[], Purpose::Client)?;
@@ -57,7 +56,7 @@ pub async fn run(run: Run) -> anyhow::Result<()> {
     tokio::pin!(asked);
     tokio::select! {
         ready = watches.ready() => ready?,
-        ended = endpoints => ended?.with_context(|| format!("listen on {address}"))?,
+        ended = endpoints => ended?.with_context(|| format!("listen on port {}", run.metrics_port))?,
         () = &mut asked => return Ok(()),
     }
     metrics.ready();
@@ -117,7 +116,11 @@ async fn webhook(
         image: run.proxy_image.as_str().into(),
     };
     let certificate = Certificate::default();
-    let address = SocketAddr::from(([0, 0, 0, 0], run.webhook_port));
+    let everywhere = match run.pod_ip.is_some_and(|address| address.is_ipv6()) {
+        true => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        false => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+    };
+    let address = SocketAddr::from((everywhere, run.webhook_port));
     webhook::start(address, certificate.clone(), known)
         .await
         .with_context(|| format!("listen on {address}"))?;

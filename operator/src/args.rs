@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -49,6 +50,12 @@ pub struct Run {
     /// The image of proxies whose PgDogCluster names none.
     #[arg(long, env = "PROXY_IMAGE", default_value = "pgdog:latest")]
     pub proxy_image: String,
+    /// Whether proxies that name no image and were made with another one get that image; by default only new ones do.
+    #[arg(long, env = "UPGRADE_PROXIES")]
+    pub upgrade_proxies: bool,
+    /// The operator's own address: where it is of IPv6, proxies listen on addresses of both families.
+    #[arg(long, env = "POD_IP")]
+    pub pod_ip: Option<IpAddr>,
     /// The only namespaces that are watched, with commas between them. Default: all.
     #[arg(long = "namespace", env = "WATCH_NAMESPACE", value_delimiter = ',')]
     pub namespaces: Vec<String>,

@@ -32,6 +32,8 @@ pub struct Stores {
     pub services: Store<Service>,
     /// Secrets.
     pub secrets: Store<Secret>,
+    /// Whether pods have addresses of IPv6, first of all or alone.
+    pub ipv6: bool,
 }
 
 impl std::fmt::Debug for Stores {
@@ -59,6 +61,7 @@ impl Stores {
                 .into_iter()
                 .map(|secret| (secret.name_any(), secret))
                 .collect(),
+            ipv6: self.ipv6,
         }
     }
 }
@@ -142,6 +145,8 @@ pub struct Context {
     pub term: Term,
     /// The image of proxies that name none.
     pub default_image: String,
+    /// Whether those that were made with another one get it.
+    pub upgrade_proxies: bool,
     /// What is remembered of each cluster, by uid.
     pub memory: Mutex<HashMap<String, Memory>>,
     /// Writes Events.

@@ -43,12 +43,12 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Starts them, in these namespaces or in all.
+    /// Starts them.
     #[must_use]
-    pub fn start(client: &Client, namespaces: &[String], metrics: &Arc<Metrics>) -> Self {
+    pub fn start(client: &Client, run: &Run, metrics: &Arc<Metrics>) -> Self {
         let around = Around {
             client: client.clone(),
-            namespaces: namespaces.to_vec(),
+            namespaces: run.watched(),
             changed: Arc::default(),
             metrics: metrics.clone(),
         };
@@ -59,6 +59,7 @@ impl Watches {
                 slices: around.keep(watch::slim),
                 services: around.keep(watch::slim),
                 secrets: around.keep(watch::slim_secret),
+                ipv6: run.pod_ip.is_some_and(|address| address.is_ipv6()),
             },
             clusters: around.keep_clusters(&unreadable),
             unreadable,
@@ -154,6 +155,7 @@ pub async fn lead(
         epoch,
         term,
         default_image: run.proxy_image.clone(),
+        upgrade_proxies: run.upgrade_proxies,
         memory: Mutex::new(HashMap::new()),
         recorder: Recorder::new(client.clone(), reporter),
         metrics,

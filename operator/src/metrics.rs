@@ -1,7 +1,8 @@
 //! What the operator counts, and the endpoints at which it is read: `/metrics`, `/livez`, `/readyz`.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,6 +18,8 @@ use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
+
+use tokio::net::TcpListener;
 
 /// Each kind of objects is asked for every minute, whether something changes or not.
 const SILENCE: Duration = Duration::from_secs(15 * 60);
@@ -198,7 +201,7 @@ impl Metrics {
 /// # Errors
 ///
 /// When the address is taken.
-pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>) -> std::io::Result<()> {
+pub async fn serve(port: u16, metrics: Arc<Metrics>) -> std::io::Result<()> {
     let told = |good: bool, bad: &'static str| {
         if good {
             (StatusCode::OK, "ok\n")
@@ -238,6 +241,35 @@ pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>) -> std::io::Resul
             }),
         )
         .with_state(metrics);
-    let listener = tokio::net::TcpListener::bind(address).await?;
-    axum::serve(listener, router).await
+    axum::serve(listen(port).await?, router).await
+}
+
+/// Listens on addresses of both families, or of IPv4 alone where there is no IPv6.
+///
+/// # Errors
+///
+/// When the port is taken.
+pub async fn listen(port: u16) -> std::io::Result<TcpListener> {
+    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Err(error) if error.kind() != ErrorKind::AddrInUse => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
+        }
+        listening => listening,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn clients_of_ipv4_are_taken_wherever_it_listens() {
+        let listener = listen(0).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+            .await
+            .unwrap();
+    }
 }

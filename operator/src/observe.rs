@@ -239,19 +239,49 @@ fn frozen(cluster: &PgDogCluster) -> Finding {
     }
 }
 
+/// The image of proxies that name none: the one that they were made with, for an upgrade of the operator restarts no proxy. A
+/// fleet without one, or one that is to be upgraded, gets the operator's.
+#[must_use]
+pub fn default_image<'a>(
+    cluster: &PgDogCluster,
+    kept: Option<&'a str>,
+    latest: &'a str,
+    upgrade: bool,
+) -> &'a str {
+    let own = cluster.spec.image.as_ref();
+    let names_one = own.is_some_and(|own| own.tag.is_some() || own.digest.is_some());
+    let moves = |kept: &str| {
+        let repository = own.and_then(|own| own.repository.as_deref());
+        repository.is_some_and(|repository| repository != split(kept).0)
+    };
+    match kept {
+        Some(kept) if !upgrade && !names_one && !kept.is_empty() && !moves(kept) => kept,
+        _ => latest,
+    }
+}
+
 /// The image of the proxies.
 #[must_use]
 pub fn image(cluster: &PgDogCluster, default: &str) -> String {
     let own = cluster.spec.image.clone().unwrap_or_default();
-    let (repository, tag) = match default.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
-        _ => (default, "latest"),
-    };
+    let (repository, version) = split(default);
     let repository = own.repository.as_deref().unwrap_or(repository);
     match (&own.digest, &own.tag) {
         (Some(digest), _) => format!("{repository}@{digest}"),
-        (None, of) => format!("{repository}:{}", of.as_deref().unwrap_or(tag)),
+        (None, Some(tag)) => format!("{repository}:{tag}"),
+        (None, None) if version.is_empty() => format!("{repository}:latest"),
+        (None, None) => format!("{repository}{version}"),
     }
+}
+
+/// An image's repository, and its tag or digest with what stands before it.
+fn split(image: &str) -> (&str, &str) {
+    let at = image.find('@').or_else(|| {
+        let colon = image.rfind(':')?;
+        // That of a registry's port stands before a slash.
+        (!image[colon..].contains('/')).then_some(colon)
+    });
+    image.split_at(at.unwrap_or(image.len()))
 }
 
 /// Whether a pod is as its template says now.
@@ -269,4 +299,52 @@ pub fn is_updated(pod: &Pod, hash: Option<&str>, image: &str) -> bool {
                 .get(annotations::POD_HASH)
                 .is_none_or(|own| own == hash)
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_new_operator_restarts_no_proxy_unless_it_is_asked_to() {
+        let of = |image: serde_json::Value, kept: Option<&str>, upgrade: bool| {
+            let cluster: PgDogCluster = serde_json::from_value(json!({
+                "apiVersion": "pgdog.dev/v1alpha1",
+                "kind": "PgDogCluster",
+                "metadata": {"name": "shop"},
+                "spec": {"databases": [], "image": image},
+            }))
+            .unwrap();
+            let latest = "registry:5000/pgdog:2";
+            super::image(&cluster, default_image(&cluster, kept, latest, upgrade))
+        };
+        let old = Some("registry:5000/pgdog:1");
+        assert_eq!(of(json!({}), None, false), "registry:5000/pgdog:2");
+        assert_eq!(of(json!({}), old, false), "registry:5000/pgdog:1");
+        assert_eq!(of(json!({}), old, true), "registry:5000/pgdog:2");
+        assert_eq!(
+            of(json!({"pullPolicy": "Always"}), old, false),
+            "registry:5000/pgdog:1"
+        );
+        assert_eq!(of(json!({"tag": "3"}), old, false), "registry:5000/pgdog:3");
+        assert_eq!(of(json!({"repository": "mine"}), old, false), "mine:2");
+        assert_eq!(
+            of(json!({"repository": "mine"}), Some("mine:1"), false),
+            "mine:1"
+        );
+        assert_eq!(
+            of(json!({}), Some("pgdog@sha256:ab"), false),
+            "pgdog@sha256:ab"
+        );
+        assert_eq!(
+            of(
+                json!({"digest": "sha256:cd"}),
+                Some("pgdog@sha256:ab"),
+                true
+            ),
+            "registry:5000/pgdog@sha256:cd"
+        );
+    }
 }

@@ -79,7 +79,9 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
         // Written down before it is pushed: a crash skips numbers and never repeats them.
         write_status(&cluster, &cx, &mut memory, &status).await?;
     }
-    let image = observe::image(&cluster, &cx.default_image);
+    let kept = status.image.as_deref();
+    let default = observe::default_image(&cluster, kept, &cx.default_image, cx.upgrade_proxies);
+    let image = observe::image(&cluster, default);
     let mut trouble = None;
     let mut failure = None;
     if let Ok(decision) = &decision

@@ -1,5 +1,7 @@
 //! From what was seen to the status. Pure.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pgdog_operator_api::{
@@ -170,8 +172,7 @@ pub fn endpoints(found: &Found, before: &EndpointsStatus, now: Timestamp) -> End
         .iter()
         .filter(|h| h.hint == Role::Replica)
         .count();
-    let moved =
-        !before.primaries.is_empty() && !primaries.is_empty() && before.primaries != primaries;
+    let (moved, former_primaries) = moves(&primaries, before);
     EndpointsStatus {
         primary_summary: match primaries.as_slice() {
             [] if found.hosts.is_empty() => String::new(),
@@ -195,7 +196,31 @@ pub fn endpoints(found: &Found, before: &EndpointsStatus, now: Timestamp) -> End
             before.last_failover_time.clone()
         },
         primaries,
+        former_primaries,
     }
+}
+
+/// Whether a shard has another primary than the last that was known of it, and those that were last known of shards that have none
+/// now: between two primaries there is often a moment without.
+fn moves(now: &[PrimaryStatus], before: &EndpointsStatus) -> (bool, Vec<PrimaryStatus>) {
+    let of = |primaries: &[PrimaryStatus], shard: i32| -> Vec<PrimaryStatus> {
+        let of = primaries.iter().filter(|one| one.shard == shard);
+        of.cloned().collect()
+    };
+    let known = before.primaries.iter().chain(&before.former_primaries);
+    let shards: BTreeSet<i32> = known.map(|primary| primary.shard).collect();
+    let (mut moved, mut former) = (false, Vec::new());
+    for shard in shards {
+        let last = match of(&before.primaries, shard) {
+            none if none.is_empty() => of(&before.former_primaries, shard),
+            last => last,
+        };
+        match of(now, shard) {
+            none if none.is_empty() => former.extend(last),
+            latest => moved |= latest != last,
+        }
+    }
+    (moved, former)
 }
 
 /// Whether each shard has its primary.
@@ -354,4 +379,37 @@ pub fn degraded(findings: &[Finding], trouble: Option<(&'static str, &str)>) -> 
         }
     }
     Finding::new(kind, false, "AsExpected", "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn primary(shard: i32, name: &str) -> PrimaryStatus {
+        PrimaryStatus {
+            shard,
+            name: name.to_owned(),
+            address: format!("{name}:5432"),
+        }
+    }
+
+    #[test]
+    fn a_failover_counts_also_when_there_was_nobody_in_between() {
+        let mut status = EndpointsStatus::default();
+        let mut pass = |now: &[PrimaryStatus]| {
+            let (moved, former) = moves(now, &status);
+            status.primaries = now.to_vec();
+            status.former_primaries = former;
+            moved
+        };
+        assert!(!pass(&[primary(0, "a"), primary(1, "x")]), "the first ones");
+        assert!(!pass(&[primary(1, "x")]));
+        assert!(!pass(&[primary(1, "x")]));
+        assert!(!pass(&[primary(0, "a"), primary(1, "x")]), "it came back");
+        assert!(!pass(&[]));
+        assert!(pass(&[primary(0, "b")]));
+        assert!(!pass(&[primary(0, "b")]));
+        assert!(!pass(&[primary(0, "b"), primary(1, "x")]));
+        assert!(pass(&[primary(0, "b"), primary(1, "y")]));
+    }
 }

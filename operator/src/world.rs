@@ -18,6 +18,8 @@ pub struct World {
     pub services: Vec<Arc<Service>>,
     /// Secrets, by name.
     pub secrets: BTreeMap<String, Arc<Secret>>,
+    /// Whether pods have addresses of IPv6, first of all or alone.
+    pub ipv6: bool,
 }
 
 impl std::fmt::Debug for World {

@@ -89,11 +89,7 @@ annotations:
   verbs: [get, list, watch]
 - apiGroups: [pgdog.dev]
   resources: [pgdogclusters/status]
-  verbs: [get, update, patch]
-# To own its children where the admission plugin OwnerReferencesPermissionEnforcement is on.
-- apiGroups: [pgdog.dev]
-  resources: [pgdogclusters/finalizers]
-  verbs: [update]
+  verbs: [patch]
 # Where Postgres is, and which proxies there are.
 - apiGroups: [""]
   resources: [pods]
@@ -101,50 +97,28 @@ annotations:
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [get, list, watch]
-# Children. Secrets hold passwords of users, which it reads, and configurations and certificates, which it writes.
+# Children. Secrets hold passwords of users, which it reads, and configurations and certificates, which it writes. They go with their
+# PgDogCluster, by the garbage collector.
 - apiGroups: [""]
-  resources: [secrets, services, serviceaccounts]
-  verbs: [get, list, watch, create, patch, delete]
+  resources: [secrets, services]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [""]
+  resources: [serviceaccounts]
+  verbs: [get, create, patch]
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, create, patch]
+# Those that can be switched off while it lives.
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, create, patch, delete]
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, create, patch, delete]
 - apiGroups: [monitoring.coreos.com]
   resources: [podmonitors]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, create, patch, delete]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
-{{- with .Values.providers }}
-{{- if .cnpg }}
-- apiGroups: [postgresql.cnpg.io]
-  resources: [clusters]
-  verbs: [get, list, watch]
-{{- end }}
-{{- if .zalando }}
-- apiGroups: [acid.zalan.do]
-  resources: [postgresqls]
-  verbs: [get, list, watch]
-{{- end }}
-{{- if .crunchy }}
-- apiGroups: [postgres-operator.crunchydata.com]
-  resources: [postgresclusters]
-  verbs: [get, list, watch]
-{{- end }}
-{{- if .percona }}
-- apiGroups: [pgv2.percona.com]
-  resources: [perconapgclusters]
-  verbs: [get, list, watch]
-{{- end }}
-{{- if .stackgres }}
-- apiGroups: [stackgres.io]
-  resources: [sgclusters]
-  verbs: [get, list, watch]
-{{- end }}
-{{- end }}
 {{- end }}

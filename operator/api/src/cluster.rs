@@ -76,8 +76,8 @@ pub struct PgDogClusterSpec {
     #[serde(default = "two", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: Option<i32>,
-    /// The proxy's image. Default: the one that the operator was started with. It is independent of the operator's version:
-    /// a new operator restarts no proxy.
+    /// The proxy's image. Default: the one that the operator had when this resource was made. It is independent of the operator's
+    /// version: a new operator restarts no proxy, unless it is told to (`--upgrade-proxies`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<Image>,
     /// Where the Postgres is, when it is not sharded.

@@ -173,6 +173,10 @@ pub struct EndpointsStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub primaries: Vec<PrimaryStatus>,
+    /// The primaries that were last known of shards that have none now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub former_primaries: Vec<PrimaryStatus>,
     /// Replicas of all shards.
     #[serde(default)]
     pub replicas: i32,

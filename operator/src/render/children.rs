@@ -17,11 +17,11 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec}
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Resource, ResourceExt};
+use pgdog_config::documents;
 use pgdog_operator_api::{
     Autoscaling, GROUP, Mode, PgDogCluster, UpdateType, VERSION, annotations, labels,
 };
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 
 use super::pod::{UID, config_secret, container, volumes};
 use super::process::Ports;
@@ -251,13 +251,21 @@ fn spread(cluster: &PgDogCluster) -> Vec<TopologySpreadConstraint> {
 /// A change of what proxies are started with makes new pods; nothing else in the configuration does.
 #[must_use]
 pub fn hash(process: &Map<String, Value>) -> String {
-    let text = Value::Object(process.clone()).to_string();
-    let digest = Sha256::digest(text.as_bytes());
+    let mut process = process.clone();
+    // They follow the network, and who injects sidecars knows nothing of it.
+    let of_network = [
+        ("general", "host"),
+        ("general", "openmetrics_host"),
+        ("admin", "http_host"),
+    ];
+    for (section, key) in of_network {
+        if let Some(Value::Object(keys)) = process.get_mut(section) {
+            keys.remove(key);
+        }
+    }
+    let mut digest = documents::sha256(&Value::Object(process));
+    digest.truncate(16);
     digest
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }
 
 fn service(cluster: &PgDogCluster) -> Service {

@@ -61,7 +61,7 @@ pub fn render(
     let Users { entries, secrets } =
         users::render(&cluster.spec, world, former).map_err(Unrenderable::Secrets)?;
     let (process, settings) = {
-        let mut process = process::render(cluster);
+        let mut process = process::render(cluster, world.ipv6);
         let (own, live) = settings::render(cluster, entries).map_err(Unrenderable::Invalid)?;
         merge(&mut process, own);
         (process, live)
@@ -77,13 +77,13 @@ pub fn render(
     Ok(rendered)
 }
 
-/// What the proxies of a cluster are started with.
+/// What the proxies of a cluster are started with, on a network of IPv4.
 ///
 /// # Errors
 ///
 /// Keys that belong to the operator.
 pub fn process(cluster: &PgDogCluster) -> Result<Map<String, Value>, Vec<Finding>> {
-    let mut process = process::render(cluster);
+    let mut process = process::render(cluster, false);
     let (own, _) = settings::render(cluster, Vec::new())?;
     merge(&mut process, own);
     Ok(process)

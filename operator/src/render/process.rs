@@ -52,10 +52,12 @@ impl Ports {
 
 /// The keys that belong to the process.
 #[must_use]
-pub fn render(cluster: &PgDogCluster) -> Map<String, Value> {
+pub fn render(cluster: &PgDogCluster, ipv6: bool) -> Map<String, Value> {
     let ports = Ports::of(cluster);
+    // A socket of :: takes clients of both families; a node without IPv6 has none.
+    let everywhere = if ipv6 { "::" } else { "0.0.0.0" };
     let host = match cluster.spec.mode {
-        Mode::Deployment => "0.0.0.0",
+        Mode::Deployment => everywhere,
         Mode::Sidecar => "127.0.0.1",
     };
     let monitoring = cluster.spec.monitoring.clone().unwrap_or_default();
@@ -67,6 +69,9 @@ pub fn render(cluster: &PgDogCluster) -> Map<String, Value> {
         // One Prometheus has the metrics of many programs.
         "openmetrics_namespace": "pgdog_",
     });
+    if ipv6 {
+        general["openmetrics_host"] = everywhere.into();
+    }
     if let Some(level) = &monitoring.log_level {
         general["log_level"] = level.as_str().into();
     }
@@ -76,7 +81,7 @@ pub fn render(cluster: &PgDogCluster) -> Map<String, Value> {
     let process = json!({
         "general": general,
         "admin": {
-            "http_host": "0.0.0.0",
+            "http_host": everywhere,
             "http_port": ports.admin,
             "http_tls_certificate": format!("{ADMIN_DIR}/tls.crt"),
             "http_tls_private_key": format!("{ADMIN_DIR}/tls.key"),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
+use pgdog_config::Config;
 use pgdog_operator_api::PgDogCluster;
 use serde_json::{Value, json};
 
@@ -66,6 +67,25 @@ fn a_small_resource_makes_a_configuration_that_the_proxy_takes() {
     assert_eq!(rendered.settings["general"]["hold_timeout"], 30_000);
     assert_eq!(rendered.process["general"]["port"], 6432);
     assert_eq!(rendered.secrets[0].resource_version, "7");
+}
+
+#[test]
+fn proxies_listen_where_pods_have_addresses() {
+    let hosts = |ipv6: bool| {
+        let world = World { ipv6, ..world() };
+        let cluster = cluster(&json!({}));
+        let found = discover(&cluster.spec, &world);
+        let rendered = render(&cluster, &found, &world, &Former::new()).unwrap();
+        let config = Config::from_json(&Value::Object(rendered.process), "test").unwrap();
+        let general = config.general;
+        [
+            general.host,
+            general.openmetrics_host,
+            config.admin.http_host,
+        ]
+    };
+    assert_eq!(hosts(false), ["0.0.0.0"; 3]);
+    assert_eq!(hosts(true), ["::"; 3]);
 }
 
 #[test]
