@@ -336,10 +336,16 @@ fn reports(cluster: &PgDogCluster, pods: &[&Pod], cx: &Context) -> Vec<Report> {
     let reports: Vec<_> = pods
         .iter()
         .map(|pod| {
-            let report = match address(pod) {
+            let mut report = match address(pod) {
                 Some(_) => cx.fleet.report(&id(cluster, pod)),
                 None => Report::unreachable("the pod has no address yet"),
             };
+            if observe::lacks_files(cluster, pod) {
+                // It would refuse the settings that name them, and with it all others would go back to those of before.
+                let why =
+                    "the pod is of a former template, without the certificates of these settings";
+                report.settings = Report::unreachable(why).settings;
+            }
             Report {
                 pod: pod.uid().unwrap_or_default(),
                 ..report
@@ -412,7 +418,7 @@ fn push(
         };
         let want = Want {
             cluster_uid: uid.clone(),
-            settings: given.then(|| settings.clone()),
+            settings: (*given && !observe::lacks_files(cluster, pod)).then(|| settings.clone()),
             topology: topology.clone(),
             budget: memory
                 .ledger
