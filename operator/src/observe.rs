@@ -1,7 +1,9 @@
 //! From what was decided and seen in one reconciliation to the status. Pure.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::{Resource, ResourceExt};
 use pgdog_operator_api::{
     Condition, ConditionStatus, ConditionType, Mode, PgDogCluster, PgDogClusterStatus, annotations,
@@ -11,9 +13,9 @@ use pgdog_operator_api::{
 use crate::context::Refused;
 use crate::decide::Decision;
 use crate::discover::Found;
-use crate::render::children;
 use crate::render::config::Unrenderable;
 use crate::render::pod::CONTAINER;
+use crate::render::{self, children};
 use crate::rollout::Stage;
 use crate::sidecars;
 use crate::status::{self, Finding, Proxy, Wanted};
@@ -299,6 +301,21 @@ pub fn is_updated(pod: &Pod, hash: Option<&str>, image: &str) -> bool {
                 .get(annotations::POD_HASH)
                 .is_none_or(|own| own == hash)
         })
+}
+
+/// Whether a pod was made before the cluster's certificates were asked for that its settings name now: its proxy has no such files.
+#[must_use]
+pub fn lacks_files(cluster: &PgDogCluster, pod: &Pod) -> bool {
+    let mounts = |container: &Container| -> BTreeSet<String> {
+        let mounts = container.volume_mounts.iter().flatten();
+        mounts.map(|mount| mount.mount_path.clone()).collect()
+    };
+    let spec = pod.spec.as_ref();
+    let own = spec.and_then(|spec| {
+        let init = spec.init_containers.iter().flatten();
+        init.chain(&spec.containers).find(|c| c.name == CONTAINER)
+    });
+    own.is_some_and(|own| !mounts(&render::pod::container(cluster, "")).is_subset(&mounts(own)))
 }
 
 #[cfg(test)]

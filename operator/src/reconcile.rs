@@ -15,11 +15,12 @@ use crate::apply::{self, ApplyError, Foreign};
 use crate::atomic::{Order, Party, Progress};
 use crate::context::{Context, Memory};
 use crate::decide::{Decision, Proxies, decide};
-use crate::discover;
+use crate::discover::{self, Found};
 use crate::events;
 use crate::fleet::{Document, Place, ProxyId, Report, Want};
 use crate::observe::{self, Seen};
 use crate::pausing::{self, Step};
+use crate::render::config::Unrenderable;
 use crate::render::process::Ports;
 use crate::render::snapshot::Start;
 use crate::render::topology::Peer;
@@ -58,88 +59,27 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
         return Ok(Action::await_change());
     }
 
-    let found = discover::discover(&cluster.spec, &world);
-    let pods = proxies(&cluster, &world);
-    let reports = reports(&cluster, &pods, &cx);
-    let known = Proxies {
-        reports: &reports,
-        peers: &peers(&cluster, &pods),
-    };
-    let decision = decide(&cluster, &found, &world, known, &mut memory, &mut status);
-    let leaving = leaving(&cluster, &world);
-    let standing = divide(
-        &cluster,
-        (&pods, &reports, &leaving),
-        &mut memory,
-        &mut status,
-        &cx,
-    );
-    let step = pausing(&cluster, leaving.len(), &mut memory, &cx);
-    if decision.is_ok() {
+    let plan = plan(&cluster, &world, &mut memory, &mut status, &cx);
+    if plan.decision.is_ok() {
         // Written down before it is pushed: a crash skips numbers and never repeats them.
         write_status(&cluster, &cx, &mut memory, &status).await?;
     }
-    let kept = status.image.as_deref();
-    let default = observe::default_image(&cluster, kept, &cx.default_image, cx.upgrade_proxies);
-    let image = observe::image(&cluster, default);
-    let mut trouble = None;
-    let mut failure = None;
-    if let Ok(decision) = &decision
-        && !is_paused(&cluster)
-    {
-        // First of all: a failover waits for nothing.
-        push(&cluster, &pods, decision, (&status, &memory, &step), &cx);
-        let start = Start {
-            share: standing.as_ref().map(|standing| standing.terms.start),
-            paused: cluster.spec.paused || memory.paused == Some(true),
-        };
-        let applied = apply_all(
-            &cluster,
-            decision,
-            (&image, start),
-            &status,
-            &world,
-            &mut memory,
-            &cx,
-        );
-        match applied.await {
-            Ok(foreign) => {
-                if step == Step::Begin {
-                    // Those that start from now on are as all are to be.
-                    begin(&cluster, &pods, &mut memory, &cx);
-                }
-                let told: Vec<_> = foreign.iter().map(ToString::to_string).collect();
-                trouble = (!told.is_empty()).then(|| ("InvalidOwnership", told.join("; ")));
-            }
-            Err(error) => {
-                trouble = Some(("ApplyFailed", error.to_string()));
-                failure = Some(error);
-            }
-        }
-    }
-    let seen = Seen {
-        found: &found,
-        proxies: &seen_proxies(&cluster, &pods, &reports, decision.as_ref().ok(), &image),
-        missing: &sidecars::missing(&cluster, &world),
-        decision: decision.as_ref(),
-        trouble: trouble
-            .as_ref()
-            .map(|(reason, message)| (*reason, message.as_str())),
-        refused: memory.refused.as_ref(),
-        image: &image,
-        more: &[
-            standing.as_ref().map(shares::finding),
-            pausing::finding(&step, cluster.spec.paused, memory.paused),
-        ],
-    };
-    let before = status.conditions.clone();
-    observe::observe(&cluster, &mut status, &seen, Timestamp::now());
-    events::tell(&cluster, &before, &status.conditions, &cx).await;
+    let (trouble, failure) = carry_out(&cluster, &plan, &status, &world, &mut memory, &cx).await;
+    tell(
+        &cluster,
+        &plan,
+        trouble.as_ref(),
+        &world,
+        &memory,
+        &mut status,
+        &cx,
+    )
+    .await;
     write_status(&cluster, &cx, &mut memory, &status).await?;
     let again = match trouble {
         // It may be on its way out, as the children of a cluster of this name that was deleted are.
         Some(_) => SOON,
-        None => next(&cluster, &memory, &step),
+        None => next(&cluster, &memory, &plan.step),
     };
     remember(&cluster, memory, &cx);
     cx.metrics.reconciled(begun.elapsed());
@@ -149,6 +89,130 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
         Some(error) => Err(error),
         None => Ok(Action::requeue(again)),
     }
+}
+
+/// What was seen of a cluster, and what follows from it.
+struct Plan<'a> {
+    found: Found,
+    pods: Vec<&'a Pod>,
+    reports: Vec<Report>,
+    decision: Result<Decision, Unrenderable>,
+    /// How the budget is divided.
+    standing: Option<Standing>,
+    /// What is to be done about a pause.
+    step: Step,
+    image: String,
+}
+
+fn plan<'a>(
+    cluster: &PgDogCluster,
+    world: &'a World,
+    memory: &mut Memory,
+    status: &mut PgDogClusterStatus,
+    cx: &Context,
+) -> Plan<'a> {
+    let found = discover::discover(&cluster.spec, world);
+    let pods = proxies(cluster, world);
+    let reports = reports(cluster, &pods, cx);
+    let known = Proxies {
+        reports: &reports,
+        peers: &peers(cluster, &pods),
+    };
+    let decision = decide(cluster, &found, world, known, memory, status);
+    let leaving = leaving(cluster, world);
+    let standing = divide(cluster, (&pods, &reports, &leaving), memory, status, cx);
+    let step = pausing(cluster, leaving.len(), memory, cx);
+    let kept = status.image.as_deref();
+    let default = observe::default_image(cluster, kept, &cx.default_image, cx.upgrade_proxies);
+    Plan {
+        image: observe::image(cluster, default),
+        found,
+        pods,
+        reports,
+        decision,
+        standing,
+        step,
+    }
+}
+
+/// What could not be done: why for programs, and for people.
+type Trouble = (&'static str, String);
+
+/// Pushes, applies, begins a pause. Says what could not be done, and what is worth another attempt.
+async fn carry_out(
+    cluster: &PgDogCluster,
+    plan: &Plan<'_>,
+    status: &PgDogClusterStatus,
+    world: &World,
+    memory: &mut Memory,
+    cx: &Context,
+) -> (Option<Trouble>, Option<ApplyError>) {
+    let Ok(decision) = &plan.decision else {
+        return (None, None);
+    };
+    if is_paused(cluster) {
+        return (None, None);
+    }
+    // First of all: a failover waits for nothing.
+    push(
+        cluster,
+        &plan.pods,
+        decision,
+        (status, memory, &plan.step),
+        cx,
+    );
+    let start = Start {
+        share: plan.standing.as_ref().map(|standing| standing.terms.start),
+        paused: cluster.spec.paused || memory.paused == Some(true),
+    };
+    let image = (plan.image.as_str(), start);
+    match apply_all(cluster, decision, image, status, world, memory, cx).await {
+        Ok(foreign) => {
+            if plan.step == Step::Begin {
+                // Those that start from now on are as all are to be.
+                begin(cluster, &plan.pods, memory, cx);
+            }
+            let told: Vec<_> = foreign.iter().map(ToString::to_string).collect();
+            let trouble = (!told.is_empty()).then(|| ("InvalidOwnership", told.join("; ")));
+            (trouble, None)
+        }
+        Err(error) => (Some(("ApplyFailed", error.to_string())), Some(error)),
+    }
+}
+
+/// Writes what was seen into the status, and tells what has changed.
+async fn tell(
+    cluster: &PgDogCluster,
+    plan: &Plan<'_>,
+    trouble: Option<&Trouble>,
+    world: &World,
+    memory: &Memory,
+    status: &mut PgDogClusterStatus,
+    cx: &Context,
+) {
+    let decision = plan.decision.as_ref();
+    let seen = Seen {
+        found: &plan.found,
+        proxies: &seen_proxies(
+            cluster,
+            &plan.pods,
+            &plan.reports,
+            decision.ok(),
+            &plan.image,
+        ),
+        missing: &sidecars::missing(cluster, world),
+        decision,
+        trouble: trouble.map(|(reason, message)| (*reason, message.as_str())),
+        refused: memory.refused.as_ref(),
+        image: &plan.image,
+        more: &[
+            plan.standing.as_ref().map(shares::finding),
+            pausing::finding(&plan.step, cluster.spec.paused, memory.paused),
+        ],
+    };
+    let before = status.conditions.clone();
+    observe::observe(cluster, status, &seen, Timestamp::now());
+    events::tell(cluster, &before, &status.conditions, cx).await;
 }
 
 /// Brings certificates and children in line; what is written and makes no configuration leaves them as they are.
@@ -340,10 +404,16 @@ fn reports(cluster: &PgDogCluster, pods: &[&Pod], cx: &Context) -> Vec<Report> {
     let reports: Vec<_> = pods
         .iter()
         .map(|pod| {
-            let report = match address(pod) {
+            let mut report = match address(pod) {
                 Some(_) => cx.fleet.report(&id(cluster, pod)),
                 None => Report::unreachable("the pod has no address yet"),
             };
+            if observe::lacks_files(cluster, pod) {
+                // It would refuse the settings that name them, and with it all others would go back to those of before.
+                let why =
+                    "the pod is of a former template, without the certificates of these settings";
+                report.settings = Report::unreachable(why).settings;
+            }
             Report {
                 pod: pod.uid().unwrap_or_default(),
                 ..report
@@ -416,7 +486,7 @@ fn push(
         };
         let want = Want {
             cluster_uid: uid.clone(),
-            settings: given.then(|| settings.clone()),
+            settings: (*given && !observe::lacks_files(cluster, pod)).then(|| settings.clone()),
             topology: topology.clone(),
             budget: memory
                 .ledger

@@ -363,6 +363,10 @@ pub fn degraded(findings: &[Finding], trouble: Option<(&'static str, &str)>) -> 
             wrong(ConditionType::ConfigSynced, Some("Nacked")),
             "ConfigRejected",
         ),
+        (
+            wrong(ConditionType::ConfigSynced, Some("RolledBack")),
+            "ConfigRejected",
+        ),
         (wrong(ConditionType::SecretsResolved, None), "SecretMissing"),
         (
             wrong(ConditionType::Progressing, Some("InvalidOwnership")),
