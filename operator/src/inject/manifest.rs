@@ -245,14 +245,18 @@ fn octal(value: &mut serde_yaml::Value) {
     }
 }
 
+/// Where something is wrong, and what.
 type At = (String, String);
+
+/// Is given a path, the namespace that is written, and the pod or template there.
+type Visit<'v> = dyn FnMut(&str, Option<&str>, &mut Value) -> Result<(), At> + 'v;
 
 /// Visits every pod and template of a document: with its path, and the namespace that is written.
 fn walk(
     document: &mut Value,
     path: &str,
     namespace: Option<&str>,
-    visit: &mut dyn FnMut(&str, Option<&str>, &mut Value) -> Result<(), At>,
+    visit: &mut Visit<'_>,
 ) -> Result<(), At> {
     let own = document["metadata"]["namespace"]
         .as_str()

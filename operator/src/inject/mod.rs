@@ -122,7 +122,7 @@ pub fn inject(cluster: &PgDogCluster, image: &str, pod: &mut Value) -> Result<()
     mounted.extend(volumes(cluster).iter().map(|volume| json!(volume)));
     pull_secrets(cluster, spec)?;
     if cluster.spec.sidecar.clone().unwrap_or_default().inject_env {
-        environment(spec, Ports::of(cluster).clients, former)?;
+        environment(spec, Ports::of(cluster).clients, former.as_deref())?;
     }
     mark(cluster, &mut with)?;
     *pod = with;
@@ -228,7 +228,7 @@ fn former_port(spec: &Map<String, Value>) -> Option<String> {
 fn environment(
     spec: &mut Map<String, Value>,
     port: i32,
-    former: Option<String>,
+    former: Option<&str>,
 ) -> Result<(), Refusal> {
     for kind in ["initContainers", "containers"] {
         let containers = array(spec, kind)?;
@@ -248,7 +248,7 @@ fn environment(
                     ],
                 )),
                 (Some(host), Some(at))
-                    if host["value"] == LOOPBACK && former.as_deref() == at["value"].as_str() =>
+                    if host["value"] == LOOPBACK && former == at["value"].as_str() =>
                 {
                     for entry in env.iter_mut().filter(|entry| entry["name"] == "PGPORT") {
                         entry["value"] = port.to_string().into();
