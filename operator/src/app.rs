@@ -10,7 +10,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::args::Run;
-use crate::authority::{self, Authority, Purpose};
+use crate::authorities;
+use crate::authority::{Authority, Purpose};
 use crate::controller::{Leader, Watches, lead};
 use crate::http::Identity;
 use crate::leader::Leadership;
@@ -21,6 +22,9 @@ use crate::webhook::{self, Known};
 
 /// How often the operator's own certificate is renewed.
 const RENEWAL: Duration = Duration::from_secs(24 * 3600);
+
+/// How often it is looked after the authority.
+const LOOK: Duration = Duration::from_secs(600);
 
 /// Time that what is being done has to come to its end.
 const ENDING: Duration = Duration::from_secs(5);
@@ -36,11 +40,8 @@ pub async fn run(run: Run) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new()?);
     let endpoints = tokio::spawn(metrics::serve(run.metrics_port, metrics.clone()));
     let watches = Watches::start(&client, &run, &metrics);
-    let authority = authority::stored(&client, &run.own_namespace).await?;
-    let authority = Arc::new(Authority::of(&authority)?);
-    let own = authority.issue(OPERATOR_NAME, &[], Purpose::Client)?;
-    let identity = Identity::new(&own, authority.certificate())?;
-    tokio::spawn(renew(identity.clone(), authority.clone()));
+    // Whoever leads next has one to begin with.
+    authorities::load(&client, &run.own_namespace, false).await?;
     webhook(&client, &run, &watches, &metrics).await?;
     let leases = Api::namespaced(client.clone(), &run.own_namespace);
     let leadership = Leadership::new(leases, &run.lease_name, &run.identity());
@@ -67,6 +68,11 @@ pub async fn run(run: Run) -> anyhow::Result<()> {
     };
     tracing::info!("leading, epoch {epoch}");
     metrics.leader.set(1);
+    let present = authorities::load(&client, &run.own_namespace, true).await?;
+    let authority = Arc::new(Authority::among(&present)?);
+    let own = authority.issue(OPERATOR_NAME, &[], Purpose::Client)?;
+    let identity = Identity::new(&own, authority.bundle())?;
+    tokio::spawn(renew(identity.clone(), authority.clone()));
     let leader = Leader {
         authority,
         identity,
@@ -74,7 +80,7 @@ pub async fn run(run: Run) -> anyhow::Result<()> {
         term: leadership.term(),
         metrics,
     };
-    let leading = lead(client, &run, watches, leader, stopping);
+    let leading = lead(client.clone(), &run, watches, leader, stopping);
     tokio::pin!(leading);
     let ended = tokio::select! {
         ended = &mut leading => {
@@ -84,6 +90,9 @@ pub async fn run(run: Run) -> anyhow::Result<()> {
             Err(anyhow::anyhow!("this leader is over"))
         }
         () = leadership.keep(epoch) => Err(anyhow::anyhow!("the lease {} is lost", run.lease_name)),
+        () = authorities::superseded(&client, &run.own_namespace, &present, LOOK) => {
+            Err(anyhow::anyhow!("there is another authority: the next life of this process takes it"))
+        }
         () = &mut asked => {
             stop.send_replace(true);
             // Nobody renews the lease any more.
@@ -134,7 +143,7 @@ async fn renew(identity: Identity, authority: Arc<Authority>) {
         tokio::time::sleep(RENEWAL).await;
         let renewed = authority
             .issue(OPERATOR_NAME, &[], Purpose::Client)
-            .and_then(|own| identity.renew(&own, authority.certificate()));
+            .and_then(|own| identity.renew(&own, authority.bundle()));
         if let Err(error) = renewed {
             tracing::warn!("failed to renew the operator's certificate: {error:#}");
         }

@@ -346,10 +346,10 @@ async fn certificate(
     }
     let now = Timestamp::now();
     let authority = cx.authority.certificate();
-    if let Some(present) = world.secret_text(secret, "tls.crt")
-        && !authority::is_due(&present, authority, now)
-        && world.secret_text(secret, "ca.crt").as_deref() == Some(authority)
-    {
+    let text = |key: &str| world.secret_text(secret, key).unwrap_or_default();
+    let (leaf, trusted) = (text("tls.crt"), text("ca.crt"));
+    let bundle = cx.authority.bundle();
+    if !authority::is_due(&leaf, authority, now) && trusted.starts_with(bundle.trim_end()) {
         return Ok(None);
     }
     let pair = cx
@@ -374,7 +374,10 @@ async fn certificate(
         string_data: Some(BTreeMap::from([
             ("tls.crt".to_owned(), pair.certificate),
             ("tls.key".to_owned(), pair.key),
-            ("ca.crt".to_owned(), authority.to_owned()),
+            (
+                "ca.crt".to_owned(),
+                authority::trusted(bundle, &trusted, &leaf, now),
+            ),
         ])),
         ..Secret::default()
     };

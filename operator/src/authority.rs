@@ -1,31 +1,26 @@
 //! The operator's own certificate authority: it signs the certificates of the proxies' admin API, of the operator as their
 //! client, and, where nobody gave one, of the proxies as servers of clients.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ObjectMeta, PostParams};
-use kube::{Api, Client};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, date_time_ymd,
 };
 
+use crate::authorities::Authorities;
+
 /// How long the authority itself is valid.
 const AUTHORITY_VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// How long what it signs is valid.
-const VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
+pub const VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Clocks differ: certificates are valid from before they were made.
 const EARLIER: Duration = Duration::from_secs(300);
 
-/// The Secret with the operator's authority.
-const AUTHORITY: &str = "pgdog-operator-ca";
-
 /// A certificate and its key, as PEM.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Pair {
     /// The certificate.
     pub certificate: String,
@@ -51,6 +46,8 @@ pub enum Purpose {
 /// Signs certificates.
 pub struct Authority {
     certificate: String,
+    /// It, and those that are trusted besides.
+    bundle: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -92,8 +89,27 @@ impl Authority {
             .context("read the authority's certificate")?;
         Ok(Self {
             certificate: pair.certificate.clone(),
+            bundle: pair.certificate.clone(),
             issuer,
         })
+    }
+
+    /// The one that signs now, with those before and after it.
+    ///
+    /// # Errors
+    ///
+    /// When they are none.
+    pub fn among(all: &Authorities) -> anyhow::Result<Self> {
+        Ok(Self {
+            bundle: all.bundle(),
+            ..Self::of(&all.signer)?
+        })
+    }
+
+    /// All certificates that are trusted, its own first.
+    #[must_use]
+    pub fn bundle(&self) -> &str {
+        &self.bundle
     }
 
     /// Its own certificate.
@@ -125,55 +141,6 @@ impl Authority {
     }
 }
 
-/// The operator's authority, from its Secret; the first replica makes it.
-///
-/// # Errors
-///
-/// When the API server does not answer, or the Secret holds something else.
-pub async fn stored(client: &Client, namespace: &str) -> anyhow::Result<Pair> {
-    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    loop {
-        if let Some(secret) = api
-            .get_opt(AUTHORITY)
-            .await
-            .context("read the operator's authority")?
-        {
-            let data = secret.data.unwrap_or_default();
-            let text = |key: &str| {
-                let bytes = data.get(key).map(|bytes| bytes.0.clone());
-                bytes
-                    .and_then(|bytes| String::from_utf8(bytes).ok())
-                    .with_context(|| format!("Secret {namespace}/{AUTHORITY} has no key {key}: delete it, and it is made anew"))
-            };
-            return Ok(Pair {
-                certificate: text("tls.crt")?,
-                key: text("tls.key")?,
-            });
-        }
-        let pair = Authority::generate()?;
-        let secret = Secret {
-            metadata: ObjectMeta {
-                name: Some(AUTHORITY.to_owned()),
-                ..ObjectMeta::default()
-            },
-            type_: Some("kubernetes.io/tls".to_owned()),
-            string_data: Some(BTreeMap::from([
-                ("tls.crt".to_owned(), pair.certificate),
-                ("tls.key".to_owned(), pair.key),
-            ])),
-            ..Secret::default()
-        };
-        match api.create(&PostParams::default(), &secret).await {
-            // Another replica was faster.
-            Err(kube::Error::Api(error)) if error.code == 409 => {}
-            Err(error) => return Err(error).context("keep the operator's authority"),
-            Ok(_) => {
-                tracing::info!("made the operator's authority: Secret {namespace}/{AUTHORITY}")
-            }
-        }
-    }
-}
-
 fn limit(params: &mut CertificateParams, validity: Duration) {
     let now = Timestamp::now();
     let at = |time: Timestamp| {
@@ -192,44 +159,77 @@ pub fn not_after(pem: &str) -> Option<Timestamp> {
     Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
 }
 
+/// From when on a certificate is valid.
+#[must_use]
+pub fn not_before(pem: &str) -> Option<Timestamp> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
+    let certificate = pem.parse_x509().ok()?;
+    Timestamp::from_second(certificate.validity().not_before.timestamp()).ok()
+}
+
 /// Whether a certificate has to be replaced: a third of its time is left, or it is none, or somebody else signed it.
 #[must_use]
 pub fn is_due(pem: &str, authority: &str, now: Timestamp) -> bool {
-    let signed = || {
-        let (_, own) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
-        let (_, by) = x509_parser::pem::parse_x509_pem(authority.as_bytes()).ok()?;
-        let (own, by) = (own.parse_x509().ok()?, by.parse_x509().ok()?);
-        // The name is the same for each authority of ours; the key is not.
-        let key = |c: &x509_parser::certificate::X509Certificate<'_>| {
-            use x509_parser::extensions::ParsedExtension;
-            c.extensions()
-                .iter()
-                .find_map(|e| match e.parsed_extension() {
-                    ParsedExtension::AuthorityKeyIdentifier(id) => {
-                        id.key_identifier.as_ref().map(|id| id.0.to_vec())
-                    }
-                    _ => None,
-                })
-        };
-        let subject = by
-            .extensions()
-            .iter()
-            .find_map(|e| match e.parsed_extension() {
-                x509_parser::extensions::ParsedExtension::SubjectKeyIdentifier(id) => {
-                    Some(id.0.to_vec())
-                }
-                _ => None,
-            });
-        Some(key(&own)? == subject?)
-    };
     match not_after(pem) {
         Some(end) => {
             end.duration_since(now) < (VALIDITY / 3).try_into().unwrap_or_default()
-                || signed() != Some(true)
+                || !is_signed_by(pem, authority)
         }
         None => true,
     }
 }
+
+/// Whether this authority signed a certificate. The name is the same for each authority of ours; the key is not.
+#[must_use]
+pub fn is_signed_by(pem: &str, authority: &str) -> bool {
+    use x509_parser::certificate::X509Certificate;
+    use x509_parser::extensions::ParsedExtension;
+    fn id<T>(of: &X509Certificate<'_>, is: fn(&ParsedExtension<'_>) -> Option<T>) -> Option<T> {
+        of.extensions()
+            .iter()
+            .find_map(|e| is(e.parsed_extension()))
+    }
+    let signed = || {
+        let (_, own) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
+        let (_, by) = x509_parser::pem::parse_x509_pem(authority.as_bytes()).ok()?;
+        let key = id(&own.parse_x509().ok()?, |e| match e {
+            ParsedExtension::AuthorityKeyIdentifier(id) => {
+                id.key_identifier.as_ref().map(|id| id.0.to_vec())
+            }
+            _ => None,
+        });
+        let subject = id(&by.parse_x509().ok()?, |e| match e {
+            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+            _ => None,
+        });
+        Some(key? == subject?)
+    };
+    signed() == Some(true)
+}
+
+/// The certificates to trust in place of `before`. An authority that nobody can sign with any more (its key is lost) is trusted
+/// on, as long as there is nothing else to go by.
+#[must_use]
+pub fn trusted(bundle: &str, before: &str, leaf: &str, now: Timestamp) -> String {
+    let mut trusted = bundle.to_owned();
+    let signer = bundle.split_inclusive(END).next().unwrap_or_default();
+    if is_signed_by(leaf, signer) {
+        return trusted;
+    }
+    let former = before.split_inclusive(END).map(str::trim);
+    for certificate in former
+        .filter(|c| c.ends_with(END) && !bundle.contains(*c))
+        .take(2)
+    {
+        if not_after(certificate).is_some_and(|end| end > now) {
+            trusted = format!("{}\n{certificate}\n", trusted.trim_end());
+        }
+    }
+    trusted
+}
+
+/// The last line of a certificate.
+const END: &str = "-----END CERTIFICATE-----";
 
 #[cfg(test)]
 mod tests {
@@ -252,5 +252,33 @@ mod tests {
         let other = Authority::generate().unwrap();
         assert!(is_due(&issued.certificate, &other.certificate, now));
         assert!(is_due("", authority.certificate(), now));
+    }
+
+    #[test]
+    fn an_authority_whose_key_was_lost_is_trusted_until_the_next_renewal() {
+        let (old, new) = (
+            Authority::generate().unwrap(),
+            Authority::generate().unwrap(),
+        );
+        let leaf = |pair: &Pair| {
+            let authority = Authority::of(pair).unwrap();
+            let issued = authority.issue("x", &["x".to_owned()], Purpose::Server);
+            issued.unwrap().certificate
+        };
+        let now = Timestamp::now();
+        let both = trusted(&new.certificate, &old.certificate, &leaf(&old), now);
+        assert!(both.starts_with(new.certificate.trim_end()));
+        assert!(both.contains(old.certificate.trim_end()));
+        assert_eq!(both.matches("BEGIN").count(), 2);
+        assert_eq!(trusted(&new.certificate, &both, &leaf(&old), now), both);
+        assert_eq!(
+            trusted(&new.certificate, &both, &leaf(&new), now),
+            new.certificate
+        );
+        let later = now + AUTHORITY_VALIDITY + EARLIER;
+        assert_eq!(
+            trusted(&new.certificate, &both, &leaf(&old), later),
+            new.certificate
+        );
     }
 }

@@ -15,6 +15,7 @@ pub mod app;
 pub mod apply;
 pub mod args;
 pub mod atomic;
+pub mod authorities;
 pub mod authority;
 pub mod budget;
 pub mod context;

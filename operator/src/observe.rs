@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::{Resource, ResourceExt};
 use pgdog_operator_api::{
-    Condition, ConditionStatus, ConditionType, Mode, PgDogCluster, PgDogClusterStatus, annotations,
-    labels,
+    Condition, ConditionStatus, ConditionType, Mode, PgDogCluster, PgDogClusterStatus, TlsStatus,
+    annotations, labels,
 };
 
 use crate::context::Refused;
@@ -33,6 +33,8 @@ pub struct Seen<'a> {
     pub decision: Result<&'a Decision, &'a Unrenderable>,
     /// What could not be written: why for programs, and for people.
     pub trouble: Option<(&'static str, &'a str)>,
+    /// Until when certificates are valid, and what is to be said of it.
+    pub tls: (TlsStatus, Finding),
     /// Settings that a proxy refused.
     pub refused: Option<&'a Refused>,
     /// The image of the proxies.
@@ -61,6 +63,8 @@ pub fn observe(
 
     let mut findings = vec![status::resolved(seen.found)];
     findings.extend(validity(seen));
+    now.tls = seen.tls.0.clone();
+    findings.push(seen.tls.1.clone());
     findings.extend(service(cluster, now, seen));
     findings.push(progressing(cluster, seen));
     if cluster.spec.mode == Mode::Sidecar {

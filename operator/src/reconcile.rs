@@ -27,7 +27,7 @@ use crate::render::topology::Peer;
 use crate::render::{children, snapshot};
 use crate::shares::{self, Ledger, Standing};
 use crate::sidecars;
-use crate::status::Proxy;
+use crate::status::{self, Proxy};
 use crate::world::{World, address, has_ended, is_leaving, is_ready};
 
 /// How often shares are brought in line with the demand.
@@ -203,6 +203,7 @@ async fn tell(
         missing: &sidecars::missing(cluster, world),
         decision,
         trouble: trouble.map(|(reason, message)| (*reason, message.as_str())),
+        tls: status::certificates(cluster, world, Timestamp::now()),
         refused: memory.refused.as_ref(),
         image: &plan.image,
         more: &[

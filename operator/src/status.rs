@@ -2,15 +2,19 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
 use pgdog_operator_api::{
-    Condition, ConditionStatus, ConditionType, ConfigStatus, EndpointsStatus, ExcludedHost,
-    HalfStatus, OutOfSync, PrimaryStatus, Rejection,
+    ClientTlsMode, Condition, ConditionStatus, ConditionType, ConfigStatus, EndpointsStatus,
+    ExcludedHost, HalfStatus, Mode, OutOfSync, PgDogCluster, PrimaryStatus, Rejection, TlsStatus,
 };
 
+use crate::authority;
 use crate::discover::{Found, Trouble};
 use crate::fleet::{Report, Taken};
+use crate::render::pod::{admin_secret, client_tls_secret};
+use crate::world::World;
 
 /// A proxy as it was seen.
 #[derive(Debug, Clone, PartialEq)]
@@ -320,7 +324,7 @@ fn shortened(text: &str, most: usize) -> String {
 
 /// Whether clients are served.
 #[must_use]
-pub fn available(cluster: &pgdog_operator_api::PgDogCluster, proxies: &[Proxy]) -> Finding {
+pub fn available(cluster: &PgDogCluster, proxies: &[Proxy]) -> Finding {
     let kind = ConditionType::Available;
     let serving = |p: &&Proxy| p.ready;
     let ready = proxies.iter().filter(serving).count();
@@ -341,6 +345,68 @@ pub fn available(cluster: &pgdog_operator_api::PgDogCluster, proxies: &[Proxy]) 
             format!("{ready} of {} proxies are ready", proxies.len()),
         ),
     }
+}
+
+/// A certificate that ends sooner than this should have been renewed.
+const EXPIRING: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// Until when the certificates are valid, and whether somebody has to look after them: our own are renewed when a third of their
+/// time is left.
+#[must_use]
+pub fn certificates(cluster: &PgDogCluster, world: &World, now: Timestamp) -> (TlsStatus, Finding) {
+    let kind = ConditionType::TLSReady;
+    let client = cluster.spec.tls.clone().unwrap_or_default().client;
+    let client = client.unwrap_or_default();
+    let shown = cluster.spec.mode == Mode::Deployment && client.mode != ClientTlsMode::Disabled;
+    let name = cluster.name_any();
+    let own = client.secret_ref.is_none();
+    let of_client = client
+        .secret_ref
+        .unwrap_or_else(|| client_tls_secret(&name));
+    let end = |secret: &str| {
+        let certificate = world.secret_text(secret, "tls.crt")?;
+        authority::not_after(&certificate)
+    };
+    let admin = admin_secret(&name);
+    let ends = [(&admin, true, true), (&of_client, own, shown)]
+        .into_iter()
+        .filter(|(.., shown)| *shown)
+        .map(|(secret, own, _)| (secret, own, end(secret)));
+    let status = TlsStatus {
+        admin_not_after: end(&admin).map(Time),
+        client_not_after: end(&of_client).filter(|_| shown).map(Time),
+    };
+    let mut finding = Finding::new(kind, true, "Valid", "");
+    for (secret, own, end) in ends {
+        finding = match end {
+            None if own => Finding::new(
+                kind,
+                ConditionStatus::Unknown,
+                "Pending",
+                format!("Secret {secret} is being made"),
+            ),
+            None => Finding::new(
+                kind,
+                false,
+                "SecretNotFound",
+                format!(
+                    "tls.client.secretRef: there is no certificate in key tls.crt of Secret {secret}"
+                ),
+            ),
+            Some(end) if end <= now => {
+                Finding::new(kind, false, "Expired", format!("Secret {secret}: on {end}"))
+            }
+            Some(end) if end.duration_since(now) < EXPIRING => Finding::new(
+                kind,
+                false,
+                "Expiring",
+                format!("Secret {secret}: on {end}, and nobody has renewed it"),
+            ),
+            Some(_) => continue,
+        };
+        break;
+    }
+    (status, finding)
 }
 
 /// Whether somebody has to do something: what is wrong with what was written.
@@ -387,7 +453,56 @@ pub fn degraded(findings: &[Finding], trouble: Option<(&'static str, &str)>) -> 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use k8s_openapi::ByteString;
+    use k8s_openapi::api::core::v1::Secret;
+    use serde_json::json;
+
     use super::*;
+    use crate::authority::Authority;
+
+    #[test]
+    fn a_certificate_that_nobody_renewed_is_told_of() {
+        let authority = Authority::of(&Authority::generate().unwrap()).unwrap();
+        let issued = authority
+            .issue("x", &["x".to_owned()], authority::Purpose::Server)
+            .unwrap();
+        let secret = Secret {
+            data: Some(BTreeMap::from([(
+                "tls.crt".to_owned(),
+                ByteString(issued.certificate.into_bytes()),
+            )])),
+            ..Secret::default()
+        };
+        let cluster: PgDogCluster = serde_json::from_value(json!({
+            "apiVersion": "pgdog.dev/v1alpha1",
+            "kind": "PgDogCluster",
+            "metadata": {"name": "shop"},
+            "spec": {"databases": [], "tls": {"client": {"secretRef": "mine"}}},
+        }))
+        .unwrap();
+        let mut world = World::default();
+        let now = Timestamp::now();
+        let reason = |world: &World, days: i64| {
+            let time = now + SignedDuration::from_hours(24 * days);
+            certificates(&cluster, world, time).1.reason
+        };
+        assert_eq!(reason(&world, 0), "Pending");
+        let secret = Arc::new(secret);
+        world
+            .secrets
+            .insert("shop-admin-tls".to_owned(), secret.clone());
+        assert_eq!(reason(&world, 0), "SecretNotFound");
+        world.secrets.insert("mine".to_owned(), secret);
+        assert_eq!(reason(&world, 0), "Valid");
+        assert_eq!(reason(&world, 84), "Expiring");
+        assert_eq!(reason(&world, 91), "Expired");
+        let (status, _) = certificates(&cluster, &world, now);
+        assert_eq!(status.admin_not_after, status.client_not_after);
+        assert!(status.admin_not_after.unwrap().0 > now);
+    }
 
     fn primary(shard: i32, name: &str) -> PrimaryStatus {
         PrimaryStatus {

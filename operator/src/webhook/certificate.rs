@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 use crate::apply::MANAGER;
 use crate::args::Run;
+use crate::authorities;
 use crate::authority::{self, Authority, Pair, Purpose};
 use crate::metrics::Metrics;
 
@@ -118,10 +119,10 @@ impl Keeper {
         used: &mut Option<String>,
     ) -> anyhow::Result<()> {
         if let Some((service, configuration)) = &self.own {
-            let authority = authority::stored(&self.client, &self.namespace).await?;
-            let authority = Authority::of(&authority)?;
+            let all = authorities::load(&self.client, &self.namespace, false).await?;
+            let authority = Authority::among(&all)?;
             self.make(service, &authority).await?;
-            self.tell(configuration, authority.certificate()).await?;
+            self.tell(configuration, authority.bundle()).await?;
         }
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let place = format!("Secret {}/{}", self.namespace, self.secret);
