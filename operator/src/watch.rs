@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 
 use crate::apply::MANAGER;
 use crate::metrics::Metrics;
+use crate::render::pod::CONTAINER;
 
 /// How often the API server is asked whether it is there, and clusters are looked through for those that are gone.
 pub const LOOK: Duration = Duration::from_secs(60);
@@ -378,11 +379,18 @@ pub fn slim<K: Resource>(object: &mut K) {
 /// business.
 pub fn slim_pod(pod: &mut Pod) {
     slim(pod);
-    let slim = |container: Container| Container {
-        name: container.name,
-        image: container.image,
-        restart_policy: container.restart_policy,
-        ..Container::default()
+    let slim = |container: Container| {
+        // Of a proxy it is known by these which files it has.
+        let mounts = container
+            .volume_mounts
+            .filter(|_| container.name == CONTAINER);
+        Container {
+            name: container.name,
+            image: container.image,
+            restart_policy: container.restart_policy,
+            volume_mounts: mounts,
+            ..Container::default()
+        }
     };
     if let Some(spec) = pod.spec.take() {
         let init = spec.init_containers;
@@ -522,5 +530,27 @@ mod tests {
             secret.data.unwrap().into_keys().collect::<Vec<_>>(),
             ["password"]
         );
+    }
+
+    #[test]
+    fn a_proxy_is_known_by_what_is_kept_of_its_pod() {
+        let cluster: PgDogCluster = serde_json::from_value(json!({
+            "apiVersion": "pgdog.dev/v1alpha1",
+            "kind": "PgDogCluster",
+            "metadata": {"name": "shop", "uid": "u"},
+            "spec": {"databases": []},
+        }))
+        .unwrap();
+        let container = crate::render::pod::container(&cluster, "image");
+        let mut pod = Pod {
+            spec: Some(PodSpec {
+                containers: vec![container],
+                ..PodSpec::default()
+            }),
+            ..Pod::default()
+        };
+        slim_pod(&mut pod);
+        assert!(!crate::observe::lacks_files(&cluster, &pod));
+        assert!(crate::observe::is_updated(&pod, None, "image"));
     }
 }
