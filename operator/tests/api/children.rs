@@ -299,6 +299,41 @@ async fn a_foreign_service_of_our_name_is_not_overwritten() {
 }
 
 #[tokio::test]
+async fn a_foreign_secret_of_our_name_is_neither_overwritten_nor_mounted() {
+    let Some(stage) = Stage::open("foreign-secret").await else {
+        return;
+    };
+    let foreign = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "shop-config"},
+        "stringData": {"settings.json": "{}", "theirs": "yes"},
+    });
+    let before: Secret = stage.create(foreign).await;
+    let _operator = Operator::start(operator(), &stage, "one").await;
+    stage.login("login", "secret").await;
+    stage.make("shop", json!({})).await;
+    let degraded = stage
+        .condition("shop", ConditionType::Degraded, ConditionStatus::True)
+        .await;
+    assert_eq!(degraded.reason, "InvalidOwnership");
+    assert!(degraded.message.contains("Secret/shop-config"));
+    let after = stage.api::<Secret>().get("shop-config").await.unwrap();
+    assert_eq!(after.resource_version(), before.resource_version());
+    let deployment = stage.api::<Deployment>().get_opt("shop-proxy").await;
+    assert!(deployment.unwrap().is_none(), "its pods would mount it");
+
+    stage
+        .api::<Secret>()
+        .delete("shop-config", &DeleteParams::default())
+        .await
+        .unwrap();
+    stage.there::<Deployment>("shop-proxy").await;
+    let ready = stage
+        .condition("shop", ConditionType::TLSReady, ConditionStatus::True)
+        .await;
+    assert_eq!(ready.reason, "Valid");
+}
+
+#[tokio::test]
 async fn a_stopped_cluster_has_no_proxy_and_a_frozen_one_is_left_alone() {
     let Some(stage) = Stage::open("switches").await else {
         return;
