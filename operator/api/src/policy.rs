@@ -190,10 +190,10 @@ pub struct ClientTls {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerTls {
-    /// How far servers have to prove who they are. Default: verify_ca where the provider ships an authority, else prefer.
+    /// How far servers have to prove who they are. Default: prefer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<TlsMode>,
-    /// Secret with `ca.crt`. Default: that of the provider.
+    /// Secret with `ca.crt`, such as the provider's: `<cluster>-ca` of CloudNativePG, `<cluster>-cluster-cert` of Crunchy. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub ca_secret_ref: Option<String>,
