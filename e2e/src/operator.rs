@@ -48,7 +48,14 @@ async fn change(stage: &Stage, patch: serde_json::Value) -> anyhow::Result<()> {
 /// Replaces it by the one of another tag, as people do it. From the project's directory.
 pub(crate) async fn upgrade(stage: &Stage, tag: &str) -> anyhow::Result<()> {
     let tag = format!("image.tag={tag}");
-    let args = ["upgrade", NAME, "charts/pgdog-operator", "--reuse-values", "--set", &tag];
+    let args = [
+        "upgrade",
+        NAME,
+        "charts/pgdog-operator",
+        "--reuse-values",
+        "--set",
+        &tag,
+    ];
     let output = tokio::process::Command::new("helm")
         .args(["--namespace", NAMESPACE])
         .args(args)
