@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 
 use crate::apply::MANAGER;
 use crate::metrics::Metrics;
+use crate::render::pod::CONTAINER;
 
 /// How often the API server is asked whether it is there, and clusters are looked through for those that are gone.
 pub const LOOK: Duration = Duration::from_secs(60);
@@ -379,6 +380,10 @@ pub fn slim<K: Resource>(object: &mut K) {
 pub fn slim_pod(pod: &mut Pod) {
     slim(pod);
     let slim = |container: Container| Container {
+        // Of a proxy it is read which files it has.
+        volume_mounts: (container.name == CONTAINER)
+            .then_some(container.volume_mounts)
+            .flatten(),
         name: container.name,
         image: container.image,
         restart_policy: container.restart_policy,
@@ -493,7 +498,10 @@ mod tests {
     fn of_pods_and_secrets_only_what_is_read_is_kept() {
         let mut pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "p", "labels": {"a": "b"}, "annotations": {"pgdog.dev/pod-hash": "1", "x": "y"}},
-            "spec": {"containers": [{"name": "pgdog", "image": "i", "env": [{"name": "PASSWORD", "value": "secret"}]}]},
+            "spec": {"containers": [
+                {"name": "pgdog", "image": "i", "env": [{"name": "PASSWORD", "value": "secret"}], "volumeMounts": [{"name": "v", "mountPath": "/v"}]},
+                {"name": "other", "image": "j", "volumeMounts": [{"name": "w", "mountPath": "/w"}]},
+            ]},
             "status": {"phase": "Running", "podIP": "10.0.0.1", "conditions": [
                 {"type": "Ready", "status": "True"}, {"type": "Initialized", "status": "True"},
             ]},
@@ -506,7 +514,10 @@ mod tests {
                 "apiVersion": "v1",
                 "kind": "Pod",
                 "metadata": {"name": "p", "labels": {"a": "b"}, "annotations": {"pgdog.dev/pod-hash": "1"}},
-                "spec": {"containers": [{"name": "pgdog", "image": "i"}]},
+                "spec": {"containers": [
+                    {"name": "pgdog", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "/v"}]},
+                    {"name": "other", "image": "j"},
+                ]},
                 "status": {"phase": "Running", "podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]},
             })
         );
