@@ -33,16 +33,43 @@ where
 }
 
 /// Its Deployment.
-pub(crate) async fn deployment(stage: &Stage) -> anyhow::Result<Deployment> {
+async fn deployment(stage: &Stage) -> anyhow::Result<Deployment> {
     Ok(api::<Deployment>(stage).get(NAME).await?)
 }
 
 /// Changes its Deployment.
-pub(crate) async fn change(stage: &Stage, patch: serde_json::Value) -> anyhow::Result<()> {
+async fn change(stage: &Stage, patch: serde_json::Value) -> anyhow::Result<()> {
     api::<Deployment>(stage)
         .patch(NAME, &PatchParams::default(), &Patch::Strategic(patch))
         .await?;
     Ok(())
+}
+
+/// Replaces it by the one of another tag, as people do it. From the project's directory.
+pub(crate) async fn upgrade(stage: &Stage, tag: &str) -> anyhow::Result<()> {
+    let tag = format!("image.tag={tag}");
+    let args = [
+        "upgrade",
+        NAME,
+        "charts/pgdog-operator",
+        "--reuse-values",
+        "--set",
+        &tag,
+    ];
+    let output = tokio::process::Command::new("helm")
+        .args(["--namespace", NAMESPACE])
+        .args(args)
+        .kill_on_drop(true)
+        .output()
+        .await
+        .context("run helm")?;
+    anyhow::ensure!(
+        output.status.success(),
+        "helm {}: {}",
+        args.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    settled(stage).await
 }
 
 /// Its pods that are not on their way out.

@@ -368,4 +368,29 @@ mod tests {
             "registry:5000/pgdog@sha256:cd"
         );
     }
+
+    #[test]
+    fn a_pod_of_before_has_not_the_certificates_that_were_asked_for_later() {
+        let cluster = |tls: serde_json::Value| -> PgDogCluster {
+            serde_json::from_value(json!({
+                "apiVersion": "pgdog.dev/v1alpha1",
+                "kind": "PgDogCluster",
+                "metadata": {"name": "shop"},
+                "spec": {"databases": [], "tls": tls},
+            }))
+            .unwrap()
+        };
+        let before = cluster(json!({}));
+        let after = cluster(json!({"client": {"mode": "VerifyClient", "caSecretRef": "ca"}}));
+        let pod = |cluster: &PgDogCluster| Pod {
+            spec: Some(k8s_openapi::api::core::v1::PodSpec {
+                containers: vec![render::pod::container(cluster, "pgdog:1")],
+                ..Default::default()
+            }),
+            ..Pod::default()
+        };
+        assert!(lacks_files(&after, &pod(&before)));
+        assert!(!lacks_files(&after, &pod(&after)));
+        assert!(!lacks_files(&before, &pod(&after)));
+    }
 }

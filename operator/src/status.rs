@@ -531,4 +531,15 @@ mod tests {
         assert!(!pass(&[primary(0, "b"), primary(1, "x")]));
         assert!(pass(&[primary(0, "b"), primary(1, "y")]));
     }
+
+    #[test]
+    fn settings_that_were_taken_back_need_somebody() {
+        let synced = Finding::new(ConditionType::ConfigSynced, false, "RolledBack", "why");
+        let told = degraded(&[synced], None);
+        assert_eq!(told.status, ConditionStatus::True);
+        assert_eq!(
+            (told.reason, told.message.as_str()),
+            ("ConfigRejected", "why")
+        );
+    }
 }

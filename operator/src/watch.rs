@@ -501,7 +501,10 @@ mod tests {
     fn of_pods_and_secrets_only_what_is_read_is_kept() {
         let mut pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "p", "labels": {"a": "b"}, "annotations": {"pgdog.dev/pod-hash": "1", "x": "y"}},
-            "spec": {"containers": [{"name": "pgdog", "image": "i", "env": [{"name": "PASSWORD", "value": "secret"}]}]},
+            "spec": {"containers": [
+                {"name": "pgdog", "image": "i", "env": [{"name": "PASSWORD", "value": "secret"}], "volumeMounts": [{"name": "v", "mountPath": "/v"}]},
+                {"name": "other", "image": "j", "volumeMounts": [{"name": "w", "mountPath": "/w"}]},
+            ]},
             "status": {"phase": "Running", "podIP": "10.0.0.1", "conditions": [
                 {"type": "Ready", "status": "True"}, {"type": "Initialized", "status": "True"},
             ]},
@@ -514,7 +517,10 @@ mod tests {
                 "apiVersion": "v1",
                 "kind": "Pod",
                 "metadata": {"name": "p", "labels": {"a": "b"}, "annotations": {"pgdog.dev/pod-hash": "1"}},
-                "spec": {"containers": [{"name": "pgdog", "image": "i"}]},
+                "spec": {"containers": [
+                    {"name": "pgdog", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "/v"}]},
+                    {"name": "other", "image": "j"},
+                ]},
                 "status": {"phase": "Running", "podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]},
             })
         );

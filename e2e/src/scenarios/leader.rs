@@ -130,13 +130,8 @@ pub(crate) async fn upgraded(stage: Stage) -> anyhow::Result<String> {
     let config_before = stage.status("shop").await?.config;
     let clients = config(&stage.address("shop").await?, postgres::PASSWORD);
     let load = Load::start(&clients, 25).await?;
-    let image = |tag: &str| {
-        json!({"spec": {"template": {"spec": {"containers": [
-            {"name": "operator", "image": format!("local/pgdog-operator:{tag}")},
-        ]}}}})
-    };
     let begun = Instant::now();
-    operator::change(&stage, image(&stage.next_tag)).await?;
+    operator::upgrade(&stage, &stage.next_tag).await?;
     let replaced = operator::settled(&stage).await;
     let took = begun.elapsed();
     let hash = stage.status("shop").await?.config.settings.hash;
@@ -150,7 +145,7 @@ pub(crate) async fn upgraded(stage: Stage) -> anyhow::Result<String> {
     .await;
     let ledger = load.end().await?;
     let former = stage.next_tag.trim_end_matches("-next");
-    operator::change(&stage, image(former)).await?;
+    operator::upgrade(&stage, former).await?;
     operator::settled(&stage).await?;
     replaced?;
     led?;

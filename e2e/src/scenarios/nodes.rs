@@ -261,9 +261,13 @@ pub(crate) async fn cut_from_primary(stage: Stage) -> anyhow::Result<String> {
     nodes.firewall(&pod, &format!("-I {rule}")).await?;
     let begun = Instant::now();
     let apart = async {
-        let reads = until(MINUTE, "reads are answered by the replica", || async {
-            let of = ask(&cut, "select host(inet_server_addr())").await?;
-            Ok((of != primary).then_some(begun.elapsed()))
+        let reads = until(MINUTE, "all reads are answered by the replica", || async {
+            for _ in 0..20 {
+                if ask(&cut, "select host(inet_server_addr())").await? == primary {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(begun.elapsed()))
         })
         .await?;
         let write = ask(&cut, "insert into ledger (client) values (-2)");
