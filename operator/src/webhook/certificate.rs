@@ -117,12 +117,22 @@ impl Keeper {
         certificate: &Certificate,
         used: &mut Option<String>,
     ) -> anyhow::Result<()> {
-        if let Some((service, configuration)) = &self.own {
-            let authority = authority::stored(&self.client, &self.namespace).await?;
-            let authority = Authority::of(&authority)?;
-            self.make(service, &authority).await?;
-            self.tell(configuration, authority.certificate()).await?;
-        }
+        let Some((service, configuration)) = &self.own else {
+            return self.read(certificate, used).await;
+        };
+        let authority = authority::stored(&self.client, &self.namespace).await?;
+        let authority = Authority::of(&authority)?;
+        self.make(service, &authority).await?;
+        self.read(certificate, used).await?;
+        self.tell(configuration, authority.certificate()).await
+    }
+
+    /// Uses what is in the Secret.
+    async fn read(
+        &self,
+        certificate: &Certificate,
+        used: &mut Option<String>,
+    ) -> anyhow::Result<()> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let place = format!("Secret {}/{}", self.namespace, self.secret);
         let secret = api
