@@ -118,12 +118,22 @@ impl Keeper {
         certificate: &Certificate,
         used: &mut Option<String>,
     ) -> anyhow::Result<()> {
-        if let Some((service, configuration)) = &self.own {
-            let all = authorities::load(&self.client, &self.namespace, false).await?;
-            let authority = Authority::among(&all)?;
-            self.make(service, &authority).await?;
-            self.tell(configuration, authority.bundle()).await?;
-        }
+        let Some((service, configuration)) = &self.own else {
+            return self.read(certificate, used).await;
+        };
+        let all = authorities::load(&self.client, &self.namespace, false).await?;
+        let authority = Authority::among(&all)?;
+        self.make(service, &authority).await?;
+        self.read(certificate, used).await?;
+        self.tell(configuration, authority.bundle()).await
+    }
+
+    /// Uses what is in the Secret.
+    async fn read(
+        &self,
+        certificate: &Certificate,
+        used: &mut Option<String>,
+    ) -> anyhow::Result<()> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let place = format!("Secret {}/{}", self.namespace, self.secret);
         let secret = api
