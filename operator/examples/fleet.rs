@@ -61,10 +61,20 @@ async fn main() -> anyhow::Result<()> {
     let program = match args.operator.clone() {
         Some(program) => program,
         // target/<profile>/examples/fleet
-        None => env::current_exe()?.ancestors().nth(2).context("where am I?")?.join("pgdog-operator"),
+        None => env::current_exe()?
+            .ancestors()
+            .nth(2)
+            .context("where am I?")?
+            .join("pgdog-operator"),
     };
-    ensure!(program.is_file(), "{} is missing: cargo build -p pgdog-operator", program.display());
-    let Some(stage) = Stage::open("fleet").await else { return Ok(()) };
+    ensure!(
+        program.is_file(),
+        "{} is missing: cargo build -p pgdog-operator",
+        program.display()
+    );
+    let Some(stage) = Stage::open("fleet").await else {
+        return Ok(());
+    };
     let bench = Bench::start(stage, program, &args).await?;
     let goals = bench.measure(args.changes).await?;
     ensure!(goals || !args.strict, "a goal is missed");
@@ -100,20 +110,36 @@ impl Bench {
         let operator = Operator::start(&program, &stage, "one").await;
         let mut proxies = Proxies::of("shop").await;
         stage
-            .make("shop", json!({
-                "admin": {"port": proxies.port()},
-                "replicas": args.proxies,
-                "source": {"provider": "Service", "roleDetection": "Labels", "services": [
-                    {"name": "db-rw", "role": "primary"}, {"name": "db-ro", "role": "replica"},
-                ]},
-            }))
+            .make(
+                "shop",
+                json!({
+                    "admin": {"port": proxies.port()},
+                    "replicas": args.proxies,
+                    "source": {"provider": "Service", "roleDetection": "Labels", "services": [
+                        {"name": "db-rw", "role": "primary"}, {"name": "db-ro", "role": "replica"},
+                    ]},
+                }),
+            )
             .await;
         let begun = Instant::now();
         let fleet = proxies.add(&stage, args.proxies).await;
-        println!("{} pods made in {:.1} s", fleet.len(), begun.elapsed().as_secs_f64());
-        let bench = Self { stage, operator, fleet, writes: Arc::default(), _proxies: proxies };
+        println!(
+            "{} pods made in {:.1} s",
+            fleet.len(),
+            begun.elapsed().as_secs_f64()
+        );
+        let bench = Self {
+            stage,
+            operator,
+            fleet,
+            writes: Arc::default(),
+            _proxies: proxies,
+        };
         bench.settled().await?;
-        println!("all of them have everything after {:.1} s", begun.elapsed().as_secs_f64());
+        println!(
+            "all of them have everything after {:.1} s",
+            begun.elapsed().as_secs_f64()
+        );
         Ok(bench)
     }
 
@@ -126,7 +152,11 @@ impl Bench {
             if status.config.summary == all {
                 return Ok(());
             }
-            ensure!(Instant::now() < end, "not within {LIMIT:?}: {all}; it is {}", status.config.summary);
+            ensure!(
+                Instant::now() < end,
+                "not within {LIMIT:?}: {all}; it is {}",
+                status.config.summary
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -136,7 +166,11 @@ impl Bench {
         // What came with the start is over.
         tokio::time::sleep(Duration::from_secs(3)).await;
         let pid = self.operator.pid();
-        let (cpu, writes, begun) = (cpu(pid)?, self.writes.all.load(Ordering::Relaxed), Instant::now());
+        let (cpu, writes, begun) = (
+            cpu(pid)?,
+            self.writes.all.load(Ordering::Relaxed),
+            Instant::now(),
+        );
         let (mut acks, mut last, mut told) = (Vec::new(), Vec::new(), Vec::new());
         for change in 1..=changes {
             let before = self.stage.status("shop").await.config.topology.revision;
@@ -167,16 +201,55 @@ impl Bench {
         };
         println!();
         let two = Duration::from_secs(2);
-        row("proxies, changes of the topology", format!("{}, {changes}", self.fleet.len()), None);
-        row("change to acknowledgement of a proxy, p50", ms(at(&acks, 50)), None);
-        row("change to acknowledgement of a proxy, p99", ms(at(&acks, 99)), Some((at(&acks, 99) < two, "under 2 s")));
-        row("change to acknowledgement of the last proxy, worst", ms(at(&last, 100)), None);
-        row("change to a status that says so, p50, worst", format!("{}, {}", ms(at(&told, 50)), ms(at(&told, 100))), None);
-        row("writes of the resource", format!("{writes} in {:.1} s", lasted.as_secs_f64()), None);
+        row(
+            "proxies, changes of the topology",
+            format!("{}, {changes}", self.fleet.len()),
+            None,
+        );
+        row(
+            "change to acknowledgement of a proxy, p50",
+            ms(at(&acks, 50)),
+            None,
+        );
+        row(
+            "change to acknowledgement of a proxy, p99",
+            ms(at(&acks, 99)),
+            Some((at(&acks, 99) < two, "under 2 s")),
+        );
+        row(
+            "change to acknowledgement of the last proxy, worst",
+            ms(at(&last, 100)),
+            None,
+        );
+        row(
+            "change to a status that says so, p50, worst",
+            format!("{}, {}", ms(at(&told, 50)), ms(at(&told, 100))),
+            None,
+        );
+        row(
+            "writes of the resource",
+            format!("{writes} in {:.1} s", lasted.as_secs_f64()),
+            None,
+        );
         let per_change = precise(writes) / precise(changes);
-        row("a second; a change", format!("{rate:.2}; {per_change:.1}"), Some((rate <= 1.0 || per_change <= 3.0, "one a second, or three a change")));
-        row("operator: CPU of a change", format!("{:.0} ms", used.as_secs_f64() * 1000.0 / precise(changes)), None);
-        row("operator: resident memory, now and at most", format!("{now} MiB, {most} MiB"), Some((most < 256, "under 256 MiB")));
+        row(
+            "a second; a change",
+            format!("{rate:.2}; {per_change:.1}"),
+            Some((
+                rate <= 1.0 || per_change <= 3.0,
+                "one a second, or three a change",
+            )),
+        );
+        row(
+            "operator: CPU of a change",
+            format!("{:.0} ms", used.as_secs_f64() * 1000.0 / precise(changes)),
+            None,
+        );
+        row(
+            "operator: resident memory, now and at most",
+            format!("{now} MiB, {most} MiB"),
+            Some((most < 256, "under 256 MiB")),
+        );
         Ok(good)
     }
 
@@ -190,7 +263,9 @@ impl Bench {
                 .filter_map(|proxy| {
                     let history = proxy.history();
                     let mut later = history.iter().filter(|taken| {
-                        taken.half == Half::Topology && taken.version.revision > before && taken.at > since
+                        taken.half == Half::Topology
+                            && taken.version.revision > before
+                            && taken.at > since
                     });
                     later.next().map(|taken| taken.at - since)
                 })
@@ -200,7 +275,12 @@ impl Bench {
                 took.sort();
                 return Ok(took);
             }
-            ensure!(since.elapsed() < LIMIT, "{} of {} have acknowledged", took.len(), self.fleet.len());
+            ensure!(
+                since.elapsed() < LIMIT,
+                "{} of {} have acknowledged",
+                took.len(),
+                self.fleet.len()
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -208,15 +288,21 @@ impl Bench {
 
 /// Has the EndpointSlice of a Service name this host, in one write.
 async fn point(stage: &Stage, service: &str, host: usize) {
+    let network = if service == "db-rw" { 8 } else { 9 };
+    let address = format!("10.{network}.{}.{}", host / 250, host % 250 + 1);
     let slice = json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
         "metadata": {"name": service, "labels": {"kubernetes.io/service-name": service}},
         "ports": [{"port": 5432}],
-        "endpoints": [{"addresses": [format!("10.9.{}.{}", service.len() % 2 + host / 250, host % 250 + 1)], "conditions": {"ready": true}}],
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
     });
     stage
         .api::<EndpointSlice>()
-        .patch(service, &PatchParams::apply("bench").force(), &Patch::Apply(&slice))
+        .patch(
+            service,
+            &PatchParams::apply("bench").force(),
+            &Patch::Apply(&slice),
+        )
         .await
         .expect("the API server takes an EndpointSlice");
 }
@@ -245,8 +331,16 @@ fn cpu(pid: u32) -> anyhow::Result<Duration> {
 fn memory(pid: u32) -> anyhow::Result<(u64, u64)> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let figure = |key: &str| -> anyhow::Result<u64> {
-        let line = status.lines().find(|line| line.starts_with(key)).context("read its memory")?;
-        Ok(line.split_whitespace().nth(1).unwrap_or_default().parse::<u64>()? / 1024)
+        let line = status
+            .lines()
+            .find(|line| line.starts_with(key))
+            .context("read its memory")?;
+        Ok(line
+            .split_whitespace()
+            .nth(1)
+            .unwrap_or_default()
+            .parse::<u64>()?
+            / 1024)
     };
     Ok((figure("VmRSS:")?, figure("VmHWM:")?))
 }
@@ -263,4 +357,3 @@ fn ms(time: Duration) -> String {
 fn precise(count: usize) -> f64 {
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }
-
