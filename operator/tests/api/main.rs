@@ -1,6 +1,11 @@
 //! The operator and its custom resource against a real Kubernetes API server, which the tests start themselves.
 
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "helpers of tests may fail as tests do"
+)]
 
 #[path = "../../../tests/harness/guardian.rs"]
 #[allow(unreachable_pub, dead_code, reason = "it is a library's elsewhere")]

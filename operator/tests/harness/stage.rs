@@ -1,5 +1,6 @@
 //! A namespace of one test, and what is done in it.
 
+use pgdog_operator::render::process;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -178,10 +179,23 @@ impl Stage {
     /// A pod with these labels that runs and is ready at this address, as its kubelet would say.
     pub(crate) async fn pod(&self, name: &str, labels: &Value, address: &str) -> Pod {
         let pods = self.api::<Pod>();
+        // As those of a Deployment have them: what a proxy cannot read it is not told to use.
+        let mounts: Vec<_> = [
+            process::SNAPSHOT_DIR,
+            process::ADMIN_DIR,
+            process::STATE_DIR,
+            process::CLIENT_TLS_DIR,
+        ]
+        .into_iter()
+        .map(|path| json!({"name": "files", "mountPath": path}))
+        .collect();
         self.create::<Pod>(json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": name, "labels": labels},
-            "spec": {"containers": [{"name": "pgdog", "image": super::operator::IMAGE}]},
+            "spec": {
+                "containers": [{"name": "pgdog", "image": super::operator::IMAGE, "volumeMounts": mounts}],
+                "volumes": [{"name": "files", "emptyDir": {}}],
+            },
         }))
         .await;
         let status = json!({"status": {
