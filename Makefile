@@ -18,10 +18,10 @@ BUILDER ?= rust:1-bookworm
 DOCKER ?= docker
 DOCKER_ARGS ?=
 
-.PHONY: help demo test check bench regress chaos fuzz fmt crds manifests images e2e
+.PHONY: help demo test check bench bench-operator regress chaos fuzz fmt crds manifests images e2e
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## start a throwaway Postgres and the proxy, and show what it does (ONCE=1: end after the tour)
 	@tests/scripts/install build postgres
@@ -43,6 +43,12 @@ bench: ## the proxy beside pgbouncer and no proxy at all: table and target/bench
 	cargo build --release -p pgdog
 	cargo build -p pgdog-tests --bin bench
 	@PGBOUNCER=$(PGBOUNCER) ODYSSEY=$(ODYSSEY) "$${CARGO_TARGET_DIR:-target}/debug/bench" $(ARGS)
+
+bench-operator: ## the operator with 1,000 proxies that are none, against a Kubernetes API server: table
+	@tests/scripts/install build
+	cargo build --release -p pgdog-operator
+	cargo build -p pgdog-operator --example fleet
+	@ulimit -n "$$(ulimit -Hn)"; target=$${CARGO_TARGET_DIR:-target}; $$target/debug/examples/fleet --operator $$target/release/pgdog-operator $(ARGS)
 
 regress: ## PostgreSQL's own regression suite, directly and through the proxy
 	@tests/scripts/install build postgres regress

@@ -72,6 +72,8 @@ impl Stores {
 pub struct Memory {
     /// The status as it was written last: newer than what the watch has seen.
     pub status: Option<PgDogClusterStatus>,
+    /// When the status was last written with what was seen of the proxies.
+    pub counted: Option<Instant>,
     /// The topology in force: it stays when a source shows no hosts.
     pub topology: Option<Map<String, Value>>,
     /// The settings that were rendered last: by them it is known which passwords were replaced.

@@ -6,11 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use hyper::body::Bytes;
 use kube::runtime::reflector::ObjectRef;
-use pgdog_config::api::{Half, HostBudget, Push, RefusedBecause, Version};
+use pgdog_config::api::{Half, HostBudget, RefusedBecause, Version};
 use pgdog_operator_api::{PgDogCluster, Rejection};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
@@ -31,7 +32,6 @@ const DEMAND: Duration = Duration::from_secs(3);
 const GIVES_BACK: Duration = Duration::from_millis(100);
 
 /// A half of a configuration, ready to be pushed.
-#[derive(Clone, PartialEq)]
 pub struct Document {
     /// The epoch of this leader.
     pub epoch: u64,
@@ -41,6 +41,47 @@ pub struct Document {
     pub sha256: String,
     /// The half itself.
     pub config: Map<String, Value>,
+    /// The same as JSON, made when it is first sent: all proxies are sent one text.
+    text: OnceLock<String>,
+}
+
+impl Document {
+    /// This half in this version.
+    #[must_use]
+    pub fn new(epoch: u64, revision: u64, sha256: String, config: Map<String, Value>) -> Self {
+        Self {
+            epoch,
+            revision,
+            sha256,
+            config,
+            text: OnceLock::new(),
+        }
+    }
+
+    /// As the body of a push to a proxy; it says whom it is for.
+    fn body(&self, cluster: &str, pod: &str) -> Bytes {
+        let config = self
+            .text
+            .get_or_init(|| serde_json::to_string(&self.config).unwrap_or_default());
+        // The fields of a `Push`.
+        let whom = serde_json::json!({
+            "cluster_uid": cluster,
+            "pod_uid": pod,
+            "epoch": self.epoch,
+            "revision": self.revision,
+            "sha256": self.sha256,
+        });
+        let whom = whom.to_string();
+        let open = whom.trim_end_matches('}');
+        format!(r#"{open},"config":{config}}}"#).into()
+    }
+}
+
+impl PartialEq for Document {
+    // A large fleet is compared often: another content has another hash.
+    fn eq(&self, other: &Self) -> bool {
+        (self.epoch, self.revision, &self.sha256) == (other.epoch, other.revision, &other.sha256)
+    }
 }
 
 impl std::fmt::Debug for Document {
@@ -473,13 +514,13 @@ impl Courier {
             } if *revision == document.revision && half == Half::Settings => return before,
             _ => {}
         }
-        let push = self.envelope(want, document);
+        let body = self.body(want, document);
         let patience = match half {
             Half::Topology => TOPOLOGY,
             Half::Settings => want.patience.max(Duration::from_secs(1)),
         };
         let begun = Instant::now();
-        let taken = match self.client.push(half, &push, patience).await {
+        let taken = match self.client.push(half, body, patience).await {
             Ok(_) => Taken::Acked {
                 revision: document.revision,
                 sha256: document.sha256.clone(),
@@ -498,8 +539,8 @@ impl Courier {
         if before.revision() == Some(document.revision) {
             return before;
         }
-        let push = self.envelope(want, document);
-        match self.client.budget(&push, TOPOLOGY).await {
+        let body = self.body(want, document);
+        match self.client.budget(body, TOPOLOGY).await {
             Ok(pushed) => {
                 self.demands(&pushed.hosts);
                 Share::of(document.revision, &pushed.hosts)
@@ -541,15 +582,8 @@ impl Courier {
         Some(wanted)
     }
 
-    fn envelope(&self, want: &Want, document: &Document) -> Push {
-        Push {
-            cluster_uid: Some(want.cluster_uid.clone()),
-            pod_uid: Some(self.pod.clone()),
-            epoch: document.epoch,
-            revision: document.revision,
-            sha256: Some(document.sha256.clone()),
-            config: document.config.clone(),
-        }
+    fn body(&self, want: &Want, document: &Document) -> Bytes {
+        document.body(&want.cluster_uid, &self.pod)
     }
 
     fn failed(&mut self, half: Half, document: &Document, failure: &Failure) -> Taken {
@@ -663,4 +697,30 @@ fn interval(report: &Report, want: &Want) -> Duration {
 /// Give or take a fifth: what failed together does not come back together.
 fn jittered(time: Duration) -> Duration {
     time.mul_f64(rand::random_range(0.8..1.2))
+}
+
+#[cfg(test)]
+mod tests {
+    use pgdog_config::api::Push;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_sent_is_a_push_and_another_version_is_another_document() {
+        let config = Map::from_iter([("general".to_owned(), json!({"host": "}\"{"}))]);
+        let document = Document::new(3, 7, "abc".to_owned(), config.clone());
+        let push: Push = serde_json::from_slice(&document.body("cluster", "pod")).unwrap();
+        let wanted = Push {
+            cluster_uid: Some("cluster".to_owned()),
+            pod_uid: Some("pod".to_owned()),
+            epoch: 3,
+            revision: 7,
+            sha256: Some("abc".to_owned()),
+            config: config.clone(),
+        };
+        assert_eq!(push, wanted);
+        assert_eq!(document, Document::new(3, 7, "abc".to_owned(), Map::new()));
+        assert_ne!(document, Document::new(3, 8, "abc".to_owned(), config));
+    }
 }

@@ -9,9 +9,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use pgdog_config::api::{
-    BudgetPushed, Changed, Decide, Half, Prepare, Push, Pushed, Refused, Status,
-};
+use pgdog_config::api::{BudgetPushed, Changed, Decide, Half, Prepare, Pushed, Refused, Status};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde::de::DeserializeOwned;
@@ -133,7 +131,8 @@ impl Client {
             .await
     }
 
-    /// Pushes one half of a configuration. Not cancel safe: the connection is opened anew afterwards.
+    /// Pushes one half of a configuration; `push` is a [`Push`](pgdog_config::api::Push) as JSON. Not cancel safe: the connection
+    /// is opened anew afterwards.
     ///
     /// # Errors
     ///
@@ -141,32 +140,25 @@ impl Client {
     pub async fn push(
         &mut self,
         half: Half,
-        push: &Push,
+        push: Bytes,
         patience: Duration,
     ) -> Result<Pushed, Failure> {
-        let body = serde_json::to_vec(push).map_err(|e| Failure::Unreachable(e.into()))?;
-        self.ask(
-            Method::PUT,
-            &format!("/v1/config/{half}"),
-            body.into(),
-            patience,
-        )
-        .await
+        self.ask(Method::PUT, &format!("/v1/config/{half}"), push, patience)
+            .await
     }
 
-    /// Pushes what the proxy may open to each host. Not cancel safe: the connection is opened anew afterwards.
+    /// Pushes what the proxy may open to each host; `push` is a [`Push`](pgdog_config::api::Push) as JSON. Not cancel safe: the
+    /// connection is opened anew afterwards.
     ///
     /// # Errors
     ///
     /// [`Failure`].
     pub async fn budget(
         &mut self,
-        push: &Push,
+        push: Bytes,
         patience: Duration,
     ) -> Result<BudgetPushed, Failure> {
-        let body = serde_json::to_vec(push).map_err(|e| Failure::Unreachable(e.into()))?;
-        self.ask(Method::PUT, "/v1/budget", body.into(), patience)
-            .await
+        self.ask(Method::PUT, "/v1/budget", push, patience).await
     }
 
     /// Prepares a change; answers when the transactions have ended that run. Not cancel safe: the connection is opened anew

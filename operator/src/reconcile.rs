@@ -33,6 +33,9 @@ use crate::world::{World, address, has_ended, is_leaving, is_ready};
 /// How often shares are brought in line with the demand.
 const DEMAND: Duration = Duration::from_secs(10);
 
+/// How often it is told how many proxies have answered, while nothing else changes.
+const COUNTS: Duration = Duration::from_secs(1);
+
 /// Everything is looked at again after this time, whatever the watches say.
 const AGAIN: Duration = Duration::from_secs(60);
 
@@ -75,12 +78,23 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
         &cx,
     )
     .await;
-    write_status(&cluster, &cx, &mut memory, &status).await?;
-    let again = match trouble {
+    let mut again = match trouble {
         // It may be on its way out, as the children of a cluster of this name that was deleted are.
         Some(_) => SOON,
         None => next(&cluster, &memory, &plan.step),
     };
+    // The proxies of a large fleet answer one by one; their answers are counted together.
+    let before = memory.status.as_ref();
+    let counts = before.is_some_and(|before| status::differ_in_counts(before, &status));
+    match memory.counted.map(|at| at.elapsed()) {
+        Some(since) if counts && since < COUNTS => again = again.min(COUNTS.saturating_sub(since)),
+        _ => {
+            if before != Some(&status) {
+                memory.counted = Some(std::time::Instant::now());
+            }
+            write_status(&cluster, &cx, &mut memory, &status).await?;
+        }
+    }
     remember(&cluster, memory, &cx);
     cx.metrics.reconciled(begun.elapsed());
     cx.metrics.stand(&cx.fleet.states());
@@ -463,12 +477,8 @@ fn push(
     let uid = cluster.uid().unwrap_or_default();
     let versions = versions(status, cx.epoch);
     let document = |revision, sha256: &str, config: &Map<String, Value>| {
-        Arc::new(Document {
-            epoch: cx.epoch,
-            revision,
-            sha256: sha256.to_owned(),
-            config: config.clone(),
-        })
+        let (sha256, config) = (sha256.to_owned(), config.clone());
+        Arc::new(Document::new(cx.epoch, revision, sha256, config))
     };
     let (settings, topology) = (&status.config.settings, &status.config.topology);
     let settings = document(versions.settings, &settings.hash, &decision.settings);

@@ -189,12 +189,8 @@ impl Ledger {
     pub fn document(&self, pod: &str, epoch: u64) -> Option<Arc<Document>> {
         let (limit, revision) = self.proxies.get(pod)?.told?;
         let config = Map::from_iter([("default".to_owned(), json!(limit))]);
-        Some(Arc::new(Document {
-            epoch,
-            revision,
-            sha256: documents::sha256(&Value::Object(config.clone())),
-            config,
-        }))
+        let sha256 = documents::sha256(&Value::Object(config.clone()));
+        Some(Arc::new(Document::new(epoch, revision, sha256, config)))
     }
 
     /// The most that each may have, by name of pod: written down before it is told.

@@ -7,7 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use pgdog_operator_api::{
     ClientTlsMode, Condition, ConditionStatus, ConditionType, ConfigStatus, EndpointsStatus,
-    ExcludedHost, HalfStatus, Mode, OutOfSync, PgDogCluster, PrimaryStatus, Rejection, TlsStatus,
+    ExcludedHost, HalfStatus, Mode, OutOfSync, PgDogCluster, PgDogClusterStatus, PrimaryStatus,
+    Rejection, TlsStatus,
 };
 
 use crate::authority;
@@ -289,6 +290,30 @@ pub fn synced(config: &ConfigStatus) -> Finding {
     }
 }
 
+/// Whether two statuses differ, and in nothing but how many proxies have come how far.
+#[must_use]
+pub fn differ_in_counts(before: &PgDogClusterStatus, after: &PgDogClusterStatus) -> bool {
+    fn uncounted(status: &PgDogClusterStatus) -> PgDogClusterStatus {
+        let mut status = status.clone();
+        (
+            status.replicas,
+            status.ready_replicas,
+            status.updated_replicas,
+        ) = (0, 0, 0);
+        let config = &mut status.config;
+        for half in [&mut config.settings, &mut config.topology] {
+            (half.acked, half.nacked, half.pending, half.total) = (0, 0, 0, 0);
+        }
+        config.summary.clear();
+        config.out_of_sync.clear();
+        for condition in &mut status.conditions {
+            condition.message.clear();
+        }
+        status
+    }
+    before != after && uncounted(before) == uncounted(after)
+}
+
 /// Writes findings into conditions: the time of those that stay as they were stays.
 pub fn merge(
     conditions: &mut Vec<Condition>,
@@ -541,5 +566,30 @@ mod tests {
             (told.reason, told.message.as_str()),
             ("ConfigRejected", "why")
         );
+    }
+
+    #[test]
+    fn how_many_have_answered_is_a_count_and_that_all_have_is_not() {
+        let mut before = PgDogClusterStatus::default();
+        before.config.summary = "1/3".to_owned();
+        merge(
+            &mut before.conditions,
+            vec![synced(&before.config)],
+            1,
+            Timestamp::UNIX_EPOCH,
+        );
+        let mut after = before.clone();
+        assert!(!differ_in_counts(&before, &after), "they do not differ");
+        after.config.summary = "2/3".to_owned();
+        after.config.settings.acked = 2;
+        assert!(differ_in_counts(&before, &after));
+        let mut later = after.clone();
+        later.config.settings.revision += 1;
+        assert!(!differ_in_counts(&before, &later), "another revision");
+        let mut other = after;
+        for condition in &mut other.conditions {
+            condition.reason = "Nacked".to_owned();
+        }
+        assert!(!differ_in_counts(&before, &other), "another reason");
     }
 }

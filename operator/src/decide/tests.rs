@@ -306,12 +306,7 @@ fn what_is_printed_for_developers_holds_no_password() {
         .secrets
         .insert("login".to_owned(), login("newer"));
     let decision = case.decide().unwrap();
-    let document = Document {
-        epoch: 1,
-        revision: 1,
-        sha256: String::new(),
-        config: decision.settings.clone(),
-    };
+    let document = Document::new(1, 1, String::new(), decision.settings.clone());
     let want = Want {
         settings: Some(Arc::new(document)),
         ..Want::default()

@@ -1,6 +1,6 @@
 //! The topology: hosts, and the other proxies of the fleet.
 
-use std::collections::BTreeSet;
+use std::collections::{HashMap, HashSet};
 
 use pgdog_config::Role;
 use pgdog_operator_api::{PgDogClusterSpec, RoleDetection};
@@ -29,17 +29,18 @@ const PEERS_MAX: u64 = 16_383;
 pub fn peers(before: Option<&Map<String, Value>>, peers: &[Peer]) -> Value {
     let known = before.and_then(|topology| topology.get("peers"));
     let known = known.and_then(Value::as_array).into_iter().flatten();
-    let number = |peer: &Peer| {
-        let mut known = known.clone();
-        known.find(|one| one["pod_uid"] == *peer.pod_uid)?["id"].as_u64()
-    };
-    let mut taken: BTreeSet<u64> = peers.iter().filter_map(number).collect();
+    // A fleet may be large: each is looked up, not searched.
+    let known: HashMap<&str, u64> = known
+        .filter_map(|one| Some((one["pod_uid"].as_str()?, one["id"].as_u64()?)))
+        .collect();
+    let number = |peer: &Peer| known.get(peer.pod_uid.as_str()).copied();
+    let taken: HashSet<u64> = peers.iter().filter_map(number).collect();
+    let mut free = (1..=PEERS_MAX).filter(|id| !taken.contains(id));
     let mut entries: Vec<(u64, &Peer)> = Vec::new();
     for peer in peers {
-        let id = number(peer).or_else(|| (1..=PEERS_MAX).find(|id| !taken.contains(id)));
+        let id = number(peer).or_else(|| free.next());
         // More than there are numbers: cancel requests of the last ones reach them by chance.
         let Some(id) = id else { continue };
-        taken.insert(id);
         entries.push((id, peer));
     }
     entries.sort_by_key(|(id, _)| *id);
