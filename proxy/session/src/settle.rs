@@ -1,7 +1,6 @@
 //! What moving bytes cannot do: waiting for a connection to be fit, asking a server what its session holds, telling a
 //! client that it must go, and putting an abandoned server back into order.
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -29,8 +28,6 @@ pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const PIN: &str = "pgdog.pin";
 /// A client that does not take its last words within this time does not get them.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Time in which a client that was told to go may close its end first.
-const LINGER: Duration = Duration::from_millis(200);
 
 impl Active {
     /// Whether the server must be asked, or told, something before it is given back.
@@ -622,19 +619,10 @@ impl Active {
     }
 }
 
-/// The last words, and over TLS the word that there are no more. What the client sends meanwhile is read: a socket that is
-/// closed before it was takes the last words back.
+/// The last words, and over TLS the word that there are no more.
 async fn say_and_close(stream: &mut pgdog_net::Stream, words: &[u8]) -> std::io::Result<()> {
     write_all(stream, words).await?;
-    stream.shutdown().await?;
-    let unread = async {
-        let mut left = [0; 1024];
-        while poll_fn(|cx| stream.poll_read_slice(cx, &mut left)).await? > 0 {}
-        std::io::Result::Ok(())
-    };
-    pgdog_net::timer::timeout(LINGER, unread)
-        .await
-        .unwrap_or(Ok(()))
+    stream.shutdown().await
 }
 
 /// The names of the reasons, for people.
