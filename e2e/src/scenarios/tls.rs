@@ -202,7 +202,11 @@ pub(crate) async fn admin(stage: Stage) -> anyhow::Result<String> {
             sha256: None,
             config: serde_json::Map::new(),
         };
-        match client.push(Half::Settings, &push, operator::PATIENCE).await {
+        let body = serde_json::to_vec(&push)?;
+        match client
+            .push(Half::Settings, body.into(), operator::PATIENCE)
+            .await
+        {
             Err(Failure::Refused(refused)) if refused.error.status() == 409 => {}
             other => anyhow::bail!("{what}: {other:?}"),
         }
