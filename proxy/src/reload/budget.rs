@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pgdog_config::api::{
-    Attempt, BudgetPushed, BudgetStatus, Cause, HalfStatus, HostBudget, Origin, Push, PushState,
-    Refused, RefusedBecause,
+    BudgetPushed, BudgetStatus, Cause, HalfStatus, HostBudget, Origin, Push, PushState, Refused,
+    RefusedBecause,
 };
 use pgdog_config::documents;
 use serde_json::Value as Json;
 
 use super::halves::Document;
 use super::push::{rejected, wrong_hash};
-use super::{Reloader, lock, millis, now_ms};
+use super::{Reloader, lock, now_ms};
 
 impl Reloader {
     /// Takes a budget, or (`dry_run`) says what would become of it. Blocks: for threads that may. When it returns, no
@@ -39,25 +39,14 @@ impl Reloader {
         };
         let result = target.and_then(|()| self.take_budget(pushed, push.sha256, dry_run));
         if !dry_run {
-            let (message, problems) = match &result {
-                Ok(pushed) if pushed.state == PushState::Unchanged => ("unchanged", Vec::new()),
-                Ok(_) => ("applied", Vec::new()),
-                Err(refused) => (refused.message.as_str(), refused.problems.clone()),
-            };
-            match &result {
-                Ok(_) => tracing::info!("push of the budget ({version}): {message}"),
-                Err(_) => tracing::warn!("push of the budget ({version}) refused: {message}"),
-            }
-            self.history.add(Attempt {
-                at_ms: now_ms(),
-                took_ms: millis(begun),
-                cause: Cause::PushBudget,
-                version: Some(version),
-                sha256: Some(sha256),
-                applied: result.is_ok(),
-                message: message.to_owned(),
-                problems,
-            });
+            let state = result.as_ref().map(|pushed| pushed.state);
+            self.record(
+                "the budget",
+                Cause::PushBudget,
+                (version, sha256),
+                begun,
+                state,
+            );
         }
         result
     }

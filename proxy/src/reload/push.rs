@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use pgdog_config::api::{
     Attempt, Cause, Finding, Half, HalfStatus, Origin, Push, PushState, Pushed, Refused,
-    RefusedBecause, findings,
+    RefusedBecause, Version, findings,
 };
 use pgdog_config::{Problem, ProblemCode, Problems, Severity, documents};
 use serde_json::Value as Json;
@@ -41,30 +41,44 @@ impl Reloader {
         let target = self.check_target(push.cluster_uid.as_deref(), push.pod_uid.as_deref());
         let result = target.and_then(|()| self.take(pushed, dry_run));
         if !dry_run {
-            let (message, problems) = match &result {
-                Ok(pushed) if pushed.state == PushState::Unchanged => ("unchanged", Vec::new()),
-                Ok(_) => ("applied", Vec::new()),
-                Err(refused) => (refused.message.as_str(), refused.problems.clone()),
+            let cause = match half {
+                Half::Settings => Cause::PushSettings,
+                Half::Topology => Cause::PushTopology,
             };
-            match &result {
-                Ok(_) => tracing::info!("push of {half} ({version}): {message}"),
-                Err(_) => tracing::warn!("push of {half} ({version}) refused: {message}"),
-            }
-            self.history.add(Attempt {
-                at_ms: now_ms(),
-                took_ms: millis(begun),
-                cause: match half {
-                    Half::Settings => Cause::PushSettings,
-                    Half::Topology => Cause::PushTopology,
-                },
-                version: Some(version),
-                sha256: Some(sha256),
-                applied: result.is_ok(),
-                message: message.to_owned(),
-                problems,
-            });
+            let state = result.as_ref().map(|pushed| pushed.state);
+            self.record(half.as_str(), cause, (version, sha256), begun, state);
         }
         result
+    }
+
+    /// Tells the log and the history what became of a push of `what`: its version, its hash, since when it was looked at.
+    pub(super) fn record(
+        &self,
+        what: &str,
+        cause: Cause,
+        (version, sha256): (Version, String),
+        begun: Instant,
+        result: Result<PushState, &Refused>,
+    ) {
+        let (message, problems) = match result {
+            Ok(PushState::Unchanged) => ("unchanged", Vec::new()),
+            Ok(_) => ("applied", Vec::new()),
+            Err(refused) => (refused.message.as_str(), refused.problems.clone()),
+        };
+        match result {
+            Ok(_) => tracing::info!("push of {what} ({version}): {message}"),
+            Err(_) => tracing::warn!("push of {what} ({version}) refused: {message}"),
+        }
+        self.history.add(Attempt {
+            at_ms: now_ms(),
+            took_ms: millis(begun),
+            cause,
+            version: Some(version),
+            sha256: Some(sha256),
+            applied: result.is_ok(),
+            message: message.to_owned(),
+            problems,
+        });
     }
 
     /// An address may have come to another pod since it was looked up.
