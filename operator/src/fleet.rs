@@ -549,9 +549,9 @@ impl Courier {
                 tracing::debug!(pod = self.pod, "push of a budget: {failure}");
                 if let Failure::Refused(refused) = &failure
                     && refused.error == RefusedBecause::Stale
+                    && let Some(kept) = &refused.keeping
                 {
-                    let kept = refused.keeping.as_ref().map(|kept| kept.version.epoch);
-                    self.fenced = kept.filter(|epoch| *epoch > document.epoch);
+                    self.overtaken(None, document, kept.version);
                 }
                 Share::Pending
             }
@@ -599,7 +599,7 @@ impl Courier {
                     if because == RefusedBecause::Stale
                         && let Some(kept) = &refused.keeping
                     {
-                        self.overtaken(half, document, kept.version);
+                        self.overtaken(Some(half), document, kept.version);
                     }
                     // It is on its way out, or its disk is full: another attempt may go well.
                     Rejection::Unreachable
@@ -619,16 +619,16 @@ impl Courier {
         }
     }
 
-    /// It has a later version than the one that it was sent: a later leader's, or this epoch's with a higher number.
-    fn overtaken(&mut self, half: Half, document: &Document, kept: Version) {
+    /// It has a later version than the one that it was sent: a later leader's, or of a half this epoch's with a higher number.
+    fn overtaken(&mut self, half: Option<Half>, document: &Document, kept: Version) {
         if kept.epoch > document.epoch {
             self.fenced = Some(kept.epoch);
         } else if kept.epoch == document.epoch && kept.revision >= document.revision {
-            let ahead = match half {
-                Half::Settings => &mut self.ahead.settings,
-                Half::Topology => &mut self.ahead.topology,
-            };
-            *ahead = kept.revision;
+            match half {
+                Some(Half::Settings) => self.ahead.settings = kept.revision,
+                Some(Half::Topology) => self.ahead.topology = kept.revision,
+                None => {}
+            }
         }
     }
 
