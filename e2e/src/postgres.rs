@@ -92,6 +92,13 @@ pub(crate) async fn ready(stage: &Stage, name: &str) -> anyhow::Result<()> {
     .await
 }
 
+/// The same, and the PgDogCluster `shop` before them, with its proxies ready.
+pub(crate) async fn served(stage: &Stage, replicas: usize) -> anyhow::Result<()> {
+    start(stage, replicas).await?;
+    stage.make("shop", json!({"source": source()})).await?;
+    stage.settled("shop", Duration::from_secs(120)).await
+}
+
 /// The source that finds them.
 pub(crate) fn source() -> Value {
     json!({"provider": "CloudNativePG", "clusterRef": {"name": "main"}})

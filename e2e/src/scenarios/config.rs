@@ -123,11 +123,7 @@ pub(crate) async fn change(stage: Stage) -> anyhow::Result<String> {
 
 /// What makes no configuration is told, and what is in force stays.
 pub(crate) async fn invalid(stage: Stage) -> anyhow::Result<String> {
-    postgres::start(&stage, 0).await?;
-    stage
-        .make("shop", json!({"source": postgres::source()}))
-        .await?;
-    stage.settled("shop", 2 * MINUTE).await?;
+    postgres::served(&stage, 0).await?;
     let before = stage.status("shop").await?.config;
     stage
         .change("shop", json!({"config": {"general": {"auth_type": "hba"}}}))
@@ -257,11 +253,7 @@ async fn odd(stage: &Stage, like: &str) -> anyhow::Result<()> {
 
 /// One proxy alone refuses new settings: the others never get them, the last good ones are in force, and people are told.
 pub(crate) async fn refused(stage: Stage) -> anyhow::Result<String> {
-    postgres::start(&stage, 0).await?;
-    stage
-        .make("shop", json!({"source": postgres::source()}))
-        .await?;
-    stage.settled("shop", 2 * MINUTE).await?;
+    postgres::served(&stage, 0).await?;
     let proxies = stage.proxies("shop").await?;
     odd(&stage, &proxies[0].0).await?;
     let synced = |summary: &'static str| {

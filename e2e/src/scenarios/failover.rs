@@ -7,7 +7,6 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::DeleteParams;
 use pgdog_operator_api::{ConditionStatus, ConditionType};
-use serde_json::json;
 
 use super::MINUTE;
 use crate::cluster::{Stage, until};
@@ -21,11 +20,7 @@ const STALL: Duration = Duration::from_secs(10);
 
 /// The primary is killed under load and a replica promoted: writes wait, none that was acknowledged is lost.
 pub(crate) async fn promotion(stage: Stage) -> anyhow::Result<String> {
-    postgres::start(&stage, 2).await?;
-    stage
-        .make("shop", json!({"source": postgres::source()}))
-        .await?;
-    stage.settled("shop", 2 * MINUTE).await?;
+    postgres::served(&stage, 2).await?;
     let ledger = fail_over(&stage, true).await?;
     primary_is(&stage, "db-1", Duration::from_secs(20)).await?;
     Ok(ledger.told())
@@ -33,11 +28,7 @@ pub(crate) async fn promotion(stage: Stage) -> anyhow::Result<String> {
 
 /// The same without an operator: the proxies know all hosts, and ask them. The operator that comes back takes them as they are.
 pub(crate) async fn without_operator(stage: Stage) -> anyhow::Result<String> {
-    postgres::start(&stage, 2).await?;
-    stage
-        .make("shop", json!({"source": postgres::source()}))
-        .await?;
-    stage.settled("shop", 2 * MINUTE).await?;
+    postgres::served(&stage, 2).await?;
     let before = stage.proxies("shop").await?;
     let replicas = operator::stop(&stage).await?;
     let failed_over = fail_over(&stage, false).await;
@@ -108,11 +99,7 @@ async fn kept(stage: &Stage, pod: &str, ledger: &Ledger) -> anyhow::Result<()> {
 
 /// Primary and replica change places under write load: writes wait, and none fails or goes to the old primary.
 pub(crate) async fn switchover(stage: Stage) -> anyhow::Result<String> {
-    postgres::start(&stage, 1).await?;
-    stage
-        .make("shop", json!({"source": postgres::source()}))
-        .await?;
-    stage.settled("shop", 2 * MINUTE).await?;
+    postgres::served(&stage, 1).await?;
     let clients = config(&stage.address("shop").await?, postgres::PASSWORD);
     let promote = postgres::direct(&stage, "db-1").await?;
     let load = Load::start(&clients, 6).await?;
@@ -138,11 +125,7 @@ pub(crate) async fn switchover(stage: Stage) -> anyhow::Result<String> {
 /// first write that it acknowledged.
 pub(crate) async fn promotions(stage: Stage) -> anyhow::Result<String> {
     const TIMES: u32 = 12;
-    postgres::start(&stage, 1).await?;
-    stage
-        .make("shop", json!({"source": postgres::source()}))
-        .await?;
-    stage.settled("shop", 2 * MINUTE).await?;
+    postgres::served(&stage, 1).await?;
     let doors = stage.doors("shop").await?;
     let ways: Vec<_> = doors
         .iter()
@@ -220,11 +203,7 @@ fn quantiles(times: &mut [Duration]) -> String {
 
 /// Two servers take writes and are labelled as primaries: the one on the higher timeline gets them, and people are told.
 pub(crate) async fn split_brain(stage: Stage) -> anyhow::Result<String> {
-    postgres::start(&stage, 1).await?;
-    stage
-        .make("shop", json!({"source": postgres::source()}))
-        .await?;
-    stage.settled("shop", 2 * MINUTE).await?;
+    postgres::served(&stage, 1).await?;
     let doors = stage.doors("shop").await?;
     let ways: Vec<_> = doors
         .iter()

@@ -65,11 +65,7 @@ pub(crate) async fn killed(stage: Stage) -> anyhow::Result<String> {
 /// A leader that stood still for longer than its Lease finds out, changes nothing and ends.
 pub(crate) async fn stopped(stage: Stage) -> anyhow::Result<String> {
     let nodes = Nodes::new(&stage)?;
-    postgres::start(&stage, 0).await?;
-    stage
-        .make("shop", json!({"source": postgres::source()}))
-        .await?;
-    stage.settled("shop", 2 * MINUTE).await?;
+    postgres::served(&stage, 0).await?;
     operator::settled(&stage).await?;
     let doors = stage.doors("shop").await?;
     let leader = operator::leader(&stage).await?;
@@ -121,11 +117,7 @@ pub(crate) async fn stopped(stage: Stage) -> anyhow::Result<String> {
 
 /// The operator is replaced by one of another image under load: no client notices, and no proxy is replaced.
 pub(crate) async fn upgraded(stage: Stage) -> anyhow::Result<String> {
-    postgres::start(&stage, 1).await?;
-    stage
-        .make("shop", json!({"source": postgres::source()}))
-        .await?;
-    stage.settled("shop", 2 * MINUTE).await?;
+    postgres::served(&stage, 1).await?;
     let before = stage.proxies("shop").await?;
     let config_before = stage.status("shop").await?.config;
     let clients = config(&stage.address("shop").await?, postgres::PASSWORD);

@@ -116,11 +116,7 @@ pub(crate) async fn rollout(stage: Stage) -> anyhow::Result<String> {
 
 /// What somebody changes by hand, or deletes, is put back.
 pub(crate) async fn drift(stage: Stage) -> anyhow::Result<String> {
-    postgres::start(&stage, 0).await?;
-    stage
-        .make("shop", json!({"source": postgres::source()}))
-        .await?;
-    stage.settled("shop", 2 * MINUTE).await?;
+    postgres::served(&stage, 0).await?;
     let begun = Instant::now();
     stage.kubectl(&["delete", "service", "shop"]).await?;
     stage.kubectl(&["delete", "secret", "shop-config"]).await?;
@@ -228,11 +224,7 @@ pub(crate) async fn restricted(stage: Stage) -> anyhow::Result<String> {
 
 /// Nothing is left of a cluster that is deleted.
 pub(crate) async fn delete(stage: Stage) -> anyhow::Result<String> {
-    postgres::start(&stage, 0).await?;
-    stage
-        .make("shop", json!({"source": postgres::source()}))
-        .await?;
-    stage.settled("shop", 2 * MINUTE).await?;
+    postgres::served(&stage, 0).await?;
     stage
         .api::<PgDogCluster>()
         .delete("shop", &DeleteParams::default())

@@ -23,11 +23,7 @@ pub(crate) async fn alone(stage: Stage) -> anyhow::Result<String> {
         .on(&plane, &format!("test -e {MANIFEST}"))
         .await
         .map_err(|_| crate::Skipped("needs an API server that is a static pod"))?;
-    postgres::start(&stage, 1).await?;
-    stage
-        .make("shop", json!({"source": postgres::source()}))
-        .await?;
-    stage.settled("shop", 2 * MINUTE).await?;
+    postgres::served(&stage, 1).await?;
     let before = stage.proxies("shop").await?;
     let doors = stage.doors("shop").await?;
     let [victim, other] = [&doors[0], &doors[1]].map(|d| config(&d.clients, postgres::PASSWORD));
@@ -77,11 +73,7 @@ pub(crate) async fn alone(stage: Stage) -> anyhow::Result<String> {
 
 /// A new proxy comes while there is no operator: it starts from the snapshot, and hears the news when the operator is back.
 pub(crate) async fn newcomer(stage: Stage) -> anyhow::Result<String> {
-    postgres::start(&stage, 0).await?;
-    stage
-        .make("shop", json!({"source": postgres::source()}))
-        .await?;
-    stage.settled("shop", 2 * MINUTE).await?;
+    postgres::served(&stage, 0).await?;
     let before = stage.proxies("shop").await?;
     let replicas = operator::stop(&stage).await?;
     let begun = Instant::now();

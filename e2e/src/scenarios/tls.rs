@@ -127,11 +127,7 @@ pub(crate) async fn added(stage: Stage) -> anyhow::Result<String> {
 
 /// The admin API lets nobody in but the operator, and does not take back what was before.
 pub(crate) async fn admin(stage: Stage) -> anyhow::Result<String> {
-    postgres::start(&stage, 0).await?;
-    stage
-        .make("shop", json!({"source": postgres::source()}))
-        .await?;
-    stage.settled("shop", 2 * MINUTE).await?;
+    postgres::served(&stage, 0).await?;
     let door = stage.doors("shop").await?.remove(0);
     let pair = operator::authority(&stage).await?;
     let ours = Authority::of(&pair)?;

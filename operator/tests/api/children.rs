@@ -386,11 +386,7 @@ async fn nothing_is_made_again_for_a_resource_that_is_deleted() {
         return;
     };
     let _operator = Operator::start(operator(), &stage, "one").await;
-    let mut proxies = Proxies::of("shop").await;
-    stage.login("login", "secret").await;
-    stage
-        .make("shop", json!({"admin": {"port": proxies.port()}}))
-        .await;
+    let mut proxies = Proxies::of_shop(&stage).await;
     let one = proxies.add(&stage, 1).await.remove(0);
     stage
         .condition("shop", ConditionType::ConfigSynced, ConditionStatus::True)

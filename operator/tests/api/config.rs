@@ -46,11 +46,7 @@ async fn a_change_of_settings_is_a_later_revision_and_leaves_the_topology_alone(
         return;
     };
     let _operator = Operator::start(operator(), &stage, "one").await;
-    let mut proxies = Proxies::of("shop").await;
-    stage.login("login", "secret").await;
-    stage
-        .make("shop", json!({"admin": {"port": proxies.port()}}))
-        .await;
+    let mut proxies = Proxies::of_shop(&stage).await;
     let all = proxies.add(&stage, 3).await;
     let before = stage
         .status_when("shop", "3/3", |status| status.config.summary == "3/3")
@@ -119,11 +115,7 @@ async fn refused_settings_stop_at_the_first_proxy_and_the_good_ones_come_back() 
         return;
     };
     let _operator = Operator::start(operator(), &stage, "one").await;
-    let mut proxies = Proxies::of("shop").await;
-    stage.login("login", "secret").await;
-    stage
-        .make("shop", json!({"admin": {"port": proxies.port()}}))
-        .await;
+    let mut proxies = Proxies::of_shop(&stage).await;
     let all = proxies.add(&stage, 3).await;
     let good = stage
         .status_when("shop", "3/3", |status| status.config.summary == "3/3")
@@ -195,11 +187,7 @@ async fn what_makes_no_configuration_is_told_and_changes_nothing() {
         return;
     };
     let _operator = Operator::start(operator(), &stage, "one").await;
-    let mut proxies = Proxies::of("shop").await;
-    stage.login("login", "secret").await;
-    stage
-        .make("shop", json!({"admin": {"port": proxies.port()}}))
-        .await;
+    let mut proxies = Proxies::of_shop(&stage).await;
     let one = proxies.add(&stage, 1).await.remove(0);
     let before = stage
         .status_when("shop", "1/1", |status| status.config.summary == "1/1")
@@ -242,11 +230,7 @@ async fn a_secret_that_goes_away_takes_no_user_out() {
         return;
     };
     let _operator = Operator::start(operator(), &stage, "one").await;
-    let mut proxies = Proxies::of("shop").await;
-    stage.login("login", "secret").await;
-    stage
-        .make("shop", json!({"admin": {"port": proxies.port()}}))
-        .await;
+    let mut proxies = Proxies::of_shop(&stage).await;
     let one = proxies.add(&stage, 1).await.remove(0);
     let before = stage
         .status_when("shop", "1/1", |status| status.config.summary == "1/1")
@@ -383,11 +367,7 @@ async fn a_proxy_that_does_not_answer_holds_up_nobody_and_is_named() {
         return;
     };
     let _operator = Operator::start(operator(), &stage, "one").await;
-    let mut proxies = Proxies::of("shop").await;
-    stage.login("login", "secret").await;
-    stage
-        .make("shop", json!({"admin": {"port": proxies.port()}}))
-        .await;
+    let mut proxies = Proxies::of_shop(&stage).await;
     let all = proxies.add(&stage, 2).await;
     stage
         .status_when("shop", "2/2", |status| status.config.summary == "2/2")
@@ -432,11 +412,7 @@ async fn a_proxy_that_was_replaced_is_given_everything() {
         return;
     };
     let _operator = Operator::start(operator(), &stage, "one").await;
-    let mut proxies = Proxies::of("shop").await;
-    stage.login("login", "secret").await;
-    stage
-        .make("shop", json!({"admin": {"port": proxies.port()}}))
-        .await;
+    let mut proxies = Proxies::of_shop(&stage).await;
     let all = proxies.add(&stage, 2).await;
     stage
         .status_when("shop", "2/2", |status| status.config.summary == "2/2")

@@ -20,11 +20,7 @@ async fn the_second_takes_over_from_a_killed_leader_in_a_higher_epoch() {
         return;
     };
     let mut first = Operator::start(operator(), &stage, "first").await;
-    let mut proxies = Proxies::of("shop").await;
-    stage.login("login", "secret").await;
-    stage
-        .make("shop", json!({"admin": {"port": proxies.port()}}))
-        .await;
+    let mut proxies = Proxies::of_shop(&stage).await;
     let all = proxies.add(&stage, 2).await;
     let before = stage
         .status_when("shop", "2/2", |status| status.config.summary == "2/2")

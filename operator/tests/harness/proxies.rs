@@ -308,6 +308,16 @@ impl Drop for Proxies {
 }
 
 impl Proxies {
+    /// None yet, of the cluster `shop`, which is made with its login.
+    pub(crate) async fn of_shop(stage: &Stage) -> Self {
+        let proxies = Self::of("shop").await;
+        stage.login("login", "secret").await;
+        stage
+            .make("shop", json!({"admin": {"port": proxies.port()}}))
+            .await;
+        proxies
+    }
+
     /// None yet, of the cluster with this name, which has to have [`Self::port`] as its `admin.port`.
     pub(crate) async fn of(cluster: &str) -> Self {
         // One of the wildcard hears all addresses of the loopback.
