@@ -10,6 +10,9 @@ use tokio::sync::watch;
 /// How often a shutdown looks whether all clients have gone.
 const STEP: Duration = Duration::from_millis(20);
 
+/// How often those who are still there are told again: one that was at work then may be idle now.
+const AGAIN: Duration = Duration::from_millis(200);
+
 /// How long queries may take to be cancelled when their clients have been sent away.
 const TIDYING: Duration = Duration::from_secs(5);
 
@@ -94,8 +97,7 @@ async fn send_away(runtime: &Runtime, how: Shutdown) {
     let clients = runtime.registry.len();
     if how == Shutdown::WaitForServers {
         tracing::info!("shutting down: waiting for the transactions of {clients} clients");
-        runtime.registry.signal_all(Signal::DRAIN);
-        until_gone(runtime).await;
+        until_drained(runtime).await;
         return;
     }
     let limit = settings.shutdown_timeout;
@@ -103,8 +105,10 @@ async fn send_away(runtime: &Runtime, how: Shutdown) {
         "shutting down: waiting up to {} ms for {clients} clients",
         limit.as_millis()
     );
-    runtime.registry.signal_all(Signal::DRAIN);
-    if gone(runtime, limit).await {
+    if pgdog_net::timer::timeout(limit, until_drained(runtime))
+        .await
+        .is_ok()
+    {
         return;
     }
     if let Some(limit) = settings.shutdown_termination_timeout {
@@ -144,6 +148,15 @@ async fn tidied(runtime: &Runtime) {
 async fn until_left(runtime: &Runtime) {
     while runtime.registry.served() > 0 {
         pgdog_net::timer::sleep(STEP).await;
+    }
+}
+
+/// Tells all clients that the proxy goes, until they have gone: those at work are told with an answer, the others when they
+/// have been idle for a moment.
+async fn until_drained(runtime: &Runtime) {
+    while !runtime.registry.is_empty() {
+        runtime.registry.signal_all(Signal::DRAIN);
+        gone(runtime, AGAIN).await;
     }
 }
 

@@ -180,7 +180,7 @@ pub(crate) struct Active {
     pub(crate) tally: Tally,
     /// What it asks, where somebody wants to know.
     pub(crate) watch: Option<Box<Watch>>,
-    /// The client is to leave when it is outside of a transaction.
+    /// The client is to leave when it is outside of a transaction: it is told in one breath with its last answer.
     pub(crate) draining: bool,
     /// TLS holds bytes for the client that its socket did not take.
     pub(crate) unflushed: bool,
@@ -244,6 +244,7 @@ impl Active {
             .unwrap_or_else(|| Box::new(Self::new()));
         active.server = client.pinned.take();
         active.counted = client.counted;
+        active.draining = client.draining;
         active.mode = client.pool().mode();
         if active.server.is_some() {
             active.watches(client);
@@ -256,6 +257,7 @@ impl Active {
         client.pinned = self.server.take();
         self.barrier = false;
         client.counted = std::mem::take(&mut self.counted);
+        client.draining = std::mem::take(&mut self.draining);
         self.waiting = None;
         debug_assert!(
             self.cin.is_empty()
@@ -300,6 +302,12 @@ impl Active {
         }
         loop {
             let mut moved = self.poll_server(client, cx)?;
+            if moved
+                && self.draining
+                && let Some(event) = self.rest(client, cx)
+            {
+                return Poll::Ready(Ok(event));
+            }
             moved |= self.poll_write_client(client, cx)?;
             // After the last answer the client is idle: whether it has said more is seen there.
             if moved && let Some(event) = self.rest(client, cx) {
@@ -331,13 +339,31 @@ impl Active {
         }
         match server.poll_fill(cx, &mut self.sin) {
             Poll::Pending => Ok(false),
-            Poll::Ready(Ok(0)) => Err(Event::ServerLost(None)),
+            Poll::Ready(Ok(0)) => self.server_ends(client, None),
             Poll::Ready(Ok(_)) => {
                 self.relay(client)?;
                 Ok(true)
             }
-            Poll::Ready(Err(error)) => Err(Event::ServerLost(Some(error))),
+            Poll::Ready(Err(error)) => self.server_ends(client, Some(error)),
         }
+    }
+
+    /// The server has closed. Says whether that was new, when it is not the client's affair.
+    #[cold]
+    fn server_ends(&mut self, client: &Client, cause: Option<io::Error>) -> Result<bool, Event> {
+        if !self.only_lent(client) {
+            return Err(Event::ServerLost(cause));
+        }
+        let ended = self.server.as_mut().and_then(|s| s.expires.replace(0));
+        Ok(ended != Some(0))
+    }
+
+    /// Whether the server owes the client nothing and goes back to the pool now: what it says of itself is the pool's
+    /// affair.
+    pub(crate) fn only_lent(&self, client: &Client) -> bool {
+        self.mode != PoolerMode::Session
+            && !client.reasons.any()
+            && self.server.as_ref().is_some_and(|s| s.owed.at_rest())
     }
 
     fn poll_write_client(
@@ -602,6 +628,7 @@ impl Active {
 
     /// Whether all that the client said has been answered, and what is to be done then.
     fn rest(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Option<Event> {
+        let worked = self.doing != Doing::Idle;
         if let Some(server) = &mut self.server {
             let unfinished = server.owed.copy_in || server.owed.unsynced || server.owed.ignoring;
             if self.leaving != Leaving::No
@@ -683,16 +710,17 @@ impl Active {
         }
         if self.waiting.is_some()
             || !self.cin.is_empty()
-            || !self.cout.is_empty()
-            || self.unflushed
             || self.skipping
             || self.from_client.left > 0
         {
-            // An unfinished message or answer: the client is not idle yet, but has no server either.
+            // An unfinished message: the client is not idle yet, but has no server either.
             return None;
         }
-        if self.draining {
+        if self.draining && worked {
             return Some(Event::Refuse(Box::new(crate::client::shutting_down())));
+        }
+        if !self.cout.is_empty() || self.unflushed {
+            return None;
         }
         self.note(client, Doing::Idle);
         Some(Event::Idle)

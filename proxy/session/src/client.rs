@@ -18,6 +18,9 @@ use crate::registry::Registered;
 use crate::runtime::{Account, Live, Runtime};
 use crate::statements::Statements;
 
+/// A client that has been idle for less than this says more at any moment; ms.
+const AT_WORK: u64 = 1000;
+
 /// What a client keeps while it is idle. Ten thousand of them lie in memory: everything that is not always there is boxed.
 #[derive(Debug)]
 pub struct Client {
@@ -50,6 +53,8 @@ pub struct Client {
     pub(crate) watched: bool,
     /// It is counted among those with a pinned server.
     pub(crate) counted: bool,
+    /// The proxy shuts down: the client is told behind its next answer, or when it stays idle.
+    pub(crate) draining: bool,
     pub(crate) generation: u64,
     /// The last read found nothing, and nothing has come since as long as the socket is not known to be readable: its task
     /// is woken when that changes.
@@ -201,8 +206,16 @@ impl Client {
 
     /// What the client was told while idle: the reason to end it, when there is one.
     pub(crate) fn heed_idle(&mut self, signals: Signal) -> Option<ErrorResponse> {
-        if signals.has(Signal::DRAIN) || signals.has(Signal::TERMINATE) {
+        if signals.has(Signal::TERMINATE) {
             return Some(shutting_down());
+        }
+        if signals.has(Signal::DRAIN) {
+            let (_, since) = self.registered.handle.doing();
+            if self.runtime.clock.now().saturating_sub(since) >= AT_WORK {
+                return Some(shutting_down());
+            }
+            // Told now, it would take this for the answer to what it may be saying.
+            self.draining = true;
         }
         if signals.has(Signal::IDLE_TIMEOUT) && self.registered.handle.doing().0 == Doing::Idle {
             return Some(ErrorResponse::fatal(

@@ -16,7 +16,7 @@ pub struct Signal(pub u32);
 impl Signal {
     /// Cancel the running query.
     pub const CANCEL: Self = Self(1);
-    /// Leave when outside of a transaction: the proxy shuts down.
+    /// Leave with the next answer that ends a transaction, or when idle for a moment: the proxy shuts down.
     pub const DRAIN: Self = Self(1 << 1);
     /// Leave now: the proxy has waited long enough.
     pub const TERMINATE: Self = Self(1 << 2);

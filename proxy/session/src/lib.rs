@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod active;
+mod anew;
 pub mod catalogue;
 pub mod client;
 pub mod gates;

@@ -51,10 +51,19 @@ impl Active {
                 }
                 break;
             }
+            let body = &data[done + frame::HEADER..done + header.len];
+            if header.kind == b'E' && self.only_lent(client) && is_fatal(body) {
+                // Behind its last answer it says that it goes: the next client is served by another.
+                let end = self.sin.start + done;
+                self.sin.bytes.truncate(end);
+                if let Some(server) = &mut self.server {
+                    server.expires = Some(0);
+                }
+                break;
+            }
             let Some(server) = &mut self.server else {
                 break;
             };
-            let body = &data[done + frame::HEADER..done + header.len];
             let verdict = server
                 .owed
                 .answer(header.kind, body)
@@ -270,10 +279,7 @@ impl Active {
     /// An error: what it undoes, and how the client sees it. `None`: as it is.
     fn error(&mut self, client: &mut Client, body: &[u8], verdict: Verdict) -> Option<Vec<u8>> {
         self.failed = true;
-        let fatal = matches!(
-            error::field(body, b'V').or_else(|| error::field(body, b'S')),
-            Some(b"FATAL" | b"PANIC")
-        );
+        let fatal = is_fatal(body);
         self.told |= fatal;
         // Whatever it answers, the client is to know why its connection ends.
         let verdict = if fatal { Verdict::Forward } else { verdict };
@@ -347,6 +353,12 @@ impl Active {
         }
         names?.unmask(body, &[]).map(|text| framed(b'E', &text))
     }
+}
+
+/// Whether the connection ends with this error.
+fn is_fatal(body: &[u8]) -> bool {
+    let severity = error::field(body, b'V').or_else(|| error::field(body, b'S'));
+    matches!(severity, Some(b"FATAL" | b"PANIC"))
 }
 
 fn framed(kind: u8, body: &[u8]) -> Vec<u8> {

@@ -15,6 +15,7 @@ use pgdog_wire::{ClientError, ErrorResponse, Header, Severity, frontend, sqlstat
 use tokio::io::AsyncWriteExt as _;
 
 use crate::active::{Active, Event, Holding, Passing, Pending};
+use crate::anew;
 use crate::client::{Client, Ended, shutting_down, write_all};
 use crate::handle::{Doing, Signal};
 use crate::mirror;
@@ -41,12 +42,11 @@ impl Active {
         if self.holding == Holding::Ready {
             return true;
         }
-        let changed = !std::mem::take(&mut self.reverts).is_empty();
-        if changed
-            && !self
-                .effects
-                .any(Effects::SETTINGS.with(Effects::ONE_SETTING))
-        {
+        let shown = Effects::SETTINGS.with(Effects::ONE_SETTING);
+        if self.effects.any(shown) {
+            self.reverts.clear();
+        } else if !self.reverts.is_empty() {
+            // By a function, or because the server has read its configuration again.
             self.effects = self.effects.with(Effects::SETTINGS);
         }
         let released = self.effects.any(Effects::RELEASES) && client.reasons.has(Reasons::KNOWABLE);
@@ -321,10 +321,15 @@ impl Active {
 
     /// Asks the server what its session holds now, and decides whether the client keeps it.
     async fn settle(&mut self, client: &mut Client) -> Result<(), Ended> {
+        let lent = self.only_lent(client);
         let Some(server) = &mut self.server else {
             return Ok(());
         };
         let effects = std::mem::take(&mut self.effects);
+        let unsaid = std::mem::take(&mut self.reverts).into_iter();
+        let unsaid: Vec<pgdog_backend::server::Reported> = unsaid
+            .filter_map(|(name, _)| server.reported(&name).map(Box::from).map(|now| (name, now)))
+            .collect();
         let login = client.pool().settings().server_user.clone();
         let holding = std::mem::replace(&mut self.holding, Holding::No) != Holding::No;
         let mut custom = std::mem::take(&mut self.custom);
@@ -387,7 +392,16 @@ impl Active {
         let result = asked.await;
         client.runtime.metrics.count(|m| &m.probes);
         if let Err(error) = result {
+            let silent = effects == Effects::SETTINGS && !unsaid.is_empty() && !holding;
             self.drop_server(client);
+            if lent && silent && error.is_gone() && anew::begins_with(client.pool(), &unsaid).await
+            {
+                // The server was told by its configuration, and not by the client, whose session is as it was.
+                if self.trial.routed {
+                    self.routed(client);
+                }
+                return Ok(());
+            }
             return self.refuse(client, error.response().into_fatal()).await;
         }
         if holding {

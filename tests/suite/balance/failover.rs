@@ -40,7 +40,6 @@ fn bounded(book: &Book, gap: Duration, proxy: &Proxy) {
 }
 
 #[test]
-
 fn a_switchover_under_load_is_a_pause() {
     if !Postgres::installed() {
         return;
@@ -52,16 +51,7 @@ fn a_switchover_under_load_is_a_pause() {
     ledger.wait_writes(100);
     let book = ledger.stop();
     let text = format!("{}\n{}", book.summary(), proxy.log());
-    // The server's last word may come in one packet with its answer: that client is told that its session is over.
-    let failed = book.failed_reads();
-    let last_word = |text: &str| text.contains("57P01");
-    assert!(
-        failed
-            .iter()
-            .all(|e| last_word(&format!("{:?}", e.outcome)))
-            && failed.len() <= Load::default().writers as usize,
-        "{text}"
-    );
+    assert_eq!(book.failed_reads().len(), 0, "{text}");
     assert_eq!(
         book.writes_on_after(cluster.port(0), switchover.fenced),
         0,
@@ -76,7 +66,6 @@ fn a_switchover_under_load_is_a_pause() {
 }
 
 #[test]
-
 fn a_switchover_by_shutdown_is_a_pause() {
     if !Postgres::installed() {
         return;
@@ -97,7 +86,6 @@ fn a_switchover_by_shutdown_is_a_pause() {
 }
 
 #[test]
-
 fn there_and_back_again_several_times() {
     if !Postgres::installed() {
         return;
@@ -129,7 +117,6 @@ fn there_and_back_again_several_times() {
 }
 
 #[test]
-
 fn a_killed_primary_is_replaced_without_losing_what_was_acknowledged() {
     if !Postgres::installed() {
         return;
@@ -156,7 +143,6 @@ fn a_killed_primary_is_replaced_without_losing_what_was_acknowledged() {
 }
 
 #[test]
-
 fn a_frozen_primary_that_wakes_up_is_no_primary_any_more() {
     if !Postgres::installed() {
         return;
@@ -181,7 +167,6 @@ fn a_frozen_primary_that_wakes_up_is_no_primary_any_more() {
 }
 
 #[test]
-
 fn a_primary_that_is_cut_off_for_a_moment_fails_no_write_that_had_not_begun() {
     if !Postgres::installed() {
         return;
@@ -207,7 +192,6 @@ fn a_primary_that_is_cut_off_for_a_moment_fails_no_write_that_had_not_begun() {
 }
 
 #[test]
-
 fn a_write_is_held_no_longer_than_it_may_be() {
     if !Postgres::installed() {
         return;
@@ -238,7 +222,6 @@ fn a_write_is_held_no_longer_than_it_may_be() {
 }
 
 #[test]
-
 fn two_primaries_of_one_timeline_get_no_writes() {
     if !Postgres::installed() {
         return;
@@ -268,7 +251,6 @@ fn two_primaries_of_one_timeline_get_no_writes() {
 }
 
 #[test]
-
 fn a_primary_whose_disk_is_full_still_answers_reads() {
     if !Postgres::installed() {
         return;

@@ -1,11 +1,11 @@
-//! Drain: who is idle goes at once, who works may finish.
+//! Drain: who is idle goes, who works may finish and hears it with an answer.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use pgdog_tests::raw::PATIENCE;
 use pgdog_tests::transcript::lines;
-use pgdog_tests::{Activity, Message, Postgres, Proxy, RawClient, wait};
+use pgdog_tests::{Activity, Message, Postgres, Proxy, RawClient, Received, wait};
 
 use super::config;
 
@@ -71,6 +71,50 @@ fn idle_clients_go_and_transactions_finish() {
         activity.wait(0, "true");
     }
     assert_eq!(database.client().query_value("select count(*) from t"), "4");
+}
+
+/// Asks again and again until it is told to go, and says how often it was answered.
+fn asks_until_told(mut client: RawClient) -> usize {
+    for answered in 0.. {
+        let told = lines(&client.query("select 1"));
+        assert_eq!(
+            told.last().map(String::as_str),
+            Some("Z I"),
+            "after {answered} answers: {told:?}"
+        );
+        // What comes in one breath with an answer is known before the next question.
+        match client.receive(Duration::from_micros(1)) {
+            Received::Silence => {}
+            Received::Frame(frame) => {
+                let told = lines(&[frame]);
+                assert!(told[0].starts_with("E FATAL 57P01"), "{told:?}");
+                client.until_eof().expect("it is closed");
+                return answered + 1;
+            }
+            Received::Eof => panic!("closed without a word after {answered} answers"),
+        }
+    }
+    unreachable!("it never ends by itself")
+}
+
+#[test]
+fn who_is_at_work_hears_it_with_an_answer_and_no_question_goes_unanswered() {
+    if !Postgres::installed() {
+        return;
+    }
+    let database = Postgres::shared().fresh_database();
+    let mut proxy = Proxy::start(&config(&database));
+    let clients: Vec<_> = (0..20)
+        .map(|_| {
+            let client = proxy.client("pgdog", database.name());
+            std::thread::spawn(move || asks_until_told(client))
+        })
+        .collect();
+    proxy.terminate();
+    for client in clients {
+        assert!(client.join().expect("all is answered") > 0);
+    }
+    assert_eq!(proxy.wait(PATIENCE), Some(0));
 }
 
 #[test]

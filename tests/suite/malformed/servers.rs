@@ -235,6 +235,33 @@ fn a_server_that_says_nothing_is_given_up_in_time() {
 }
 
 #[test]
+fn a_server_that_goes_behind_its_answer_is_not_the_client_s_affair() {
+    if !Postgres::installed() {
+        return;
+    }
+    let goes = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0";
+    let server = FakeServer::start(move |stream| {
+        say(stream, &welcome());
+        if next(stream) == Some(b'Q') {
+            say(stream, &[one_row(), frame(b'E', goes)].concat());
+        }
+    });
+    let proxy = proxy(&server);
+    let (mut client, _) =
+        RawClient::login_with(proxy.port(), &[("user", "pgdog"), ("database", "fake")])
+            .expect("the proxy accepts");
+    for round in 0..20 {
+        let told: Vec<u8> = client.query("select 1").iter().map(|f| f.tag).collect();
+        assert_eq!(told, b"TDCZ", "round {round}");
+    }
+    assert_eq!(
+        client.receive(std::time::Duration::from_micros(1)),
+        Received::Silence
+    );
+    client.goodbye();
+}
+
+#[test]
 fn a_server_that_speaks_unasked_is_not_handed_to_a_client() {
     if !Postgres::installed() {
         return;

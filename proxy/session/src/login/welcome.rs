@@ -125,6 +125,7 @@ impl Session {
             channels: None,
             token: 0,
             counted: false,
+            draining: false,
             listening: false,
             early: (!self.input.is_empty()).then(|| Box::new(std::mem::take(&mut self.input))),
         })

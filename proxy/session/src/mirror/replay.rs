@@ -182,6 +182,7 @@ impl Replay {
             channels: None,
             token: 0,
             counted: false,
+            draining: false,
             listening: false,
             early: None,
             tap: None,

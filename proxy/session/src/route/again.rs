@@ -1,26 +1,21 @@
 //! A request that could not be served by its host: held back, sent again elsewhere, or refused.
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use pgdog_backend::{CheckoutError, NoPrimary, Pool, Reason, Role, ServerError};
+use pgdog_backend::{CheckoutError, NoPrimary, Reason, Role, ServerError};
 use pgdog_sql::Effects;
 use pgdog_wire::{ClientError as _, ErrorResponse, error, sqlstate};
 
 use super::ask::{self, need};
 use super::{Handed, NoHost, TRIES_MAX, Wish};
 use crate::active::{Active, Event, Holding, Passing};
+use crate::anew;
 use crate::client::{Client, Ended};
 use crate::handle::Doing;
 use crate::watch::Watch;
 
-/// Whether writes are refused by a server itself, and not by what a user or a database is set to.
-const TAKES_NO_WRITES: &str = "select pg_is_in_recovery() or exists (select from pg_settings \
-    where name = 'default_transaction_read_only' and setting = 'on' and source in ('configuration file', 'command line'))";
-/// Time for that question.
-const ASK_LIMIT: Duration = Duration::from_secs(2);
 /// A client that is held looks again this often, whatever happens, ms.
 const HELD_STEP: u64 = 100;
 
@@ -115,7 +110,7 @@ impl Active {
             // A replica that cancels reads for its own sake does so again.
             "40001" => self.trial.to_primary = true,
             "25006" if wish != Wish::Write => self.trial.to_primary = true,
-            "25006" if takes_no_writes(&pool).await => {
+            "25006" if anew::takes_no_writes(&pool).await => {
                 if let Some(host) = host {
                     host.refused_write();
                 }
@@ -276,30 +271,5 @@ impl Active {
         let text = format!("host {} does not answer any more", host.address);
         let error = ErrorResponse::fatal(sqlstate::CONNECTION_FAILURE, text);
         self.refuse(client, error).await
-    }
-}
-
-/// Whether a host takes no writes, as a new connection finds it.
-async fn takes_no_writes(pool: &Arc<Pool>) -> bool {
-    let place = match pool.host_budget() {
-        Some(budget) => match budget.place(ASK_LIMIT).await {
-            Some(place) => Some(place),
-            // It cannot be asked: what it has said to the client stands.
-            None => return false,
-        },
-        None => None,
-    };
-    let asked = async {
-        let mut server = pool.target().connect().await?;
-        let rows = server.query(TAKES_NO_WRITES, ASK_LIMIT).await;
-        server.gone(true).await;
-        rows
-    };
-    let asked = pgdog_net::timer::timeout(ASK_LIMIT, asked).await;
-    drop(place);
-    match asked {
-        Ok(Ok(rows)) => crate::notify::is_on(&rows),
-        // It has gone, or is about to.
-        _ => true,
     }
 }
