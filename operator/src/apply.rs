@@ -29,6 +29,9 @@ pub const MANAGER: &str = "pgdog-operator";
 /// A child that was applied is not applied again within this time, unless it is to be another one.
 const FRESH: Duration = Duration::from_secs(50);
 
+/// Whoever changes a child back and forth is answered no more often than this.
+const FIGHT: Duration = Duration::from_secs(5);
+
 /// What the API server refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
@@ -100,18 +103,7 @@ pub async fn children(
     memory: &mut Memory,
     cx: &Context,
 ) -> Result<Vec<Foreign>, ApplyError> {
-    let name = cluster.name_any();
-    // What has gone is made again at once.
-    if !world.secrets.contains_key(&config_secret(&name)) {
-        forget(memory, &format!("Secret/{}", config_secret(&name)));
-    }
-    if !world
-        .services
-        .iter()
-        .any(|service| service.name_any() == name)
-    {
-        forget(memory, &format!("Service/{name}"));
-    }
+    look_after(cluster, world, memory);
     let mut foreign = Vec::new();
     foreign.extend(apply(cluster, &children.config, memory, cx).await?);
     if let Some(account) = &children.account {
@@ -139,6 +131,29 @@ pub async fn children(
         foreign.extend(apply(cluster, service, memory, cx).await?);
     }
     Ok(foreign)
+}
+
+/// What has gone or was changed by somebody is put right at once.
+fn look_after(cluster: &PgDogCluster, world: &World, memory: &mut Memory) {
+    let name = cluster.name_any();
+    if !world.secrets.contains_key(&config_secret(&name)) {
+        forget(memory, &format!("Secret/{}", config_secret(&name)));
+    }
+    if !world.services.iter().any(|s| s.name_any() == name) {
+        forget(memory, &format!("Service/{name}"));
+    }
+    let name = proxy_name(cluster);
+    let what = format!("Deployment/{name}");
+    let there = world.deployments.iter().find(|d| d.name_any() == name);
+    let kept = there
+        .zip(memory.applied.get(&what))
+        .is_some_and(|(there, applied)| {
+            // What the watch has seen may be of before.
+            there.metadata.generation <= applied.generation || applied.at.elapsed() < FIGHT
+        });
+    if !kept {
+        forget(memory, &what);
+    }
 }
 
 /// It is to be applied again whatever was applied last.
@@ -206,6 +221,7 @@ where
     let applied = Applied {
         sha256: Some(sha256),
         uid: applied.uid(),
+        generation: applied.meta().generation,
         at: Instant::now(),
     };
     memory.applied.insert(what, applied);
@@ -246,6 +262,7 @@ where
     let applied = Applied {
         sha256: None,
         uid: None,
+        generation: None,
         at: Instant::now(),
     };
     memory.applied.insert(what, applied);

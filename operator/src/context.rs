@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::reflector::Store;
@@ -17,6 +18,7 @@ use crate::authority::Authority;
 use crate::fleet::Fleet;
 use crate::leader::Term;
 use crate::metrics::Metrics;
+use crate::peers::Peers;
 use crate::rotation::Replaced;
 use crate::shares::Ledger;
 use crate::world::World;
@@ -30,6 +32,8 @@ pub struct Stores {
     pub slices: Store<EndpointSlice>,
     /// Services.
     pub services: Store<Service>,
+    /// Deployments of proxies.
+    pub deployments: Store<Deployment>,
     /// Secrets.
     pub secrets: Store<Secret>,
     /// Whether pods have addresses of IPv6, first of all or alone.
@@ -57,6 +61,7 @@ impl Stores {
             pods: within(&self.pods, namespace),
             slices: within(&self.slices, namespace),
             services: within(&self.services, namespace),
+            deployments: within(&self.deployments, namespace),
             secrets: within(&self.secrets, namespace)
                 .into_iter()
                 .map(|secret| (secret.name_any(), secret))
@@ -88,6 +93,8 @@ pub struct Memory {
     pub replaced: Vec<Replaced>,
     /// What each proxy may have of the budget.
     pub ledger: Ledger,
+    /// Which proxies are told to each other.
+    pub peers: Peers,
     /// Whether the proxies are paused; `None` when nobody ever asked for it.
     pub paused: Option<bool>,
     /// Children as they were applied last, by kind and name.
@@ -113,6 +120,8 @@ pub struct Applied {
     pub sha256: Option<String>,
     /// Uid of the object, known to be this cluster's.
     pub uid: Option<String>,
+    /// How often what is wanted of it had been changed then, by whomever.
+    pub generation: Option<i64>,
     /// When.
     pub at: Instant,
 }

@@ -58,6 +58,7 @@ impl Watches {
                 pods: around.keep(watch::slim_pod),
                 slices: around.keep(watch::slim),
                 services: around.keep(watch::slim),
+                deployments: around.keep(watch::slim_deployment),
                 secrets: around.keep(watch::slim_secret),
                 ipv6: run.pod_ip.is_some_and(|address| address.is_ipv6()),
             },
@@ -76,6 +77,7 @@ impl Watches {
         self.stores.pods.wait_until_ready().await?;
         self.stores.slices.wait_until_ready().await?;
         self.stores.services.wait_until_ready().await?;
+        self.stores.deployments.wait_until_ready().await?;
         self.stores.secrets.wait_until_ready().await?;
         self.clusters.wait_until_ready().await?;
         Ok(())

@@ -30,6 +30,7 @@ pub mod leader;
 pub mod metrics;
 pub mod observe;
 pub mod pausing;
+pub mod peers;
 pub mod reconcile;
 pub mod render;
 pub mod rollout;

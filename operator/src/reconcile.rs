@@ -1,7 +1,7 @@
 //! The order of steps for one cluster, and nothing else.
 
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -48,7 +48,7 @@ const SOON: Duration = Duration::from_secs(10);
 ///
 /// What the API server refused; it is tried again.
 pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<Action, ApplyError> {
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     if cluster.meta().deletion_timestamp.is_some() {
         cx.forget(&cluster.uid().unwrap_or_default());
         return Ok(Action::await_change());
@@ -90,7 +90,7 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
         Some(since) if counts && since < COUNTS => again = again.min(COUNTS.saturating_sub(since)),
         _ => {
             if before != Some(&status) {
-                memory.counted = Some(std::time::Instant::now());
+                memory.counted = Some(Instant::now());
             }
             write_status(&cluster, &cx, &mut memory, &status).await?;
         }
@@ -128,9 +128,11 @@ fn plan<'a>(
     let found = discover::discover(&cluster.spec, world);
     let pods = proxies(cluster, world);
     let reports = reports(cluster, &pods, cx);
+    let there = peers(cluster, &pods);
+    let peers = memory.peers.tell(there, Instant::now()).to_vec();
     let known = Proxies {
         reports: &reports,
-        peers: &peers(cluster, &pods),
+        peers: &peers,
     };
     let decision = decide(cluster, &found, world, known, memory, status);
     let leaving = leaving(cluster, world);
@@ -269,7 +271,8 @@ fn is_paused(cluster: &PgDogCluster) -> bool {
         .is_some_and(|operation| operation.reconciliation_paused)
 }
 
-/// When to look again: at the latest when a former password is over, a pause is tried again, or shares follow the demand.
+/// When to look again: at the latest when a former password is over, a pause is tried again, shares follow the demand, or
+/// proxies that have come are told to the others.
 fn next(cluster: &PgDogCluster, memory: &Memory, step: &Step) -> Duration {
     let budget = cluster
         .spec
@@ -281,6 +284,7 @@ fn next(cluster: &PgDogCluster, memory: &Memory, step: &Step) -> Duration {
         (_, Some(budget)) if budget.distribution == Distribution::Demand => DEMAND,
         _ => AGAIN,
     };
+    let most = most.min(memory.peers.left(Instant::now()).unwrap_or(most));
     let now = Timestamp::now();
     let ends = memory
         .replaced

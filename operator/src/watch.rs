@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
@@ -157,8 +158,10 @@ impl Around {
             + 'static,
     {
         let mut config = watcher::Config::default();
-        if K::kind(&()) == "Secret" {
-            config = config.fields(OTHER_SECRETS);
+        match &*K::kind(&()) {
+            "Secret" => config = config.fields(OTHER_SECRETS),
+            "Deployment" => config = config.labels(&format!("{}={MANAGER}", labels::MANAGED_BY)),
+            _ => {}
         }
         let streams = self.apis::<K>().into_iter().map(|api| {
             tokio::spawn(look(api.clone(), self.metrics.clone()));
@@ -416,6 +419,13 @@ pub fn slim_pod(pod: &mut Pod) {
             ..PodStatus::default()
         });
     }
+}
+
+/// What is read of a Deployment: that it is there, and whether somebody has changed it.
+pub fn slim_deployment(deployment: &mut Deployment) {
+    slim(deployment);
+    deployment.spec = None;
+    deployment.status = None;
 }
 
 /// What is read of a Secret: no keys of certificates, which nobody but their owners should have, and nothing that is too long to

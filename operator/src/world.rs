@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
@@ -16,6 +17,8 @@ pub struct World {
     pub slices: Vec<Arc<EndpointSlice>>,
     /// Services.
     pub services: Vec<Arc<Service>>,
+    /// Deployments of proxies.
+    pub deployments: Vec<Arc<Deployment>>,
     /// Secrets, by name.
     pub secrets: BTreeMap<String, Arc<Secret>>,
     /// Whether pods have addresses of IPv6, first of all or alone.
@@ -29,6 +32,7 @@ impl std::fmt::Debug for World {
             .field("pods", &self.pods)
             .field("slices", &self.slices)
             .field("services", &self.services)
+            .field("deployments", &self.deployments.len())
             .field("secrets", &self.secrets.keys())
             .finish()
     }

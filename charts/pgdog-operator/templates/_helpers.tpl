@@ -107,7 +107,7 @@ annotations:
   verbs: [get, create, patch]
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [get, create, patch]
+  verbs: [get, list, watch, create, patch]
 # Those that can be switched off while it lives.
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]

@@ -103,7 +103,7 @@ pub(crate) async fn rollout(stage: Stage) -> anyhow::Result<String> {
     })
     .await?;
     let ledger = load.end().await?;
-    ensure!(ledger.errors_but(&["57P01"]) == 0, "{}", ledger.told());
+    ensure!(ledger.errors_but(&[]) == 0, "{}", ledger.told());
     ensure!(fewest >= 2, "only {fewest} proxies were ready");
     let count = ask(&clients, "select count(*) from ledger").await?;
     ensure!(
