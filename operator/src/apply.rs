@@ -30,7 +30,7 @@ pub const MANAGER: &str = "pgdog-operator";
 const FRESH: Duration = Duration::from_secs(50);
 
 /// Whoever changes a child back and forth is answered no more often than this.
-const FIGHT: Duration = Duration::from_secs(5);
+const FIGHT: Duration = Duration::from_secs(1);
 
 /// What the API server refused.
 #[derive(Debug, thiserror::Error)]

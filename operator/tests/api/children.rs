@@ -1,5 +1,7 @@
 //! From a PgDogCluster to its children, by the operator as a process; and what others do to them meanwhile.
 
+use std::time::{Duration, Instant};
+
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Secret, Service, ServiceAccount};
@@ -261,6 +263,52 @@ async fn what_somebody_deletes_is_put_back() {
         stage.there::<Secret>("shop-admin-tls").await.uid(),
         admin.uid()
     );
+}
+
+#[tokio::test]
+async fn a_deployment_that_somebody_changes_or_deletes_is_put_right_at_once() {
+    let Some(stage) = Stage::open("changed").await else {
+        return;
+    };
+    let _operator = Operator::start(operator(), &stage, "one").await;
+    stage.login("login", "secret").await;
+    stage.make("shop", json!({})).await;
+    let deployments = stage.api::<Deployment>();
+    let made: Deployment = stage.there("shop-proxy").await;
+    let history = |deployment: &Deployment| {
+        let spec = deployment.spec.as_ref();
+        spec.and_then(|spec| spec.revision_history_limit)
+    };
+    let change = async |limit: u32| {
+        let theirs = Patch::Merge(json!({"spec": {"revisionHistoryLimit": limit}}));
+        let params = PatchParams::default();
+        let changed = deployments.patch("shop-proxy", &params, &theirs);
+        changed.await.unwrap()
+    };
+    let mut limits = 70..;
+    change(limits.next().unwrap()).await;
+    let begun = Instant::now();
+    let right = until("the Deployment is as it was", || {
+        let limit = limits.next().unwrap();
+        let (deployments, change, made) = (&deployments, &change, &made);
+        async move {
+            let now = deployments.get("shop-proxy").await.unwrap();
+            if history(&now) == history(made) {
+                return Some(now);
+            }
+            // A change right behind one of ours is not answered at once.
+            change(limit).await;
+            None
+        }
+    });
+    assert_eq!(right.await.uid(), made.uid());
+    deployments
+        .delete("shop-proxy", &DeleteParams::default())
+        .await
+        .unwrap();
+    let again: Deployment = stage.there("shop-proxy").await;
+    assert_ne!(again.uid(), made.uid());
+    assert!(begun.elapsed() < Duration::from_secs(20), "not at once");
 }
 
 #[tokio::test]
