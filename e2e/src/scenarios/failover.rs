@@ -86,7 +86,7 @@ async fn fail_over(stage: &Stage, label: bool) -> anyhow::Result<Ledger> {
 }
 
 /// Whether a server has every write that was acknowledged.
-async fn kept(stage: &Stage, pod: &str, ledger: &Ledger) -> anyhow::Result<()> {
+pub(super) async fn kept(stage: &Stage, pod: &str, ledger: &Ledger) -> anyhow::Result<()> {
     let count = "select count(*) from ledger where client >= 0";
     let rows: u64 = postgres::sql(stage, pod, count).await?.parse()?;
     ensure!(

@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio_postgres::NoTls;
 
 use super::MINUTE;
+use super::failover::kept;
 use crate::cluster::{Stage, until};
 use crate::load::{Load, ask, config};
 use crate::postgres;
@@ -105,12 +106,7 @@ pub(crate) async fn rollout(stage: Stage) -> anyhow::Result<String> {
     let ledger = load.end().await?;
     ensure!(ledger.errors_but(&[]) == 0, "{}", ledger.told());
     ensure!(fewest >= 2, "only {fewest} proxies were ready");
-    let count = ask(&clients, "select count(*) from ledger").await?;
-    ensure!(
-        count.parse::<u64>()? >= ledger.written,
-        "{count} rows of {} writes",
-        ledger.written
-    );
+    kept(&stage, "db-0", &ledger).await?;
     Ok(format!("2 rollouts; {}", ledger.told()))
 }
 

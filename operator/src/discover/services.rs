@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::ResourceExt;
+use pgdog_config::Role;
 use pgdog_operator_api::{ServiceSource, Source};
 
 use super::{Excluded, Found, Host, Trouble};
@@ -33,7 +34,7 @@ fn behind(of: &ServiceSource, shard: u16, world: &World, found: &mut Found) {
         .slices
         .iter()
         .filter(|slice| slice.labels().get(SERVICE_NAME) == Some(&of.name));
-    let mut before = found.hosts.len();
+    let mut empty = true;
     for slice in slices {
         let Some(port) = port(of, slice) else {
             continue;
@@ -41,29 +42,40 @@ fn behind(of: &ServiceSource, shard: u16, world: &World, found: &mut Found) {
         for endpoint in &slice.endpoints {
             match host(endpoint, world) {
                 Ok((name, address)) => {
-                    // Duplicates stand in several slices while these are rearranged.
-                    if found.hosts[before..]
-                        .iter()
-                        .all(|h| h.address != address && h.name != name)
-                    {
-                        found.hosts.push(Host {
-                            shard,
-                            name,
-                            address,
-                            port,
-                            hint: of.role,
-                            zone: endpoint.zone.clone(),
-                            weight: u8::MAX,
-                        });
-                    }
+                    empty = false;
+                    let host = Host {
+                        shard,
+                        name,
+                        address,
+                        port,
+                        hint: of.role,
+                        zone: endpoint.zone.clone(),
+                        weight: u8::MAX,
+                    };
+                    add(host, &mut found.hosts);
                 }
                 Err(excluded) => found.excluded.push(excluded),
             }
         }
     }
-    before = found.hosts.len() - before;
-    if before == 0 {
+    if empty {
         external(of, service, shard, found);
+    }
+}
+
+/// Adds a host. One may stand in several slices while these are rearranged, and behind several Services: a primary may answer
+/// reads too.
+fn add(host: Host, hosts: &mut Vec<Host>) {
+    let is_same = |other: &&mut Host| {
+        (other.shard, other.port) == (host.shard, host.port)
+            && (other.address == host.address || other.name == host.name)
+    };
+    match hosts.iter_mut().find(is_same) {
+        Some(known) if known.hint == Role::Auto || host.hint == Role::Primary => {
+            known.hint = host.hint;
+        }
+        Some(_) => {}
+        None => hosts.push(host),
     }
 }
 

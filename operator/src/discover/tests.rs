@@ -265,6 +265,32 @@ fn a_service_is_its_pods_once_each_and_none_that_leave() {
 }
 
 #[test]
+fn a_host_behind_several_services_is_one_host() {
+    let endpoint = |name: &str, ip: &str| json!({"addresses": [ip], "targetRef": {"kind": "Pod", "name": name}});
+    let world = World {
+        services: vec![service("pg-rw", json!({})), service("pg-r", json!({}))],
+        slices: vec![
+            slice("pg-rw", json!([endpoint("a", "10.0.0.1")])),
+            slice(
+                "pg-r",
+                json!([endpoint("a", "10.0.0.1"), endpoint("b", "10.0.0.2")]),
+            ),
+        ],
+        ..World::default()
+    };
+    let (rw, r) = (
+        json!({"name": "pg-rw", "role": "primary"}),
+        json!({"name": "pg-r", "role": "replica"}),
+    );
+    for services in [json!([rw, r]), json!([r, rw])] {
+        let source = json!({"provider": "Service", "services": services});
+        let told = found(source, &world);
+        assert_eq!(hints(&told), [("a", Role::Primary), ("b", Role::Replica)]);
+        assert!(told.troubles.is_empty(), "{:?}", told.troubles);
+    }
+}
+
+#[test]
 fn a_service_that_is_not_there_and_one_that_is_a_name() {
     let source = json!({"provider": "Service", "services": [{"name": "pg"}]});
     let told = found(source.clone(), &World::default());
