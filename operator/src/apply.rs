@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use crate::authority::{self, Purpose};
 use crate::context::{Applied, Context, Memory};
 use crate::render::children::{Children, proxy_name};
+use crate::render::monitor::PodMonitor;
 use crate::render::pod::{admin_secret, client_tls_secret, config_secret};
 use crate::render::snapshot;
 use crate::world::World;
@@ -36,7 +37,7 @@ const FIGHT: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// A write.
-    #[error("apply {what}: {source}")]
+    #[error("apply {what}: {}", words(source))]
     Refused {
         /// Kind and name.
         what: String,
@@ -49,6 +50,12 @@ pub enum ApplyError {
         /// What was to be written.
         what: String,
     },
+    /// The operator itself is wrong; the log has more.
+    #[error("reconcile {what}: a defect of the operator, see its log")]
+    Defect {
+        /// Kind and name.
+        what: String,
+    },
     /// A certificate could not be made.
     #[error("make the certificate of {what}: {source:#}")]
     Certificate {
@@ -59,17 +66,51 @@ pub enum ApplyError {
     },
 }
 
-/// An object that has the name of a child and belongs to somebody else: its kind and name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Foreign(pub String);
+/// What the API server says, for people.
+fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        other => other.to_string(),
+    }
+}
 
-impl std::fmt::Display for Foreign {
+/// Why a child is not as it is to be, until somebody does something about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Obstacle {
+    /// An object has its name and belongs to somebody else: kind and name.
+    Foreign(String),
+    /// The cluster has no objects of its kind: kind and name.
+    NoSuchKind(String),
+    /// The API server does not take it: what it says.
+    Refused(String),
+}
+
+impl Obstacle {
+    /// For programs.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Foreign(_) => "InvalidOwnership",
+            Self::NoSuchKind(_) => "NoSuchKind",
+            Self::Refused(_) => "ApplyFailed",
+        }
+    }
+}
+
+impl std::fmt::Display for Obstacle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self(what) = self;
-        write!(
-            f,
-            "{what} exists and is not of this PgDogCluster: delete it, or give the PgDogCluster another name"
-        )
+        match self {
+            Self::Foreign(what) => write!(
+                f,
+                "{what} exists and is not of this PgDogCluster: delete it, or give the PgDogCluster another name"
+            ),
+            Self::Refused(why) => f.write_str(why),
+            Self::NoSuchKind(what) => write!(
+                f,
+                "{what} cannot be made, for this Kubernetes knows no such kind: install the operator that brings it, or take out \
+                 what asks for it"
+            ),
+        }
     }
 }
 
@@ -102,35 +143,70 @@ pub async fn children(
     world: &World,
     memory: &mut Memory,
     cx: &Context,
-) -> Result<Vec<Foreign>, ApplyError> {
+) -> Result<Vec<Obstacle>, ApplyError> {
     look_after(cluster, world, memory);
-    let mut foreign = Vec::new();
-    foreign.extend(apply(cluster, &children.config, memory, cx).await?);
+    let mut obstacles = Vec::new();
+    obstacles.extend(apply(cluster, &children.config, memory, cx).await?);
     if let Some(account) = &children.account {
-        foreign.extend(apply(cluster, account, memory, cx).await?);
+        obstacles.extend(apply(cluster, account, memory, cx).await?);
     }
-    if !foreign.is_empty() {
-        return Ok(foreign);
+    if !obstacles.is_empty() {
+        return Ok(obstacles);
     }
     if let Some(deployment) = &children.deployment {
-        foreign.extend(apply(cluster, deployment, memory, cx).await?);
+        obstacles.extend(apply(cluster, deployment, memory, cx).await?);
     }
-    if cluster.spec.mode == Mode::Sidecar {
-        return Ok(foreign);
+    if cluster.spec.mode == Mode::Deployment {
+        obstacles.extend(around(cluster, children, memory, cx).await?);
     }
+    obstacles.extend(monitor(cluster, children, memory, cx).await);
+    Ok(obstacles)
+}
+
+/// What stands around the pods: in mode Deployment.
+async fn around(
+    cluster: &PgDogCluster,
+    children: &Children,
+    memory: &mut Memory,
+    cx: &Context,
+) -> Result<Vec<Obstacle>, ApplyError> {
+    let mut obstacles = Vec::new();
     let proxy = proxy_name(cluster);
+    if let Some(service) = &children.service {
+        obstacles.extend(apply(cluster, service, memory, cx).await?);
+    }
     match &children.pdb {
-        Some(pdb) => foreign.extend(apply(cluster, pdb, memory, cx).await?),
+        Some(pdb) => obstacles.extend(apply(cluster, pdb, memory, cx).await?),
         None => remove::<PodDisruptionBudget>(cluster, &proxy, memory, cx).await?,
     }
     match &children.autoscaler {
-        Some(autoscaler) => foreign.extend(apply(cluster, autoscaler, memory, cx).await?),
+        Some(autoscaler) => obstacles.extend(apply(cluster, autoscaler, memory, cx).await?),
         None => remove::<HorizontalPodAutoscaler>(cluster, &proxy, memory, cx).await?,
     }
-    if let Some(service) = &children.service {
-        foreign.extend(apply(cluster, service, memory, cx).await?);
+    Ok(obstacles)
+}
+
+/// The PodMonitor, last of all: it is somebody else's kind, and nothing waits for it.
+async fn monitor(
+    cluster: &PgDogCluster,
+    children: &Children,
+    memory: &mut Memory,
+    cx: &Context,
+) -> Option<Obstacle> {
+    match &children.monitor {
+        Some(monitor) => match apply(cluster, monitor, memory, cx).await {
+            Ok(obstacle) => obstacle,
+            Err(error) => Some(Obstacle::Refused(error.to_string())),
+        },
+        None => {
+            let removed = remove::<PodMonitor>(cluster, &proxy_name(cluster), memory, cx).await;
+            // Nobody has asked for one: who may not look at them has none.
+            if let Err(error) = removed {
+                tracing::debug!("{error}");
+            }
+            None
+        }
     }
-    Ok(foreign)
 }
 
 /// What has gone or was changed by somebody is put right at once.
@@ -167,13 +243,30 @@ fn is_fresh(memory: &Memory, what: &str, sha256: Option<&str>) -> bool {
     applied.is_some_and(|last| last.sha256.as_deref() == sha256 && last.at.elapsed() < FRESH)
 }
 
+/// What there is of an object: nothing also where the cluster knows no such kind.
+async fn there<K>(api: &Api<K>, name: &str) -> kube::Result<Option<ObjectMeta>>
+where
+    K: Resource + DeserializeOwned + Clone + std::fmt::Debug,
+{
+    match api.get_metadata_opt(name).await {
+        Ok(there) => Ok(there.map(|there| there.metadata)),
+        Err(error) if is_without_kind(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A path that leads nowhere is answered in plain text and not with a reason.
+fn is_without_kind(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404 && status.reason != "NotFound")
+}
+
 /// Applies one object, unless it is somebody else's.
 async fn apply<K>(
     cluster: &PgDogCluster,
     object: &K,
     memory: &mut Memory,
     cx: &Context,
-) -> Result<Option<Foreign>, ApplyError>
+) -> Result<Option<Obstacle>, ApplyError>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + Serialize
@@ -201,9 +294,9 @@ where
         .and_then(|applied| applied.uid.clone());
     let uid = match known {
         Some(uid) => Some(uid),
-        None => match api.get_metadata_opt(&name).await.map_err(refused)? {
-            Some(there) if !is_ours(cluster, &there.metadata) => return Ok(Some(Foreign(what))),
-            there => there.and_then(|there| there.metadata.uid),
+        None => match there(&api, &name).await.map_err(refused)? {
+            Some(there) if !is_ours(cluster, &there) => return Ok(Some(Obstacle::Foreign(what))),
+            there => there.and_then(|there| there.uid),
         },
     };
     if let Some(uid) = uid {
@@ -212,11 +305,14 @@ where
     }
     still_leads(&what, cx)?;
     let params = PatchParams::apply(MANAGER).force();
-    let applied = api.patch(&name, &params, &Patch::Apply(&wanted)).await;
-    let applied = applied.map_err(|source| {
-        forget(memory, &what);
-        refused(source)
-    })?;
+    let applied = match api.patch(&name, &params, &Patch::Apply(&wanted)).await {
+        Ok(applied) => applied,
+        Err(error) if is_without_kind(&error) => return Ok(Some(Obstacle::NoSuchKind(what))),
+        Err(source) => {
+            forget(memory, &what);
+            return Err(refused(source));
+        }
+    };
     tracing::debug!("applied {what}");
     let applied = Applied {
         sha256: Some(sha256),
@@ -250,8 +346,8 @@ where
         source: Box::new(source),
     };
     let api: Api<K> = Api::namespaced(cx.client.clone(), &cluster.namespace().unwrap_or_default());
-    if let Some(present) = api.get_metadata_opt(name).await.map_err(refused)?
-        && is_ours(cluster, &present.metadata)
+    if let Some(present) = there(&api, name).await.map_err(refused)?
+        && is_ours(cluster, &present)
     {
         still_leads(&what, cx)?;
         api.delete(name, &DeleteParams::default())
@@ -320,12 +416,12 @@ pub async fn certificates(
     world: &World,
     memory: &mut Memory,
     cx: &Context,
-) -> Result<Vec<Foreign>, ApplyError> {
+) -> Result<Vec<Obstacle>, ApplyError> {
     let (name, namespace) = (cluster.name_any(), cluster.namespace().unwrap_or_default());
     let admin = format!("{name}-proxy.{namespace}.pgdog");
-    let mut foreign = Vec::new();
+    let mut obstacles = Vec::new();
     let secret = admin_secret(&name);
-    foreign.extend(certificate(cluster, &secret, vec![admin], world, memory, cx).await?);
+    obstacles.extend(certificate(cluster, &secret, vec![admin], world, memory, cx).await?);
     let client = cluster
         .spec
         .tls
@@ -344,9 +440,9 @@ pub async fn certificates(
         .map(|suffix| format!("{name}{suffix}"))
         .to_vec();
         let secret = client_tls_secret(&name);
-        foreign.extend(certificate(cluster, &secret, names, world, memory, cx).await?);
+        obstacles.extend(certificate(cluster, &secret, names, world, memory, cx).await?);
     }
-    Ok(foreign)
+    Ok(obstacles)
 }
 
 async fn certificate(
@@ -356,10 +452,10 @@ async fn certificate(
     world: &World,
     memory: &mut Memory,
     cx: &Context,
-) -> Result<Option<Foreign>, ApplyError> {
+) -> Result<Option<Obstacle>, ApplyError> {
     let present = world.secrets.get(secret);
     if present.is_some_and(|present| !is_ours(cluster, &present.metadata)) {
-        return Ok(Some(Foreign(format!("Secret/{secret}"))));
+        return Ok(Some(Obstacle::Foreign(format!("Secret/{secret}"))));
     }
     let now = Timestamp::now();
     let authority = cx.authority.certificate();
@@ -398,11 +494,11 @@ async fn certificate(
         ])),
         ..Secret::default()
     };
-    let foreign = apply(cluster, &object, memory, cx).await?;
-    if foreign.is_none() {
+    let obstacle = apply(cluster, &object, memory, cx).await?;
+    if obstacle.is_none() {
         tracing::info!("renewed the certificate in Secret {secret}");
     }
-    Ok(foreign)
+    Ok(obstacle)
 }
 
 /// What was in force before this process started, from the Secret that proxies start with.

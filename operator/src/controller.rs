@@ -1,10 +1,11 @@
 //! Watches, and calls [`reconcile`](crate::reconcile) for what changed.
 
 use std::collections::{BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use kube::runtime::Controller;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::events::{Recorder, Reporter};
@@ -193,7 +194,7 @@ pub async fn lead(
             }
         }
     })
-    .run(reconcile, failed, context);
+    .run(guarded, failed, context);
     controller
         .for_each(|result| async move {
             if let Err(error) = result {
@@ -204,6 +205,15 @@ pub async fn lead(
     sweeping.abort();
     let later = *later.borrow();
     Ok(later)
+}
+
+/// A defect that one cluster brings to light is that cluster's trouble, and stops nobody else's.
+async fn guarded(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<Action, ApplyError> {
+    let what = format!("PgDogCluster/{}", cluster.name_any());
+    let reconciled = AssertUnwindSafe(reconcile(cluster, cx))
+        .catch_unwind()
+        .await;
+    reconciled.unwrap_or(Err(ApplyError::Defect { what }))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "what the controller calls")]

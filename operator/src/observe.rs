@@ -33,6 +33,8 @@ pub struct Seen<'a> {
     pub decision: Result<&'a Decision, &'a Unrenderable>,
     /// What could not be written: why for programs, and for people.
     pub trouble: Option<(&'static str, &'a str)>,
+    /// What somebody should look at where nothing worse is wrong: why for programs, and for people.
+    pub hint: Option<(&'static str, &'a str)>,
     /// Until when certificates are valid, and what is to be said of it.
     pub tls: (TlsStatus, Finding),
     /// Settings that a proxy refused.
@@ -71,7 +73,12 @@ pub fn observe(
         now.sidecars = Some(sidecars::counted(seen.proxies, seen.missing));
         findings.push(injected(seen.missing));
     }
-    let degraded = status::degraded(&findings, seen.trouble);
+    let mut degraded = status::degraded(&findings, seen.trouble);
+    if let Some((reason, message)) = seen.hint
+        && degraded.status == ConditionStatus::False
+    {
+        degraded = Finding::new(ConditionType::Degraded, true, reason, message);
+    }
     findings.push(degraded);
     findings.push(frozen(cluster));
     findings.extend(seen.more.iter().flatten().cloned());

@@ -11,7 +11,7 @@ use kube::{Resource, ResourceExt};
 use pgdog_operator_api::{Distribution, Mode, PgDogCluster, PgDogClusterStatus};
 use serde_json::{Map, Value};
 
-use crate::apply::{self, ApplyError, Foreign};
+use crate::apply::{self, ApplyError, Obstacle};
 use crate::atomic::{Order, Party, Progress};
 use crate::context::{Context, Memory};
 use crate::decide::{Decision, Proxies, decide};
@@ -24,11 +24,11 @@ use crate::render::config::Unrenderable;
 use crate::render::process::Ports;
 use crate::render::snapshot::Start;
 use crate::render::topology::Peer;
-use crate::render::{children, snapshot};
+use crate::render::{children, pod, snapshot};
 use crate::shares::{self, Ledger, Standing};
 use crate::sidecars;
 use crate::status::{self, Proxy};
-use crate::world::{World, address, has_ended, is_leaving, is_ready};
+use crate::world::{World, ZONE, address, has_ended, is_leaving, is_ready};
 
 /// How often shares are brought in line with the demand.
 const DEMAND: Duration = Duration::from_secs(10);
@@ -181,15 +181,17 @@ async fn carry_out(
         share: plan.standing.as_ref().map(|standing| standing.terms.start),
         paused: cluster.spec.paused || memory.paused == Some(true),
     };
-    let image = (plan.image.as_str(), start);
-    match apply_all(cluster, decision, image, status, world, memory, cx).await {
-        Ok(foreign) => {
+    let standing = plan.standing.as_ref();
+    let most = standing.and_then(|standing| shares::most(cluster, plan.pods.len(), standing));
+    let pods = (plan.image.as_str(), start, most);
+    match apply_all(cluster, decision, pods, status, world, memory, cx).await {
+        Ok(obstacles) => {
             if plan.step == Step::Begin {
                 // Those that start from now on are as all are to be.
                 begin(cluster, &plan.pods, memory, cx);
             }
-            let told: Vec<_> = foreign.iter().map(ToString::to_string).collect();
-            let trouble = (!told.is_empty()).then(|| ("InvalidOwnership", told.join("; ")));
+            let told: Vec<_> = obstacles.iter().map(ToString::to_string).collect();
+            let trouble = obstacles.first().map(|one| (one.reason(), told.join("; ")));
             (trouble, None)
         }
         Err(error) => (Some(("ApplyFailed", error.to_string())), Some(error)),
@@ -207,6 +209,7 @@ async fn tell(
     cx: &Context,
 ) {
     let decision = plan.decision.as_ref();
+    let zoneless = zoneless(cluster, &plan.pods);
     let seen = Seen {
         found: &plan.found,
         proxies: &seen_proxies(
@@ -219,6 +222,9 @@ async fn tell(
         missing: &sidecars::missing(cluster, world),
         decision,
         trouble: trouble.map(|(reason, message)| (*reason, message.as_str())),
+        hint: zoneless
+            .as_ref()
+            .map(|(reason, message)| (*reason, message.as_str())),
         tls: status::certificates(cluster, world, Timestamp::now()),
         refused: memory.refused.as_ref(),
         image: &plan.image,
@@ -232,19 +238,36 @@ async fn tell(
     events::tell(cluster, &before, &status.conditions, cx).await;
 }
 
+/// Reads cannot stay within a zone that a proxy does not know.
+fn zoneless(cluster: &PgDogCluster, pods: &[&Pod]) -> Option<Trouble> {
+    if !pod::wants_zone(cluster) {
+        return None;
+    }
+    let knows = |pod: &Pod| pod.labels().contains_key(ZONE);
+    let pod = pods
+        .iter()
+        .find(|pod| address(pod).is_some() && !knows(pod))?;
+    let message = format!(
+        "routing.preferSameZone: pod {} has no label {ZONE}, so its reads go to all zones: its node has none, or Kubernetes is \
+         older than 1.35 and does not pass it on",
+        pod.name_any()
+    );
+    Some(("ZoneUnknown", message))
+}
+
 /// Brings certificates and children in line; what is written and makes no configuration leaves them as they are.
 async fn apply_all(
     cluster: &PgDogCluster,
     decision: &Decision,
-    (image, start): (&str, Start),
+    (image, start, most): (&str, Start, Option<i32>),
     status: &PgDogClusterStatus,
     world: &World,
     memory: &mut Memory,
     cx: &Context,
-) -> Result<Vec<Foreign>, ApplyError> {
-    let foreign = apply::certificates(cluster, world, memory, cx).await?;
-    if !foreign.is_empty() {
-        return Ok(foreign);
+) -> Result<Vec<Obstacle>, ApplyError> {
+    let obstacles = apply::certificates(cluster, world, memory, cx).await?;
+    if !obstacles.is_empty() {
+        return Ok(obstacles);
     }
     let mut versions = versions(status, cx.epoch);
     if decision.snapshot != decision.settings {
@@ -260,7 +283,10 @@ async fn apply_all(
         versions,
         start,
     );
-    let children = children::render(cluster, image, &decision.process, config);
+    let mut children = children::render(cluster, image, &decision.process, config);
+    if let Some(most) = most {
+        children.hold_back(most);
+    }
     apply::children(cluster, &children, world, memory, cx).await
 }
 

@@ -74,7 +74,7 @@ fn canaries(policy: Option<&IntOrString>, all: usize) -> usize {
         Some(IntOrString::Int(count)) => usize::try_from(*count).unwrap_or(1),
         Some(IntOrString::String(text)) => {
             let percent = text.trim_end_matches('%').parse::<usize>().unwrap_or(1);
-            (all * percent).div_ceil(100)
+            all.saturating_mul(percent).div_ceil(100)
         }
     };
     count.max(1)

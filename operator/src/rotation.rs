@@ -109,6 +109,28 @@ pub fn without_secrets(settings: &Map<String, Value>) -> Map<String, Value> {
     settings
 }
 
+/// Settings of before, of which no former passwords are accepted but these.
+#[must_use]
+pub fn with_former(settings: &Map<String, Value>, former: &Former) -> Map<String, Value> {
+    let mut settings = settings.clone();
+    let users = settings.get_mut("users").and_then(Value::as_array_mut);
+    for user in users.into_iter().flatten().filter_map(Value::as_object_mut) {
+        let name = user.get("name").and_then(Value::as_str).unwrap_or_default();
+        let present = user.get("password").and_then(Value::as_str);
+        let still = former.get(name).into_iter().flatten();
+        let still: Vec<_> = still
+            .filter(|one| Some(one.as_str()) != present)
+            .cloned()
+            .collect();
+        if still.is_empty() {
+            user.remove("passwords");
+        } else {
+            user.insert("passwords".to_owned(), still.into());
+        }
+    }
+    settings
+}
+
 /// Settings of before with what Secrets hold now: a password is replaced also while other settings are held back.
 #[must_use]
 pub fn renewed(settings: &Map<String, Value>, latest: &Map<String, Value>) -> Map<String, Value> {

@@ -58,6 +58,8 @@ pub struct Standing {
     pub shares: Shares,
     /// Whether everybody has acknowledged, and nobody may have more than that.
     pub held: bool,
+    /// How many more proxies may start with what nobody can have; nothing where that is not known.
+    pub room: Option<u32>,
 }
 
 /// How much there is to divide, where the cluster has a budget. `now` is how many sidecars there are.
@@ -70,12 +72,22 @@ pub fn terms(cluster: &PgDogCluster, now: usize) -> Option<Terms> {
         Mode::Deployment => {
             let most = spec.autoscaling.as_ref().map(|to| to.max_replicas);
             let most = u32::try_from(most.or(spec.replicas).unwrap_or(2)).unwrap_or_default();
-            most + surge(cluster, most)
+            most.saturating_add(surge(cluster, most))
         }
         // In a rollout there are twice as many.
         Mode::Sidecar => u32::try_from(now).unwrap_or(u32::MAX).max(SIDECARS),
     };
     Some(Terms::of(budget, proxies, databases))
+}
+
+/// How many pods there may be with so many now: further ones start only with what the others have given back. One that is to
+/// be replaced while there are more is counted on.
+#[must_use]
+pub fn most(cluster: &PgDogCluster, now: usize, standing: &Standing) -> Option<i32> {
+    let replicas = u32::try_from(cluster.spec.replicas.unwrap_or(2)).unwrap_or_default();
+    let more = standing.room?.saturating_sub(surge(cluster, replicas));
+    let now = u32::try_from(now).unwrap_or(u32::MAX);
+    i32::try_from(now.saturating_add(more)).ok()
 }
 
 /// How many more there are while pods are replaced.
@@ -86,7 +98,7 @@ fn surge(cluster: &PgDogCluster, replicas: u32) -> u32 {
         Some(IntOrString::Int(count)) => u32::try_from(count).unwrap_or_default(),
         Some(IntOrString::String(text)) => {
             let percent = text.trim_end_matches('%').parse::<u32>().unwrap_or(25);
-            (replicas * percent).div_ceil(100)
+            replicas.saturating_mul(percent).div_ceil(100)
         }
     }
 }
@@ -163,7 +175,22 @@ impl Ledger {
             terms: *terms,
             shares,
             held,
+            room: self.room(terms, &members),
         })
+    }
+
+    /// How many more may start with what nobody can have: nothing is said of it while a proxy has any number.
+    fn room(&self, terms: &Terms, members: &[Member]) -> Option<u32> {
+        let mut free = terms.total;
+        for member in members {
+            match self.proxies.get(&member.pod)?.bound {
+                Bound::Unknown => return None,
+                Bound::AtMost(bound) => {
+                    free = free.saturating_sub(bound).saturating_sub(terms.checks);
+                }
+            }
+        }
+        Some(free / (terms.start + terms.checks).max(1))
     }
 
     /// There is no budget any more.
@@ -223,6 +250,7 @@ pub fn finding(standing: &Standing) -> Finding {
         terms,
         shares,
         held,
+        room: _,
     } = standing;
     if let Some(shortage) = &shares.shortage {
         return Finding::new(kind, false, "BudgetTooSmall", shortage);
@@ -276,6 +304,61 @@ mod tests {
     fn limit(ledger: &Ledger, pod: &str) -> (Value, u64) {
         let document = ledger.document(pod, 1).unwrap();
         (document.config["default"].clone(), document.revision)
+    }
+
+    #[test]
+    fn a_fleet_grows_as_fast_as_the_others_give_back() {
+        let pods = [pod("a"), pod("b"), pod("c")];
+        let mut ledger = Ledger::default();
+        for pod in &pods[..2] {
+            let entry = Entry {
+                bound: Bound::AtMost(25),
+                told: None,
+            };
+            ledger.proxies.insert(pod.uid().unwrap(), entry);
+        }
+        let cluster = |replicas: i32| -> PgDogCluster {
+            serde_json::from_value(json!({
+                "apiVersion": "pgdog.dev/v1alpha1", "kind": "PgDogCluster", "metadata": {"name": "shop"},
+                "spec": {"databases": [], "replicas": replicas},
+            }))
+            .unwrap()
+        };
+        // Two have 50 and 2 for looking after the hosts; one that starts has 1 and 1, and one may come to replace another.
+        let of =
+            |pods: &[Pod], share: Share| -> Vec<Share> { pods.iter().map(|_| share).collect() };
+        let shares = of(&pods[..2], Share::Pending);
+        let two: Vec<_> = pods
+            .iter()
+            .zip(shares)
+            .map(|(pod, share)| seen(pod, share, false))
+            .collect();
+        let standing = ledger.settle(Some(&terms()), &two).unwrap();
+        assert_eq!(standing.room, Some(4));
+        assert_eq!(most(&cluster(9), 2, &standing), Some(5));
+        let mut three = two;
+        three.push(seen(&pods[2], Share::Pending, true));
+        let standing = ledger.settle(Some(&terms()), &three).unwrap();
+        assert_eq!(standing.room, Some(3));
+        // Two have given back what is above their share of a third.
+        let held = |pod: &Pod, ledger: &Ledger| Share::Held(limit(ledger, &pod.uid().unwrap()).1);
+        let two = [held(&pods[0], &ledger), held(&pods[1], &ledger)];
+        for (seen, share) in three.iter_mut().zip(two) {
+            seen.share = share;
+        }
+        let standing = ledger.settle(Some(&terms()), &three).unwrap();
+        let bounds: u32 = ledger
+            .proxies
+            .values()
+            .map(|entry| match entry.bound {
+                Bound::AtMost(bound) => bound,
+                Bound::Unknown => u32::MAX,
+            })
+            .sum();
+        assert!(
+            bounds + 3 + standing.room.unwrap() * 2 <= 60,
+            "{standing:?}"
+        );
     }
 
     #[test]

@@ -341,10 +341,13 @@ pub fn merge(
 }
 
 fn shortened(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        Some(_) => text.chars().take(most - 1).chain(['…']).collect(),
-        None => text.to_owned(),
+    if text.len() <= most {
+        return text.to_owned();
     }
+    // An event takes bytes, and no more than this.
+    let end = '…';
+    let cut = text.floor_char_boundary(most - end.len_utf8());
+    format!("{}{end}", &text[..cut])
 }
 
 /// Whether clients are served.

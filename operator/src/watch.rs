@@ -1,11 +1,12 @@
 //! Watches, and what they keep of what they see: no more than is read.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -214,7 +215,7 @@ impl Around {
             .reflect(writer)
             .touched_objects();
         let (changed, metrics) = (self.changed.clone(), self.metrics.clone());
-        tokio::spawn(async move {
+        let watching = async move {
             let mut events = std::pin::pin!(events);
             while let Some(event) = events.next().await {
                 match event {
@@ -225,6 +226,16 @@ impl Around {
                     Err(error) => tracing::warn!("watch of {}: {error}", K::plural(&())),
                 }
             }
+        };
+        tokio::spawn(async move {
+            // It never ends. Without it the operator would go on with what it saw last.
+            let ended = AssertUnwindSafe(watching).catch_unwind().await;
+            tracing::error!(
+                panicked = ended.is_err(),
+                "the watch of {} has ended: so does the operator",
+                K::plural(&())
+            );
+            std::process::exit(1);
         });
         store
     }

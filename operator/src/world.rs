@@ -8,6 +8,9 @@ use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 
+/// The label of the zone that a node is in; pods have it from Kubernetes 1.35 on.
+pub const ZONE: &str = "topology.kubernetes.io/zone";
+
 /// The objects of one namespace.
 #[derive(Clone, Default)]
 pub struct World {
@@ -49,6 +52,20 @@ impl World {
                 .iter()
                 .all(|(key, value)| pod.labels().get(key) == Some(value))
         })
+    }
+
+    /// The zone of a pod: as its label says, or the EndpointSlices that name it.
+    #[must_use]
+    pub fn zone(&self, pod: &Pod) -> Option<String> {
+        if let Some(zone) = pod.labels().get(ZONE) {
+            return Some(zone.clone());
+        }
+        let endpoints = self.slices.iter().flat_map(|slice| &slice.endpoints);
+        let mut of_pod = endpoints.filter(|endpoint| {
+            let target = endpoint.target_ref.as_ref();
+            target.and_then(|target| target.name.as_ref()) == pod.metadata.name.as_ref()
+        });
+        of_pod.find_map(|endpoint| endpoint.zone.clone())
     }
 
     /// The text of a key of a Secret.

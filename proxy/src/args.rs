@@ -66,6 +66,9 @@ pub struct Run {
     /// Uid of the pod this proxy runs in: configurations that are pushed have to name it.
     #[arg(long, env = "PGDOG_POD_UID", value_name = "UID")]
     pub pod_uid: Option<String>,
+    /// Zone of the pod this proxy runs in: it is `general.zone` where the configuration has none.
+    #[arg(long, env = "PGDOG_POD_ZONE", value_name = "ZONE")]
+    pub pod_zone: Option<String>,
 }
 
 impl From<&Run> for Start {
@@ -76,6 +79,7 @@ impl From<&Run> for Start {
             identity: Identity {
                 cluster_uid: given(&run.cluster_uid),
                 pod_uid: given(&run.pod_uid),
+                pod_zone: given(&run.pod_zone),
             },
             wait: run.wait_for_config,
         }

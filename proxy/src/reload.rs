@@ -35,13 +35,15 @@ use halves::Halves;
 use history::History;
 use state_dir::StateDir;
 
-/// Who this process is, for pushes that are meant for another.
+/// Who this process is, for pushes that are meant for another, and where it runs.
 #[derive(Debug, Clone, Default)]
 pub struct Identity {
     /// Uid of the cluster.
     pub cluster_uid: Option<String>,
     /// Uid of the pod.
     pub pod_uid: Option<String>,
+    /// Zone of the pod.
+    pub pod_zone: Option<String>,
 }
 
 /// Puts configurations in force.
@@ -249,7 +251,7 @@ impl Reloader {
         keep: bool,
         dry_run: bool,
     ) -> Result<Vec<Problem>, Failure> {
-        let (settings, mut warnings) = halves.meaning(self.identity.pod_uid.as_deref())?;
+        let (settings, mut warnings) = halves.meaning(&self.identity)?;
         let old = self.runtime.live();
         warnings.extend(needs_restart(&old.settings, &settings));
         let built = self.builder.build(settings, Some(&old))?;

@@ -7,6 +7,7 @@ mod bans;
 mod behind;
 mod failover;
 mod held;
+mod kept;
 mod lag;
 mod listening;
 mod names;

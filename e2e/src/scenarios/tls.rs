@@ -1,5 +1,6 @@
 //! Certificates, of clients' connections and of the admin API.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -133,6 +134,7 @@ pub(crate) async fn admin(stage: Stage) -> anyhow::Result<String> {
     let ours = Authority::of(&pair)?;
     let status = operator::status(&stage, "shop", &door).await?;
     let in_force = status.settings.version;
+    let counted = refused(&stage, &door.pod).await?;
 
     let mut told = Vec::new();
     let foreign = Authority::of(&Authority::generate()?)?;
@@ -210,7 +212,27 @@ pub(crate) async fn admin(stage: Stage) -> anyhow::Result<String> {
     }
     let after = operator::status(&stage, "shop", &door).await?;
     ensure!(after.settings == status.settings, "the settings are others");
+    let now = refused(&stage, &door.pod).await?;
+    for (reason, times) in [("handshake", 4.0), ("forbidden", 1.0), ("stale", 2.0)] {
+        let more = now.get(reason).unwrap_or(&0.0) - counted.get(reason).unwrap_or(&0.0);
+        ensure!(more >= times, "{reason}: counted {more} times");
+    }
     Ok(told.join(", "))
+}
+
+/// How often the admin API of a proxy has refused, by reason.
+async fn refused(stage: &Stage, pod: &str) -> anyhow::Result<BTreeMap<String, f64>> {
+    let path = format!(
+        "/api/v1/namespaces/{}/pods/{pod}:9090/proxy/metrics",
+        stage.namespace
+    );
+    let figures = stage.kubectl(&["get", "--raw", &path]).await?;
+    let of = figures.lines().filter_map(|line| {
+        let line = line.strip_prefix("pgdog_admin_requests_refused_total{reason=\"")?;
+        let (reason, count) = line.split_once("\"} ")?;
+        Some((reason.to_owned(), count.parse().ok()?))
+    });
+    Ok(of.collect())
 }
 
 /// Whether somebody without a certificate gets no answer.

@@ -54,6 +54,7 @@ pub enum Mode {
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Degraded")].reason"#, priority = 1),
     printcolumn(name = "Hash", type_ = "string", json_path = ".status.config.settings.hashShort", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be lower-case letters, digits and hyphens and begin with a letter: the Service has this name"),
     validation = Rule::new("size(self.metadata.name) <= 45").message("metadata.name has more than 45 characters: the names of the objects made from it would be longer than 63"),
 )]
 #[serde(rename_all = "camelCase")]
@@ -63,9 +64,11 @@ pub enum Mode {
     validation = Rule::new("has(oldSelf.source) == has(self.source)").message("source and shards cannot replace each other: make a new PgDogCluster"),
     validation = Rule::new("self.mode != 'Sidecar' || ((!has(self.replicas) || self.replicas == 2) && !has(self.autoscaling) && !has(self.pdb) && !has(self.service) && !has(self.strategy))").message("replicas, autoscaling, pdb, service and strategy are for mode Deployment: sidecars come with the pods of the application"),
     validation = Rule::new("self.mode != 'Deployment' || !has(self.sidecar)").message("sidecar is for mode Sidecar"),
+    validation = Rule::new("!has(self.users) || !self.users.exists(user, has(user.serverLogin) && user.serverLogin == 'Certificate') || (has(self.tls) && has(self.tls.server) && has(self.tls.server.clientSecretRef) && (!has(self.tls.server.mode) || self.tls.server.mode != 'disabled'))").message("serverLogin Certificate needs tls.server.clientSecretRef, the certificate, and TLS to the servers"),
     validation = Rule::new("!has(self.autoscaling) || self.autoscaling.minReplicas <= self.autoscaling.maxReplicas").message("autoscaling.minReplicas is above autoscaling.maxReplicas"),
     validation = Rule::new("self.mode != 'Deployment' || !has(self.pod) || !has(self.pod.terminationGracePeriodSeconds) || (has(self.drain) ? duration(self.drain.preStopSleep).getSeconds() + duration(self.drain.timeout).getSeconds() : 65) + 5 <= self.pod.terminationGracePeriodSeconds").message("pod.terminationGracePeriodSeconds must be at least drain.preStopSleep + drain.timeout + 5 s: Kubernetes would kill proxies that still have transactions"),
-    validation = Rule::new("!has(self.service) || (self.service.targetPort != (has(self.admin) ? self.admin.port : 6433) && self.service.targetPort != (has(self.monitoring) ? self.monitoring.port : 9090))").message("service.targetPort, admin.port and monitoring.port must differ"),
+    validation = Rule::new("self.mode != 'Deployment' || ((has(self.service) ? self.service.targetPort : 6432) != (has(self.admin) ? self.admin.port : 6433) && (has(self.service) ? self.service.targetPort : 6432) != (has(self.monitoring) ? self.monitoring.port : 9090))").message("service.targetPort (6432 where it is not set), admin.port and monitoring.port must differ"),
+    validation = Rule::new("self.mode != 'Sidecar' || ((has(self.sidecar) ? self.sidecar.port : 6432) != (has(self.admin) ? self.admin.port : 6433) && (has(self.sidecar) ? self.sidecar.port : 6432) != (has(self.monitoring) ? self.monitoring.port : 9090))").message("sidecar.port (6432 where it is not set), admin.port and monitoring.port must differ"),
     validation = Rule::new("(has(self.admin) ? self.admin.port : 6433) != (has(self.monitoring) ? self.monitoring.port : 9090)").message("admin.port and monitoring.port must differ"),
 )]
 pub struct PgDogClusterSpec {
@@ -155,10 +158,6 @@ pub struct PgDogClusterSpec {
     /// Switches for emergencies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Operation>,
-    /// Former snapshots of the configuration that are kept, in Secrets. Default: 5.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 50))]
-    pub revision_history_limit: Option<i32>,
 }
 
 /// Written into each resource: an autoscaler cannot read the scale of one without.

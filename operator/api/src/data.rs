@@ -34,11 +34,11 @@ pub struct DatabaseSpec {
     pub read_only: Option<bool>,
     /// `statement_timeout` of server connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
+    #[schemars(extend("maxLength" = 16, "pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub statement_timeout: Option<Duration>,
     /// `lock_timeout` of server connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
+    #[schemars(extend("maxLength" = 16, "pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub lock_timeout: Option<Duration>,
 }
 
@@ -48,7 +48,8 @@ pub enum ServerLogin {
     /// With the password of the user's Secret.
     #[default]
     Password,
-    /// With the certificate of `tls.server.clientSecretRef`.
+    /// With the certificate of `tls.server.clientSecretRef`, where the server asks for no password. The user's Secret still says
+    /// what the client has to know.
     Certificate,
 }
 
@@ -110,7 +111,7 @@ pub struct UserSpec {
     /// Time for which the former password is accepted as well, once the Secret holds another one. Default: 10m; 0s switches
     /// it off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
+    #[schemars(extend("maxLength" = 16, "pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub rotation_overlap: Option<Duration>,
     /// Most server connections of this user to one host. Default: that of the database.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,6 +10,7 @@
 mod cluster;
 mod crd;
 mod data;
+mod duration;
 mod names;
 mod overrides;
 mod policy;
@@ -40,5 +41,4 @@ pub use workload::{
     Resources, ServiceSpec, ServiceType, Sidecar, UpdateStrategy, UpdateType,
 };
 
-/// A span of time as in Go: `500ms`, `5s`, `1m30s`.
-pub use kube::core::Duration;
+pub use duration::Duration;

@@ -31,19 +31,19 @@ pub struct Pooling {
     pub min_pool_size: Option<i32>,
     /// Time after which an idle server connection is closed. Default: 60s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
+    #[schemars(extend("maxLength" = 16, "pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub idle_timeout: Option<Duration>,
     /// Age at which a server connection is closed. Default: 24h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
+    #[schemars(extend("maxLength" = 16, "pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub server_lifetime: Option<Duration>,
     /// Time a client waits for a server connection. Default: 5s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
+    #[schemars(extend("maxLength" = 16, "pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub checkout_timeout: Option<Duration>,
     /// Time that a new server connection may take. Default: 5s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
+    #[schemars(extend("maxLength" = 16, "pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub connect_timeout: Option<Duration>,
     /// Which prepared statements are managed for clients. Default: extended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,7 +95,9 @@ pub struct Routing {
     /// Whether a client sees its own writes in its reads. Default: as replicas have them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_your_writes: Option<ReadYourWrites>,
-    /// Whether reads go to replicas in the zone of the proxy, while there are any. Default: false.
+    /// Whether reads go to hosts in the zone of the proxy, while there are any that may answer them. Pods know their zone from
+    /// Kubernetes 1.35 on, where their nodes have the label `topology.kubernetes.io/zone`; before, `pod.labels` can tell it. A
+    /// change makes new pods. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefer_same_zone: Option<bool>,
 }
@@ -106,19 +108,19 @@ pub struct Routing {
 pub struct Health {
     /// Time between two checks. Default: 30s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
+    #[schemars(extend("maxLength" = 16, "pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub check_interval: Option<Duration>,
     /// Time that a check may take. Default: 5s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
+    #[schemars(extend("maxLength" = 16, "pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub check_timeout: Option<Duration>,
     /// Time for which a host that failed gets no traffic. Default: 5m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
+    #[schemars(extend("maxLength" = 16, "pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub ban_timeout: Option<Duration>,
     /// Time that a replica may lag behind before it gets no reads. Default: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
+    #[schemars(extend("maxLength" = 16, "pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub max_replica_lag: Option<Duration>,
     /// Bytes that a replica may lag behind before it gets no reads. Default: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,7 +128,7 @@ pub struct Health {
     pub max_replica_lag_bytes: Option<i64>,
     /// Time between two questions for roles and lag. Default: 1s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
+    #[schemars(extend("maxLength" = 16, "pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub role_check_interval: Option<Duration>,
 }
 
@@ -136,7 +138,7 @@ pub struct Health {
 pub struct Failover {
     /// Time for which writes are held while there is no primary; afterwards they are refused. Default: 30s; 0s refuses at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
+    #[schemars(extend("maxLength" = 16, "pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub hold_timeout: Option<Duration>,
 }
 
@@ -235,7 +237,7 @@ pub struct ConfigRollout {
     pub canary: Option<IntOrString>,
     /// Time that a proxy has to answer. Default: 30s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
+    #[schemars(extend("maxLength" = 16, "pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub ack_timeout: Option<Duration>,
     /// What happens when one refuses.
     #[serde(default)]

@@ -212,7 +212,7 @@ pub struct PodSpecOverrides {
     #[schemars(schema_with = "free_list")]
     pub env: Vec<EnvVar>,
     /// A pod template that is laid over the generated one, as a strategic merge patch: the last resort. The proxy's container
-    /// is called `pgdog`.
+    /// is called `pgdog`; its image, its mounts and the labels of the pods are not changed here. For mode Deployment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "free_form")]
     pub template: Option<serde_json::Value>,
@@ -263,13 +263,11 @@ pub struct UpdateStrategy {
 pub struct Drain {
     /// Time for which it goes on as before, until nobody sends it new clients. Default: 5s.
     #[serde(default = "pre_stop_sleep")]
-    #[schemars(extend("maxLength" = 16))]
-    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
+    #[schemars(extend("maxLength" = 16, "pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub pre_stop_sleep: Duration,
     /// Time that transactions have to finish. Default: 60s.
     #[serde(default = "drain_timeout")]
-    #[schemars(extend("maxLength" = 16))]
-    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
+    #[schemars(extend("maxLength" = 16, "pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub timeout: Duration,
 }
 
@@ -379,7 +377,8 @@ pub struct Monitoring {
     #[serde(default = "metrics_port")]
     #[schemars(range(min = 1024, max = 65535))]
     pub port: i32,
-    /// A PodMonitor of the Prometheus operator.
+    /// A PodMonitor of the Prometheus operator, for this cluster alone. The operator's chart has one for all proxies: with both,
+    /// each figure is read twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_monitor: Option<PodMonitor>,
     /// What is logged, as in `RUST_LOG`. Default: info.
@@ -418,6 +417,6 @@ pub struct PodMonitor {
     pub labels: BTreeMap<String, String>,
     /// Time between two scrapes. Default: 30s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
+    #[schemars(extend("maxLength" = 16, "pattern" = "^([0-9]+([.][0-9]+)?(ms|us|ns|s|m|h))+$"))]
     pub interval: Option<Duration>,
 }

@@ -126,7 +126,7 @@ pub fn decide(
         stage = Stage::Halted;
         given = vec![true; reports.len()];
     }
-    if stage == Stage::Complete && !reports.is_empty() {
+    if stage == Stage::Complete && !reports.is_empty() || is_everywhere(&stage, config, reports) {
         memory.good = Some(settings.clone());
     }
     memory.topology = Some(rendered.topology.clone());
@@ -134,7 +134,9 @@ pub fn decide(
     memory.process = Some(rendered.process.clone());
     status.secrets = rendered.secrets;
     let snapshot = match (&memory.good, stage) {
-        (Some(good), stage) if stage != Stage::Complete => good.clone(),
+        (Some(good), stage) if stage != Stage::Complete => {
+            rotation::renewed(good, memory.settings.as_ref().unwrap_or(&settings))
+        }
         _ => settings.clone(),
     };
     Ok(Decision {
@@ -162,6 +164,8 @@ fn hosts_only(
         (_, _, Some(settings)) => settings.clone(),
         _ => return Err(error),
     };
+    // The time of former passwords runs out all the same.
+    let settings = rotation::with_former(&settings, &rotation::former(&memory.replaced));
     let wrong = documents::check(Half::Topology, &Value::Object(topology.clone())).is_err();
     let Some(process) = memory.process.clone().filter(|_| !wrong) else {
         return Err(error);
@@ -238,6 +242,17 @@ fn stage(
         })
         .collect();
     rollout::next(&policy, revision, &config.settings.hash, &taken)
+}
+
+/// Whether all that can be reached have the settings: one that is not there yet, or no more, does not keep them from being
+/// good.
+fn is_everywhere(stage: &Stage, config: &ConfigStatus, reports: &[Report]) -> bool {
+    let hash = &config.settings.hash;
+    let is_reached = |r: &&Report| !is_unreachable(&r.settings) && !is_unreachable(&r.topology);
+    let mut reached = reports.iter().filter(is_reached);
+    *stage == Stage::Rolling
+        && reports.iter().any(|report| report.settings.has(hash))
+        && reached.all(|report| report.settings.has(hash))
 }
 
 /// Which proxy refused the settings of this number, and why.

@@ -356,3 +356,61 @@ fn a_new_password_is_rolled_out_with_the_former_one_beside_it() {
     let again = case.decide().unwrap().settings["users"][0].clone();
     assert_eq!(user, again);
 }
+
+#[test]
+fn a_pod_that_nobody_reaches_keeps_no_settings_from_being_good_and_no_password_from_the_file() {
+    let mut case = settled(2);
+    case.reports
+        .push(Report::unreachable("it has no address yet"));
+    case.set(7);
+    for _ in 0..2 {
+        case.decide().unwrap();
+        (0..2).for_each(|proxy| case.ack(proxy));
+    }
+    let decision = case.decide().unwrap();
+    assert_eq!(decision.stage, Stage::Rolling);
+    assert_eq!(size(&decision.snapshot), &json!(7));
+    // What is refused next is taken back to this, and not further.
+    case.set(8);
+    case.decide().unwrap();
+    case.fail(0, Rejection::Nack);
+    assert_eq!(size(&case.decide().unwrap().settings), &json!(7));
+
+    let mut case = settled(2);
+    case.reports
+        .push(Report::unreachable("it has no address yet"));
+    case.world.secrets.insert("login".to_owned(), login("new"));
+    let decision = case.decide().unwrap();
+    let user = &decision.snapshot["users"][0];
+    assert_eq!(
+        (&user["password"], &user["passwords"]),
+        (&json!("new"), &json!(["secret"]))
+    );
+}
+
+#[test]
+fn the_time_of_a_former_password_runs_out_also_while_another_secret_is_missing() {
+    let mut case = settled(1);
+    case.world.secrets.insert("login".to_owned(), login("new"));
+    let decision = case.decide().unwrap();
+    assert_eq!(
+        decision.settings["users"][0]["passwords"],
+        json!(["secret"])
+    );
+    case.cluster
+        .spec
+        .users
+        .push(serde_json::from_value(json!({"secretRef": {"name": "gone"}})).unwrap());
+    let decision = case.decide().unwrap();
+    assert!(matches!(decision.invalid, Some(Unrenderable::Secrets(_))));
+    assert_eq!(
+        decision.settings["users"][0]["passwords"],
+        json!(["secret"])
+    );
+    for replaced in &mut case.memory.replaced {
+        replaced.until = jiff::Timestamp::UNIX_EPOCH;
+    }
+    let decision = case.decide().unwrap();
+    assert_eq!(decision.settings["users"][0].get("passwords"), None);
+    assert_eq!(decision.settings["users"][0]["password"], "new");
+}

@@ -98,7 +98,8 @@ pub(super) fn discover(source: &Source, shard: u16, world: &World) -> Found {
         if !labels.selector.matches(pod.labels()) {
             continue;
         }
-        match host(pod, shard, labels.port, hint(pod, key, role), source) {
+        let at = (shard, labels.port, world.zone(pod));
+        match host(pod, at, hint(pod, key, role), source) {
             Ok(host) => found.hosts.push(host),
             Err(reason) => found.excluded.push(Excluded {
                 name: pod.name_any(),
@@ -127,8 +128,7 @@ fn hint(pod: &Pod, key: &str, label: Option<&RoleLabel>) -> Option<Role> {
 
 fn host(
     pod: &Pod,
-    shard: u16,
-    port: u16,
+    (shard, port, zone): (u16, u16, Option<String>),
     hint: Option<Role>,
     source: &Source,
 ) -> Result<Host, String> {
@@ -153,7 +153,7 @@ fn host(
         address: address.to_owned(),
         port,
         hint,
-        zone: None,
+        zone,
         weight: 255,
     })
 }

@@ -352,3 +352,27 @@ fn each_shard_has_its_source_and_the_order_is_stable() {
     assert!(Found::default().has_gap(&spec));
     let _: Source = serde_json::from_value(CNPG()).unwrap();
 }
+
+#[test]
+fn the_zone_of_a_host_is_that_of_its_label_or_of_the_slice_that_names_it() {
+    let mut world = cnpg(&[
+        ("main-1", "10.0.0.1", true, "primary"),
+        ("main-2", "10.0.0.2", true, "replica"),
+        ("main-3", "10.0.0.3", true, "replica"),
+    ]);
+    let labelled = json!({"cnpg.io/cluster": "main", "cnpg.io/podRole": "instance", "cnpg.io/instanceRole": "primary", "topology.kubernetes.io/zone": "a"});
+    world.pods[0] = pod("main-1", "10.0.0.1", true, labelled);
+    let slice: Arc<EndpointSlice> = object(json!({
+        "metadata": {"name": "main-r"},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.0.0.2"], "zone": "b", "targetRef": {"kind": "Pod", "name": "main-2"}}],
+    }));
+    world.slices.push(slice);
+    let found = found(CNPG(), &world);
+    let zones: Vec<_> = found
+        .hosts
+        .iter()
+        .map(|host| host.zone.as_deref())
+        .collect();
+    assert_eq!(zones, [Some("a"), Some("b"), None]);
+}

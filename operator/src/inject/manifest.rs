@@ -220,27 +220,30 @@ fn parse(index: usize, body: &str) -> Result<(serde_yaml::Value, Value), Wrong> 
     let bad = |e: serde_yaml::Error| wrong(index, &Value::Null, "", e.to_string());
     let mut written: serde_yaml::Value = serde_yaml::from_str(body).map_err(bad)?;
     written.apply_merge().map_err(bad)?;
-    octal(&mut written);
+    octal(&mut written, false);
     let json = serde_json::to_value(&written)
         .map_err(|e| wrong(index, &Value::Null, "", e.to_string()))?;
     Ok((written, json))
 }
 
-/// Modes of files are numbers of base eight to Kubernetes, whose YAML is an older one.
-fn octal(value: &mut serde_yaml::Value) {
+/// Modes of the files of volumes are numbers of base eight to Kubernetes, whose YAML is an older one.
+fn octal(value: &mut serde_yaml::Value, of_volumes: bool) {
     match value {
         serde_yaml::Value::Mapping(entries) => {
             for (key, value) in entries.iter_mut() {
-                let is_mode = matches!(key.as_str(), Some("defaultMode" | "mode"));
+                let is_mode = of_volumes && matches!(key.as_str(), Some("defaultMode" | "mode"));
+                let of_volumes = of_volumes || key.as_str() == Some("volumes");
                 let digits = value.as_str().and_then(|text| text.strip_prefix('0'));
                 let number = digits.and_then(|digits| i64::from_str_radix(digits, 8).ok());
                 match number {
                     Some(number) if is_mode => *value = number.into(),
-                    _ => octal(value),
+                    _ => octal(value, of_volumes),
                 }
             }
         }
-        serde_yaml::Value::Sequence(values) => values.iter_mut().for_each(octal),
+        serde_yaml::Value::Sequence(values) => {
+            values.iter_mut().for_each(|value| octal(value, of_volumes));
+        }
         _ => {}
     }
 }

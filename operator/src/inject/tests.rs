@@ -293,7 +293,7 @@ kind: Job
 metadata: {name: seed, namespace: demo}
 spec:
   template:
-    metadata: {labels: {pgdog.dev/inject: shop}}
+    metadata: {labels: {pgdog.dev/inject: shop}, annotations: {mode: '0640'}}
     spec:
       restartPolicy: Never
       containers:
@@ -317,7 +317,7 @@ fn other_documents_stay_byte_by_byte_and_values_what_they_were() {
     assert!(out.ends_with(&MANY[other..]), "{out}");
     let job = &out[at(&out)..];
     assert!(
-        job.contains("value: \"yes\"") && job.contains("defaultMode: 288"),
+        job.contains("value: \"yes\"") && job.contains("defaultMode: 288") && job.contains("0640"),
         "{job}"
     );
     assert!(

@@ -17,14 +17,18 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec}
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Resource, ResourceExt};
+use pgdog_config::api::Finding;
 use pgdog_config::documents;
 use pgdog_operator_api::{
     Autoscaling, GROUP, Mode, PgDogCluster, UpdateType, VERSION, annotations, labels,
 };
 use serde_json::{Map, Value};
 
+use super::monitor::{self, PodMonitor};
+use super::overlay;
 use super::pod::{UID, config_secret, container, volumes};
 use super::process::Ports;
+use crate::world::ZONE;
 
 /// Everything that belongs to a cluster but the Secrets with certificates.
 #[derive(Clone, Default, PartialEq)]
@@ -33,7 +37,7 @@ pub struct Children {
     pub config: Secret,
     /// The account of the pods, which may do nothing.
     pub account: Option<ServiceAccount>,
-    /// The pods.
+    /// The pods; `None` also where what is to be laid over them does not fit: then those that there are stay.
     pub deployment: Option<Deployment>,
     /// Where clients connect to.
     pub service: Option<Service>,
@@ -41,6 +45,8 @@ pub struct Children {
     pub pdb: Option<PodDisruptionBudget>,
     /// Who chooses how many there are.
     pub autoscaler: Option<HorizontalPodAutoscaler>,
+    /// How Prometheus finds them.
+    pub monitor: Option<PodMonitor>,
 }
 
 impl std::fmt::Debug for Children {
@@ -52,6 +58,7 @@ impl std::fmt::Debug for Children {
             .field("service", &self.service)
             .field("pdb", &self.pdb)
             .field("autoscaler", &self.autoscaler)
+            .field("monitor", &self.monitor)
             .finish_non_exhaustive()
     }
 }
@@ -84,9 +91,11 @@ pub fn render(
         string_data: Some(config),
         ..Secret::default()
     };
+    let monitor = monitor::render(cluster, metadata(cluster, &proxy_name(cluster)));
     if cluster.spec.mode == Mode::Sidecar {
         return Children {
             config,
+            monitor,
             ..Children::default()
         };
     }
@@ -102,7 +111,9 @@ pub fn render(
             automount_service_account_token: Some(false),
             ..ServiceAccount::default()
         }),
-        deployment: Some(deployment(cluster, image, process)),
+        deployment: template(cluster, image, process)
+            .ok()
+            .map(|template| deployment(cluster, template)),
         service: Some(service(cluster)),
         pdb: pdb(cluster),
         autoscaler: cluster
@@ -110,6 +121,17 @@ pub fn render(
             .autoscaling
             .as_ref()
             .map(|to| autoscaler(cluster, to)),
+        monitor,
+    }
+}
+
+impl Children {
+    /// No more pods than these, for now.
+    pub fn hold_back(&mut self, most: i32) {
+        let spec = self.deployment.as_mut().and_then(|d| d.spec.as_mut());
+        if let Some(replicas) = spec.and_then(|spec| spec.replicas.as_mut()) {
+            *replicas = most.min(*replicas);
+        }
     }
 }
 
@@ -127,9 +149,8 @@ fn metadata(cluster: &PgDogCluster, name: &str) -> ObjectMeta {
     }
 }
 
-fn deployment(cluster: &PgDogCluster, image: &str, process: &Map<String, Value>) -> Deployment {
+fn deployment(cluster: &PgDogCluster, template: PodTemplateSpec) -> Deployment {
     let spec = &cluster.spec;
-    let template = template(cluster, image, process);
     let stopped = spec.operation.is_some_and(|operation| operation.stopped);
     let strategy = spec.strategy.clone().unwrap_or_default();
     // The number of an autoscaled one is the autoscaler's: it sets the resource's, which is followed here.
@@ -169,7 +190,29 @@ fn deployment(cluster: &PgDogCluster, image: &str, process: &Map<String, Value>)
     }
 }
 
-fn template(cluster: &PgDogCluster, image: &str, process: &Map<String, Value>) -> PodTemplateSpec {
+/// The pods of the proxies, with what a person has laid over them.
+///
+/// # Errors
+///
+/// What is wrong with that.
+pub fn template(
+    cluster: &PgDogCluster,
+    image: &str,
+    process: &Map<String, Value>,
+) -> Result<PodTemplateSpec, Vec<Finding>> {
+    let generated = generated(cluster, image, process);
+    match cluster
+        .spec
+        .pod
+        .as_ref()
+        .and_then(|pod| pod.template.as_ref())
+    {
+        Some(over) => overlay::lay(&generated, over),
+        None => Ok(generated),
+    }
+}
+
+fn generated(cluster: &PgDogCluster, image: &str, process: &Map<String, Value>) -> PodTemplateSpec {
     let pod = cluster.spec.pod.clone().unwrap_or_default();
     let drain = cluster.spec.drain.clone().unwrap_or_default();
     let grace = std::time::Duration::from(drain.pre_stop_sleep).as_secs()
@@ -234,7 +277,7 @@ fn template(cluster: &PgDogCluster, image: &str, process: &Map<String, Value>) -
 
 /// Over zones and nodes, as far as that is possible.
 fn spread(cluster: &PgDogCluster) -> Vec<TopologySpreadConstraint> {
-    ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+    [ZONE, "kubernetes.io/hostname"]
         .map(|key| TopologySpreadConstraint {
             max_skew: 1,
             topology_key: key.to_owned(),

@@ -2,11 +2,11 @@
 
 use pgdog_config::api::{Finding, Half, findings};
 use pgdog_config::{Config, Settings, Severity, documents};
-use pgdog_operator_api::{PgDogCluster, PgDogClusterSpec, SecretStatus, ServerLogin};
+use pgdog_operator_api::{Mode, PgDogCluster, SecretStatus};
 use serde_json::{Map, Value};
 
 use super::users::Users;
-use super::{process, settings, topology, users};
+use super::{children, process, settings, topology, users};
 use crate::discover::Found;
 use crate::world::World;
 
@@ -54,10 +54,7 @@ pub fn render(
     world: &World,
     former: &users::Former,
 ) -> Result<Rendered, Unrenderable> {
-    let coming = coming(&cluster.spec);
-    if !coming.is_empty() {
-        return Err(Unrenderable::Invalid(coming));
-    }
+    check_pods(cluster).map_err(Unrenderable::Invalid)?;
     let Users { entries, secrets } =
         users::render(&cluster.spec, world, former).map_err(Unrenderable::Secrets)?;
     let (process, settings) = {
@@ -89,42 +86,21 @@ pub fn process(cluster: &PgDogCluster) -> Result<Map<String, Value>, Vec<Finding
     Ok(process)
 }
 
-/// Fields that this version does not act on yet: who sets them shall not believe that they hold.
-fn coming(spec: &PgDogClusterSpec) -> Vec<Finding> {
-    let pod = spec.pod.as_ref();
-    let monitor = spec
-        .monitoring
-        .as_ref()
-        .and_then(|m| m.pod_monitor.as_ref());
-    let fields = [
-        (
-            spec.routing.as_ref().and_then(|r| r.prefer_same_zone) == Some(true),
-            "routing.preferSameZone",
-        ),
-        (
-            pod.is_some_and(|pod| pod.template.is_some()),
-            "pod.template",
-        ),
-        (
-            monitor.is_some_and(|monitor| monitor.enabled),
-            "monitoring.podMonitor",
-        ),
-        (
-            spec.users
-                .iter()
-                .any(|user| user.server_login == ServerLogin::Certificate),
-            "users[].serverLogin: Certificate",
-        ),
-    ];
-    fields
-        .into_iter()
-        .filter(|(set, _)| *set)
-        .map(|(_, field)| Finding {
-            path: format!("spec.{field}"),
-            code: "coming".to_owned(),
-            message: "is not there yet in this version; take it out".to_owned(),
-        })
-        .collect()
+/// What is wrong with the pods that are asked for.
+fn check_pods(cluster: &PgDogCluster) -> Result<(), Vec<Finding>> {
+    let pod = cluster.spec.pod.as_ref();
+    if pod.is_none_or(|pod| pod.template.is_none()) {
+        return Ok(());
+    }
+    if cluster.spec.mode == Mode::Sidecar {
+        return Err(vec![Finding {
+            path: "spec.pod.template".to_owned(),
+            code: "bad_value".to_owned(),
+            message: "is for mode Deployment: sidecars stand in the application's own template"
+                .to_owned(),
+        }]);
+    }
+    children::template(cluster, "", &Map::new()).map(|_| ())
 }
 
 impl Rendered {

@@ -2,6 +2,8 @@
 
 pub mod children;
 pub mod config;
+pub mod monitor;
+mod overlay;
 pub mod pod;
 pub mod process;
 pub mod settings;

@@ -18,6 +18,7 @@ use super::process::{
     STATE_DIR, TOKEN_DIR,
 };
 use super::snapshot;
+use crate::world::ZONE;
 
 /// The name of the proxy's container.
 pub const CONTAINER: &str = "pgdog";
@@ -234,6 +235,13 @@ fn mounted(cluster: &PgDogCluster) -> Vec<Mounted> {
     volumes
 }
 
+/// Whether reads shall stay within the zone of the proxy.
+#[must_use]
+pub fn wants_zone(cluster: &PgDogCluster) -> bool {
+    let routing = cluster.spec.routing.as_ref();
+    routing.and_then(|routing| routing.prefer_same_zone) == Some(true)
+}
+
 fn env(cluster: &PgDogCluster) -> Vec<EnvVar> {
     let value = |name: &str, value: String| EnvVar {
         name: name.to_owned(),
@@ -242,17 +250,24 @@ fn env(cluster: &PgDogCluster) -> Vec<EnvVar> {
     };
     let uid = cluster.uid().map(|uid| value("PGDOG_CLUSTER_UID", uid));
     let mut env: Vec<_> = uid.into_iter().collect();
-    env.extend([EnvVar {
-        name: "PGDOG_POD_UID".to_owned(),
+    let field = |name: &str, path: String| EnvVar {
+        name: name.to_owned(),
         value_from: Some(EnvVarSource {
             field_ref: Some(ObjectFieldSelector {
-                field_path: "metadata.uid".to_owned(),
+                field_path: path,
                 ..ObjectFieldSelector::default()
             }),
             ..EnvVarSource::default()
         }),
         ..EnvVar::default()
-    }]);
+    };
+    env.push(field("PGDOG_POD_UID", "metadata.uid".to_owned()));
+    if wants_zone(cluster) {
+        env.push(field(
+            "PGDOG_POD_ZONE",
+            format!("metadata.labels['{ZONE}']"),
+        ));
+    }
     env.extend(cluster.spec.pod.clone().unwrap_or_default().env);
     env
 }

@@ -1,5 +1,6 @@
 //! Configurations and children of whole resources.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -7,6 +8,7 @@ use pgdog_config::Config;
 use pgdog_operator_api::PgDogCluster;
 use serde_json::{Value, json};
 
+use super::children::Children;
 use super::config::{Rendered, Unrenderable, render};
 use super::{children, snapshot};
 use crate::discover::discover;
@@ -120,13 +122,67 @@ fn keys_of_the_operator_and_wrong_ones_are_refused_by_name() {
     }
 }
 
+fn children(spec: &Value) -> Children {
+    let process = rendered(&json!({})).unwrap().process;
+    children::render(&cluster(spec), "pgdog:1", &process, BTreeMap::default())
+}
+
 #[test]
-fn what_is_not_there_yet_is_refused_rather_than_ignored() {
-    let spec = json!({"routing": {"preferSameZone": true}});
-    let Err(Unrenderable::Invalid(findings)) = rendered(&spec) else {
-        panic!("{spec} is taken");
+fn a_template_is_laid_over_the_pods_and_a_wrong_one_leaves_them_as_they_are() {
+    let good = json!({"pod": {"template": {"spec": {"hostAliases": [{"ip": "10.0.0.1", "hostnames": ["db"]}]}}}});
+    rendered(&good).unwrap();
+    let deployment = children(&good).deployment.unwrap();
+    let pod = deployment.spec.unwrap().template.spec.unwrap();
+    assert_eq!(pod.host_aliases.unwrap()[0].ip, "10.0.0.1");
+    assert_eq!(pod.containers[0].image.as_deref(), Some("pgdog:1"));
+
+    let wrong = json!({"pod": {"template": {"spec": {"hostAlias": []}}}});
+    let Err(Unrenderable::Invalid(findings)) = rendered(&wrong) else {
+        panic!("{wrong} is taken");
     };
-    assert_eq!(findings[0].path, "spec.routing.preferSameZone");
+    assert_eq!(findings[0].path, "spec.pod.template.spec.hostAlias");
+    let children = children(&wrong);
+    assert_eq!(children.deployment, None, "nothing is applied");
+    assert!(children.service.is_some());
+}
+
+#[test]
+fn proxies_know_their_zone_where_reads_shall_stay_within_it() {
+    let zone = |spec: Value| {
+        let deployment = children(&spec).deployment.unwrap();
+        let pod = deployment.spec.unwrap().template.spec.unwrap();
+        let env = pod.containers[0].env.clone().unwrap();
+        let zone = env.into_iter().find(|one| one.name == "PGDOG_POD_ZONE")?;
+        Some(zone.value_from?.field_ref?.field_path)
+    };
+    assert_eq!(zone(json!({})), None);
+    assert_eq!(
+        zone(json!({"routing": {"preferSameZone": true}})).as_deref(),
+        Some("metadata.labels['topology.kubernetes.io/zone']")
+    );
+}
+
+#[test]
+fn a_pod_monitor_is_made_where_it_is_asked_for() {
+    assert_eq!(children(&json!({})).monitor, None);
+    let asked = json!({"enabled": true, "labels": {"release": "prometheus"}, "interval": "15s"});
+    let monitor = children(&json!({"monitoring": {"podMonitor": asked}})).monitor;
+    let monitor = serde_json::to_value(monitor.unwrap()).unwrap();
+    assert_eq!(monitor["apiVersion"], "monitoring.coreos.com/v1");
+    assert_eq!(monitor["metadata"]["labels"]["release"], "prometheus");
+    let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
+    assert_eq!(
+        (&endpoint["port"], &endpoint["interval"]),
+        (&json!("metrics"), &json!("15s"))
+    );
+    let pods = &monitor["spec"]["selector"]["matchLabels"];
+    assert_eq!(pods["pgdog.dev/cluster"], "shop");
+    let sidecars = json!({"mode": "Sidecar", "monitoring": {"podMonitor": {"enabled": true}}});
+    let monitor = serde_json::to_value(children(&sidecars).monitor.unwrap()).unwrap();
+    assert_eq!(
+        monitor["spec"]["selector"]["matchLabels"],
+        json!({"pgdog.dev/inject": "shop"})
+    );
 }
 
 #[test]
@@ -195,13 +251,7 @@ fn the_snapshot_is_a_configuration_that_says_which_push_it_holds() {
 
 #[test]
 fn pods_are_as_the_restricted_standard_asks() {
-    let rendered = rendered(&json!({})).unwrap();
-    let children = children::render(
-        &cluster(&json!({})),
-        "pgdog:1",
-        &rendered.process,
-        std::collections::BTreeMap::default(),
-    );
+    let children = children(&json!({}));
     let pod =
         serde_json::to_value(&children.deployment.unwrap().spec.unwrap().template.spec).unwrap();
     let container = &pod["containers"][0];
@@ -215,12 +265,7 @@ fn pods_are_as_the_restricted_standard_asks() {
     assert_eq!(pod["terminationGracePeriodSeconds"], 90);
     assert_eq!(container["lifecycle"]["preStop"]["sleep"]["seconds"], 5);
     assert!(children.pdb.is_some());
-    let one = children::render(
-        &cluster(&json!({"replicas": 1})),
-        "pgdog:1",
-        &rendered.process,
-        std::collections::BTreeMap::default(),
-    );
+    let one = self::children(&json!({"replicas": 1}));
     assert!(
         one.pdb.is_none(),
         "it would only keep nodes from being drained"

@@ -4,12 +4,14 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
 use pgdog_config::api::Half;
+use pgdog_operator::render::monitor::PodMonitor;
 use pgdog_operator_api::{ConditionStatus, ConditionType, PgDogCluster};
 use serde_json::{Value, json};
 
@@ -479,4 +481,157 @@ async fn nothing_is_made_again_for_a_resource_that_is_deleted() {
         given,
         "a proxy of nobody was given something"
     );
+}
+
+/// A kind that another operator brings.
+async fn define_pod_monitors(stage: &Stage) {
+    let any = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let crd = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "podmonitors.monitoring.coreos.com"},
+        "spec": {
+            "group": "monitoring.coreos.com", "scope": "Namespaced",
+            "names": {"kind": "PodMonitor", "plural": "podmonitors", "singular": "podmonitor"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": any}}],
+        },
+    });
+    let api: Api<CustomResourceDefinition> = Api::all(stage.raw().into_client());
+    api.create(
+        &PostParams::default(),
+        &serde_json::from_value(crd).unwrap(),
+    )
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_pod_monitor_waits_for_its_kind_and_holds_nothing_up() {
+    let Some(stage) = Stage::open("monitor").await else {
+        return;
+    };
+    let _operator = Operator::start(operator(), &stage, "one").await;
+    stage.login("login", "secret").await;
+    stage
+        .make(
+            "shop",
+            json!({"monitoring": {"podMonitor": {"enabled": true}}}),
+        )
+        .await;
+    let degraded = stage
+        .condition("shop", ConditionType::Degraded, ConditionStatus::True)
+        .await;
+    assert_eq!(degraded.reason, "NoSuchKind", "{}", degraded.message);
+    assert!(
+        degraded
+            .message
+            .starts_with("PodMonitor/shop-proxy cannot be made"),
+        "{}",
+        degraded.message
+    );
+    stage.there::<Service>("shop").await;
+
+    define_pod_monitors(&stage).await;
+    let monitor = until("the PodMonitor is there", || async {
+        // The API server serves a new kind a moment after it has taken it.
+        stage.api::<PodMonitor>().get("shop-proxy").await.ok()
+    })
+    .await;
+    assert_eq!(monitor.owner_references().len(), 1);
+    stage
+        .condition("shop", ConditionType::Degraded, ConditionStatus::False)
+        .await;
+    let off = json!({"monitoring": {"podMonitor": {"enabled": false}}});
+    stage.change("shop", off).await.unwrap();
+    until("the PodMonitor is gone", || async {
+        let there = stage.api::<PodMonitor>().get_opt("shop-proxy").await;
+        there.unwrap().is_none().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_template_that_does_not_fit_leaves_the_pods_as_they_are() {
+    let Some(stage) = Stage::open("template").await else {
+        return;
+    };
+    let _operator = Operator::start(operator(), &stage, "one").await;
+    stage.login("login", "secret").await;
+    let template = json!({"spec": {"schedulerName": "own"}});
+    stage
+        .make("shop", json!({"pod": {"template": template}}))
+        .await;
+    let deployment: Deployment = stage.there("shop-proxy").await;
+    let pod = deployment.spec.unwrap().template.spec.unwrap();
+    assert_eq!(pod.scheduler_name.as_deref(), Some("own"));
+
+    let wrong = json!({"pod": {"template": {"spec": {"schedulerNam": "other"}}}});
+    stage.change("shop", wrong).await.unwrap();
+    let invalid = stage
+        .condition("shop", ConditionType::ConfigValid, ConditionStatus::False)
+        .await;
+    assert!(
+        invalid
+            .message
+            .contains("spec.pod.template.spec.schedulerNam: is no field of a pod's template"),
+        "{}",
+        invalid.message
+    );
+    let now = stage.api::<Deployment>().get("shop-proxy").await.unwrap();
+    assert_eq!(now.metadata.generation, deployment.metadata.generation);
+
+    let good =
+        json!({"pod": {"template": {"spec": {"schedulerNam": null, "schedulerName": "third"}}}});
+    stage.change("shop", good).await.unwrap();
+    until("the Deployment has the third", || async {
+        let now = stage.api::<Deployment>().get("shop-proxy").await.unwrap();
+        let pod = now.spec?.template.spec?;
+        (pod.scheduler_name.as_deref() == Some("third")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn reads_stay_in_a_zone_only_where_pods_know_theirs() {
+    let Some(stage) = Stage::open("zones").await else {
+        return;
+    };
+    let _operator = Operator::start(operator(), &stage, "one").await;
+    let mut proxies = Proxies::of("shop").await;
+    stage.login("login", "secret").await;
+    let host = |name: &str, zone: &str| json!({"host": name, "zone": zone});
+    stage
+        .make(
+            "shop",
+            json!({
+                "admin": {"port": proxies.port()},
+                "routing": {"preferSameZone": true},
+                "source": {"provider": "Static", "hosts": [host("a.example", "a"), host("b.example", "b")]},
+            }),
+        )
+        .await;
+    let one = proxies.add(&stage, 1).await;
+    let degraded = stage
+        .condition("shop", ConditionType::Degraded, ConditionStatus::True)
+        .await;
+    assert_eq!(degraded.reason, "ZoneUnknown", "{}", degraded.message);
+    let label = json!({"metadata": {"labels": {"topology.kubernetes.io/zone": "a"}}});
+    stage
+        .api::<Pod>()
+        .patch(&one[0].pod, &PatchParams::default(), &Patch::Merge(label))
+        .await
+        .unwrap();
+    stage
+        .condition("shop", ConditionType::Degraded, ConditionStatus::False)
+        .await;
+    stage
+        .condition("shop", ConditionType::ConfigSynced, ConditionStatus::True)
+        .await;
+    let databases = one[0].config(Half::Topology)["databases"].clone();
+    let zones: Vec<_> = databases
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| &d["zone"])
+        .collect();
+    assert_eq!(zones, ["a", "b"]);
 }

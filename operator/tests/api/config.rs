@@ -98,7 +98,7 @@ async fn a_change_of_settings_is_a_later_revision_and_leaves_the_topology_alone(
         .await
         .unwrap();
     stage
-        .change("shop", json!({"revisionHistoryLimit": 7}))
+        .change("shop", json!({"service": {"labels": {"team": "shop"}}}))
         .await
         .unwrap();
     stage

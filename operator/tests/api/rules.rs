@@ -22,6 +22,7 @@ fn cases() -> Vec<(&'static str, Value, Value)> {
         let client = json!({"mode": "VerifyClient", "caSecretRef": ca});
         json!({"tls": {"client": without_nulls(client)}})
     };
+    let by_certificate = |server: Value| json!({"users": [{"name": "app", "serverLogin": "Certificate"}], "tls": {"server": server}});
     vec![
         (
             "either source, or one source",
@@ -59,14 +60,34 @@ fn cases() -> Vec<(&'static str, Value, Value)> {
             json!({"drain": {"preStopSleep": "3s", "timeout": "1m"}, "pod": {"terminationGracePeriodSeconds": 68}}),
         ),
         (
-            "service.targetPort, admin.port and monitoring.port must differ",
+            "service.targetPort (6432 where it is not set), admin.port and monitoring.port must differ",
             json!({"service": {"targetPort": 6433}}),
             json!({"service": {"targetPort": 6433}, "admin": {"port": 6434}}),
+        ),
+        (
+            "service.targetPort (6432 where it is not set), admin.port and monitoring.port must differ",
+            json!({"admin": {"port": 6432}}),
+            json!({"admin": {"port": 6432}, "service": {"targetPort": 6434}}),
+        ),
+        (
+            "sidecar.port (6432 where it is not set), admin.port and monitoring.port must differ",
+            json!({"mode": "Sidecar", "monitoring": {"port": 6432}}),
+            json!({"mode": "Sidecar", "monitoring": {"port": 6432}, "sidecar": {"port": 6434}}),
         ),
         (
             "admin.port and monitoring.port must differ",
             json!({"admin": {"port": 9090}}),
             json!({"admin": {"port": 9090}, "monitoring": {"port": 9091}}),
+        ),
+        (
+            "serverLogin Certificate needs tls.server.clientSecretRef",
+            by_certificate(json!({})),
+            by_certificate(json!({"clientSecretRef": "own"})),
+        ),
+        (
+            "serverLogin Certificate needs tls.server.clientSecretRef",
+            by_certificate(json!({"clientSecretRef": "own", "mode": "disabled"})),
+            by_certificate(json!({"clientSecretRef": "own", "mode": "verify_ca"})),
         ),
         (
             "clusterRef is for the providers",
@@ -205,6 +226,9 @@ async fn every_rule_refuses_in_our_words_what_makes_no_sense_and_takes_what_does
     would(&stage, &"x".repeat(45), &complete(json!({})))
         .await
         .unwrap();
+    for name in ["a.b", "1a"] {
+        told.push(would(&stage, name, &complete(json!({}))).await.unwrap_err());
+    }
 
     // Those that compare with what was before.
     stage.make("one", json!({})).await;
@@ -268,6 +292,10 @@ async fn values_out_of_bounds_are_refused_with_their_path() {
             "spec.health.checkInterval",
         ),
         (json!({"drain": {"timeout": "1"}}), "spec.drain.timeout"),
+        (
+            json!({"failover": {"holdTimeout": "99999999999999999999999999h"}}),
+            "spec.failover.holdTimeout",
+        ),
         (json!({"admin": {"port": 80}}), "spec.admin.port"),
         (
             json!({"image": {"digest": "sha256:1"}}),

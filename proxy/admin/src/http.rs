@@ -8,6 +8,7 @@ mod guard;
 mod openapi;
 mod operations;
 mod plain;
+mod refusals;
 mod routes;
 mod serve;
 
@@ -25,6 +26,7 @@ use pgdog_config::{AdminHttp, PlainHttp};
 use pgdog_net::{Listener, NetError, ServerTls, TcpOptions};
 use tokio::sync::watch;
 
+use self::refusals::Refusals;
 use crate::admin::Admin;
 use crate::metrics::Metric;
 
@@ -190,6 +192,7 @@ pub fn start(
 
 fn servers(endpoints: Endpoints, shared: &Shared) -> Result<Vec<serve::Server>, StartError> {
     let mut servers = Vec::new();
+    let refusals = Arc::new(Refusals::default());
     let PlainHttp {
         host,
         health,
@@ -200,6 +203,7 @@ fn servers(endpoints: Endpoints, shared: &Shared) -> Result<Vec<serve::Server>, 
         of: shared.clone(),
         namespace: namespace.into(),
         admin_tls: endpoints.admin_tls.clone(),
+        refusals: refusals.clone(),
     };
     let mut plain = |key: &'static str, port: u16, router| {
         let listener = listen(key, &host, port)?;
@@ -221,8 +225,9 @@ fn servers(endpoints: Endpoints, shared: &Shared) -> Result<Vec<serve::Server>, 
         let tls = admin.tls.as_ref().map(|_| endpoints.admin_tls);
         let scheme = if tls.is_some() { "HTTPS" } else { "HTTP" };
         tracing::info!("admin.http_port: {scheme} on {}", listener.description());
-        let router = routes::router(shared.clone(), guard::Guard::new(&admin));
-        servers.push(serve::Server::admin(listener, router, tls));
+        let guard = guard::Guard::new(&admin);
+        let router = routes::router(shared.clone(), guard, refusals.clone());
+        servers.push(serve::Server::admin(listener, router, tls, refusals));
     }
     Ok(servers)
 }

@@ -56,6 +56,8 @@ pub struct Pool {
     pub plans: Plans,
     /// Channels that its clients listen to without a server of their own.
     pub listener: Listener,
+    /// Connections of an earlier generation are to a host that has been the primary, and is none any more.
+    deposed: AtomicU64,
     /// The host that its servers are on, which hears of failures.
     host: OnceLock<Arc<HostState>>,
 }
@@ -239,6 +241,7 @@ impl Pool {
             starved: AtomicBool::new(false),
             pinned: AtomicU32::new(0),
             asks_sequences: AtomicBool::new(false),
+            deposed: AtomicU64::new(0),
             plans: Plans::default(),
             listener: Listener::default(),
             host: OnceLock::new(),
@@ -582,6 +585,19 @@ impl Pool {
         };
         self.listener.reconnect();
         idle.into_iter().for_each(|s| s.close());
+    }
+
+    /// Its host is the primary no more: as [`Pool::reconnect`], and clients that keep a connection are to let it go.
+    pub(crate) fn depose(&self) {
+        self.reconnect();
+        self.deposed.store(self.generation(), Ordering::Release);
+    }
+
+    /// Whether a connection was made while its host was the primary, which it is no more.
+    #[inline]
+    #[must_use]
+    pub fn is_deposed(&self, server: &Server) -> bool {
+        server.generation < self.deposed.load(Ordering::Acquire)
     }
 
     /// Closes the connection idle for longest, so that another pool under the same limit may open one.

@@ -4,8 +4,8 @@
 //! - A fixed replica is never the primary.
 //! - Among hosts with `role = "auto"` it is the one that is not in recovery. Of several the one with the highest timeline:
 //!   a promotion begins a new one. Where that does not tell them apart there are two primaries, and neither takes writes.
-//! - A host on a lower timeline than a primary before it is an old primary that has missed its demotion, and takes no writes,
-//!   also when the newer one is gone.
+//! - A host on a lower timeline than a primary before it, or than a replica, is an old primary that has missed its demotion, and
+//!   takes no writes, also when the newer one is gone or out of sight.
 //! - Fixed and `auto` together: where there is a fixed primary, `auto` hosts are its replicas; else they are detected as if
 //!   the fixed replicas were not there.
 
@@ -87,7 +87,14 @@ pub fn judge(hosts: &[Candidate], floor: u32) -> Verdict {
     let Some(highest) = claims().map(|(_, timeline)| timeline).max() else {
         return Verdict::Nobody;
     };
-    if highest < floor {
+    // A replica on a later timeline follows a newer primary, which may be out of sight from here.
+    let followed = auto().filter_map(|(_, host)| match host.seen {
+        Seen::Said(said) | Seen::Gone(Some(said)) if said.in_recovery => Some(said.timeline),
+        _ => None,
+    });
+    // One that tells no timeline is not below any.
+    let outdated = highest != 0 && followed.max().is_some_and(|followed| highest < followed);
+    if highest < floor || outdated {
         return Verdict::Nobody;
     }
     let newest: HostSet = claims()
@@ -189,6 +196,16 @@ mod tests {
         let old = hosts([(AUTO, said(false, 1)), (AUTO, Seen::Gone(None))]);
         assert_eq!(judge(&old, 2), Verdict::Nobody);
         assert_eq!(judge(&old, 1), Verdict::Primary(0));
+    }
+
+    #[test]
+    fn a_primary_whose_replica_follows_a_newer_one_is_an_old_one() {
+        let old = hosts([(AUTO, said(false, 1)), (AUTO, said(true, 2))]);
+        assert_eq!(judge(&old, 0), Verdict::Nobody);
+        let silent = hosts([(AUTO, said(false, 0)), (AUTO, said(true, 2))]);
+        assert_eq!(judge(&silent, 0), Verdict::Primary(0));
+        let new = hosts([(AUTO, said(false, 2)), (AUTO, said(true, 1))]);
+        assert_eq!(judge(&new, 0), Verdict::Primary(0));
     }
 
     #[test]

@@ -76,6 +76,7 @@ const COMMAND_LINE: &[&str] = &[
     "PGDOG_WAIT_FOR_CONFIG",
     "PGDOG_CLUSTER_UID",
     "PGDOG_POD_UID",
+    "PGDOG_POD_ZONE",
 ];
 
 /// The sections that the environment fills, and what the names of their variables begin with.

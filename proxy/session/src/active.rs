@@ -681,20 +681,8 @@ impl Active {
             if self.needs_settling(client) {
                 return Some(Event::Settle);
             }
-            self.effects = Effects::NONE;
-            self.failed = false;
-            self.custom.clear();
             self.note(client, Doing::Idle);
-            if client.tap.is_some() {
-                mirror::end(client);
-            }
-            let keep = client.reasons.any() || self.mode == PoolerMode::Session;
-            if self.trial.routed {
-                self.routed(client);
-            }
-            if !keep && let Some(server) = self.server.take() {
-                client.pool().release(server);
-            }
+            self.let_go(client);
         }
         if self.leaving != Leaving::No
             && self.waiting.is_none()
@@ -724,6 +712,25 @@ impl Active {
         }
         self.note(client, Doing::Idle);
         Some(Event::Idle)
+    }
+
+    /// All is answered and nothing left to ask: the server goes back to the pool, unless the client keeps it.
+    #[inline(always)]
+    pub(crate) fn let_go(&mut self, client: &mut Client) {
+        self.effects = Effects::NONE;
+        self.failed = false;
+        self.custom.clear();
+        if client.tap.is_some() {
+            mirror::end(client);
+        }
+        let keep =
+            self.mode == PoolerMode::Session || client.reasons.any() && !self.is_astray(client);
+        if self.trial.routed {
+            self.routed(client);
+        }
+        if !keep && let Some(server) = self.server.take() {
+            client.pool().release(server);
+        }
     }
 
     /// Whether a cancel request is on its way: until the server has closed its connection, it may hit whatever runs next.

@@ -15,6 +15,7 @@ use crate::handle::{Doing, Signal};
 use crate::mirror::{self, Tap};
 use crate::notify::Channels;
 use crate::registry::Registered;
+use crate::route;
 use crate::runtime::{Account, Live, Runtime};
 use crate::statements::Statements;
 
@@ -222,6 +223,12 @@ impl Client {
                 sqlstate::IDLE_SESSION_TIMEOUT,
                 "terminating connection due to client_idle_timeout",
             ));
+        }
+        if signals.has(Signal::HOSTS)
+            && let Some(server) = &self.pinned
+            && self.pool.is_deposed(server)
+        {
+            return Some(route::deposed());
         }
         // Nothing runs: a cancel request came too late, as PostgreSQL would see it.
         None

@@ -182,7 +182,7 @@ impl Active {
             (b'E', verdict) => {
                 let body = body.to_vec();
                 if self.trial.routed {
-                    self.may_try_again(&body)?;
+                    self.may_try_again(client, &body)?;
                 }
                 return Ok(self.error(client, &body, verdict));
             }

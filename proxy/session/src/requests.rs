@@ -165,7 +165,16 @@ impl Active {
             return Ok(Step::Next);
         }
         // Sync and Flush without anything before them need no server.
-        if self.server.is_none() {
+        if let Some(server) = &self.server {
+            if client.pool().is_deposed(server) {
+                if self.has_only_begun() {
+                    return Err(Event::BeginElsewhere);
+                }
+                if let Some(error) = self.deposed(client) {
+                    return Err(Event::Refuse(Box::new(error)));
+                }
+            }
+        } else {
             match kind {
                 b'S' if len == frame::HEADER => {
                     self.cin.consume(len);

@@ -13,10 +13,13 @@ mod ask;
 mod begin;
 mod guard;
 
+pub(crate) use again::deposed;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgdog_backend::probe::Reasons;
 use pgdog_backend::{Cluster, HostState, NoPrimary, Role};
 use pgdog_config::{PoolerMode, ReadYourWrites};
 use pgdog_sql::Functions;
@@ -101,7 +104,7 @@ pub(crate) struct Trial {
     mark: usize,
     tries: u8,
     /// It goes to the primary, whatever it looks like.
-    to_primary: bool,
+    pub(crate) to_primary: bool,
     /// Coarse time since when it is held back, ms; 0 when it is not.
     held: u64,
     /// What the answer to an EXPLAIN ends with.
@@ -161,6 +164,8 @@ pub(crate) enum NoHost {
     Reads,
     /// For reads that have to see the client's own write.
     Replay,
+    /// The same, where the client wants a replica.
+    Behind,
 }
 
 impl NoHost {
@@ -178,11 +183,16 @@ impl NoHost {
                 format!("no primary of database \"{database}\" is known (hold_timeout)"),
             )
             .hint("SHOW REPLICATION on the admin console lists what is known of its hosts."),
+            Self::Behind => ErrorResponse::error(
+                sqlstate::CANNOT_CONNECT,
+                format!("no replica of database \"{database}\" has replayed what this session has written (read_your_writes, hold_timeout)"),
+            )
+            .hint("SHOW REPLICATION on the admin console tells how far they are behind."),
             Self::Reads | Self::Replay => ErrorResponse::error(
                 sqlstate::CANNOT_CONNECT,
                 format!("no host of database \"{database}\" may answer reads (read_write_split, bans)"),
             )
-            .hint("SHOW BANS on the admin console lists the hosts that are left out, and why."),
+            .hint("SHOW REPLICATION on the admin console tells what each host is, SHOW BANS which are left out and why."),
         }
     }
 }
@@ -217,7 +227,8 @@ impl Active {
                 let any = wish == Wish::Any;
                 let here = || {
                     let mut members = cluster.members().iter();
-                    members.position(|m| Arc::ptr_eq(&m.pool, &client.pool) && m.host.is_free())
+                    let fits = |host: &HostState| host.is_free() && host.role() != Role::Unknown;
+                    members.position(|m| Arc::ptr_eq(&m.pool, &client.pool) && fits(&m.host))
                 };
                 let need = need(client, wish);
                 let chosen = any.then(here).flatten();
@@ -225,8 +236,9 @@ impl Active {
                 // What any host can tell, the primary can.
                 let primary = || any.then(|| cluster.for_write().ok())?;
                 let none = match need.after {
-                    Some(_) if !need.replica_only => NoHost::Replay,
-                    _ => NoHost::Reads,
+                    Some(_) if need.replica_only => NoHost::Behind,
+                    Some(_) => NoHost::Replay,
+                    None => NoHost::Reads,
                 };
                 chosen.or_else(primary).ok_or(Event::NoHost(none))?
             }
@@ -299,6 +311,24 @@ impl Active {
             client.wrote = client.runtime.clock.now().max(1);
         }
         self.trial.end();
+    }
+
+    /// Whether the client wants to keep a server, and this one is on a replica for no better reason than that it has only read
+    /// before: it is to be one of the primary.
+    #[cold]
+    pub(crate) fn is_astray(&self, client: &Client) -> bool {
+        client.reasons == Reasons::ASKED
+            && self.trial.routed
+            && self.trial.wish != Wish::Read { replica: true }
+            && self
+                .host(client)
+                .is_some_and(|host| host.role() != Role::Primary)
+    }
+
+    /// Whether the client's server is on a replica.
+    pub(crate) fn is_on_replica(&self, client: &Client) -> bool {
+        self.host(client)
+            .is_some_and(|host| host.role() == Role::Replica)
     }
 
     /// The host that the client's server is on.

@@ -18,7 +18,6 @@ use crate::active::{Active, Event, Holding, Passing, Pending};
 use crate::anew;
 use crate::client::{Client, Ended, shutting_down, write_all};
 use crate::handle::{Doing, Signal};
-use crate::mirror;
 use crate::notify;
 use crate::recover;
 use crate::relay::ASKS;
@@ -134,8 +133,8 @@ impl Active {
             Event::Again(error) => self.try_again(client, &error).await,
             Event::Settle => {
                 self.settle(client).await?;
-                // Before the client says more, which may come before this is seen to be a rest.
-                mirror::end(client);
+                // Before the client says more, which may belong on another host.
+                self.let_go(client);
                 Ok(())
             }
             Event::CleanSequences { asks } => self.clean_sequences(client, asks).await,
@@ -201,6 +200,12 @@ impl Active {
             }
             Err(error) if self.trial.routed && error.is_gone() => {
                 self.lost_before_use(client, error).await
+            }
+            Err(_) if self.trial.routed && self.is_on_replica(client) => {
+                // Of serializable transactions, say, it can have none.
+                self.drop_server(client);
+                self.trial.to_primary = true;
+                Ok(())
             }
             Err(error) => {
                 // Not even a new connection of this pool would take them: the session cannot go on as it was.
@@ -378,7 +383,6 @@ impl Active {
                 // It has a temporary schema from now on, as no new session has: not for others, when this client leaves it.
                 server.expires = Some(0);
             }
-            // More may have come meanwhile, which this server gets.
             if (client.reasons.any() || holding || !reset.is_empty())
                 && !Arc::ptr_eq(&server.params, &client.params)
             {
@@ -428,7 +432,7 @@ impl Active {
 
     /// Keeps the pool's count of pinned servers, and its limit.
     async fn count_pin(&mut self, client: &mut Client) -> Result<(), Ended> {
-        let pins = client.reasons.any();
+        let pins = client.reasons.any() && !self.is_astray(client);
         let pool = client.pool().clone();
         if pins && !self.counted {
             let limit = pool.settings().max_pinned;

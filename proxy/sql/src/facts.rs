@@ -104,9 +104,10 @@ impl Facts {
             let error = format!("{} bytes are more than {LONGEST}", text.len());
             return Self::unknown(Why::TooLong, &error);
         }
-        // Other encodings than UTF-8 put other letters into literals and names, and nothing into the grammar.
-        let text = String::from_utf8_lossy(text);
-        let parsed = catch_unwind(AssertUnwindSafe(|| pg_query::parse(&text, 0)));
+        let Ok(text) = std::str::from_utf8(text) else {
+            return Self::unknown(Why::Encoding, "bytes that are no UTF-8");
+        };
+        let parsed = catch_unwind(AssertUnwindSafe(|| pg_query::parse(text, 0)));
         let tree = match parsed {
             Ok(Ok(tree)) => tree.protobuf,
             Ok(Err(error)) => return Self::unknown(Why::Unknown, &message(&error)),
@@ -180,7 +181,8 @@ impl Facts {
         &self.functions
     }
 
-    /// How the transaction begins that the string's first statement opens and the string does not end.
+    /// How the transaction begins that the string opens and does not end; as one that writes where it is not its first
+    /// statement that opens it.
     #[must_use]
     pub fn begins(&self) -> Option<Begins> {
         self.begins
@@ -195,8 +197,12 @@ impl Facts {
     /// Whether the answer depends on what is known of functions.
     #[inline]
     pub(crate) fn asks(&self, functions: &Functions) -> bool {
-        self.place != Place::Primary
-            && (!self.functions.is_empty() || functions.has_behind() && !self.mentions.is_empty())
+        self.place != Place::Primary && self.calls(functions)
+    }
+
+    /// Whether it calls or mentions something that may be known.
+    fn calls(&self, functions: &Functions) -> bool {
+        !self.functions.is_empty() || functions.has_behind() && !self.mentions.is_empty()
     }
 
     /// The first function that may not be called on a replica; nothing when the place is the primary anyway.
@@ -228,8 +234,10 @@ impl Facts {
     #[must_use]
     pub fn insists<'a>(&'a self, functions: &'a Functions) -> Option<Culprit<'a>> {
         let insists = |c: &Culprit<'_>| Functions::insists(c.function, c.verdict);
-        self.asks(functions)
-            .then(|| self.culprits(functions).find(insists))?
+        // What writes is refused in such a transaction, there as here.
+        let runs = self.place != Place::Primary
+            || matches!(self.why, Why::OneServer | Why::Writes("LOCK"));
+        (runs && self.calls(functions)).then(|| self.culprits(functions).find(insists))?
     }
 
     /// The answer for a database with these functions.
@@ -271,13 +279,27 @@ fn whole(statements: &[Statement]) -> (Place, Why) {
 
 fn begins(statements: &[Statement]) -> Option<Begins> {
     let (first, rest) = statements.split_first()?;
-    let Some(Control::Begins(begins)) = first.control else {
-        return None;
-    };
-    let ended = |s: &Statement| matches!(s.control, Some(Control::Ends | Control::Chains));
-    if rest.iter().any(ended) {
+    let open = statements
+        .iter()
+        .fold(false, |open, statement| match statement.control {
+            Some(Control::Begins(_)) => true,
+            Some(Control::Ends) => false,
+            _ => open,
+        });
+    if !open {
         return None;
     }
+    let more = |s: &Statement| {
+        matches!(
+            s.control,
+            Some(Control::Begins(_) | Control::Ends | Control::Chains)
+        )
+    };
+    let begins = match first.control {
+        Some(Control::Begins(begins)) if !rest.iter().any(more) => begins,
+        // What one of several asks for, and which it is in the end, is not worth finding out.
+        _ => return Some(Begins::ReadWrite),
+    };
     // What is said behind BEGIN counts as if it stood there.
     let asks = |s: &Statement| matches!(s.why, Why::ReadWrite | Why::Serializable);
     if rest.iter().any(asks) {

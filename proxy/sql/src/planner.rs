@@ -23,7 +23,7 @@ use crate::fingerprint;
 use crate::functions::Functions;
 use crate::hints;
 use crate::lexer::Lexer;
-use crate::route::{Route, is_one};
+use crate::route::{Place, Route, Why, is_one};
 
 /// Routes query strings. One is shared by all workers.
 #[derive(Debug)]
@@ -78,6 +78,16 @@ impl Planner {
     /// Where this query string may run on a database with these functions.
     #[must_use]
     pub fn route(&self, text: &[u8], functions: &Functions) -> Route {
+        if std::str::from_utf8(text).is_err() {
+            // Where its constants end is not known either.
+            return Route {
+                place: Place::Primary,
+                why: Why::Encoding,
+                hint: hints::hints(text).role,
+                begins: None,
+                lone: false,
+            };
+        }
         let outline = fingerprint::outline(text, self.seed);
         // Comments would have left it without an outline.
         let hint = match outline {

@@ -131,6 +131,8 @@ pub enum Why {
     CopyToFile,
     /// `PREPARE`: what it makes is on one server.
     Prepares,
+    /// `DECLARE … WITH HOLD`: the cursor is on one server, beyond its transaction.
+    Holds,
     /// `EXECUTE`: what it runs is not in the text.
     Executes,
     /// `SET TRANSACTION SNAPSHOT`.
@@ -139,6 +141,8 @@ pub enum Why {
     Unknown,
     /// It is too long to look at.
     TooLong,
+    /// It is not UTF-8: in some encodings a byte of a letter looks like a backslash, and names are not what they are elsewhere.
+    Encoding,
 }
 
 impl fmt::Display for Why {
@@ -167,7 +171,9 @@ impl fmt::Display for Why {
             Self::OneServer => "tells of the server itself",
             Self::CopyFrom => "COPY FROM writes",
             Self::CopyToFile => "COPY to a file or program of the server",
+            Self::Encoding => "is not in UTF-8",
             Self::Prepares => "PREPARE leaves a statement on its server",
+            Self::Holds => "a cursor WITH HOLD stays on its server",
             Self::Executes => "what EXECUTE runs is not in the text",
             Self::Snapshot => "a snapshot of one server",
             Self::Unknown => "does not parse",

@@ -31,7 +31,6 @@ pub(crate) struct Boot {
 ///
 /// When there is none that can be used.
 pub(crate) fn boot(source: &Source, identity: &Identity, wait: bool) -> anyhow::Result<Boot> {
-    let pod_uid = identity.pod_uid.as_deref();
     let absent = !source.config.exists() && source.database_urls.is_empty();
     let files = Config::load(source);
     // Without files the environment says where to look.
@@ -83,7 +82,7 @@ pub(crate) fn boot(source: &Source, identity: &Identity, wait: bool) -> anyhow::
             absent,
         );
         let merged = with_budget(merged);
-        match merged.meaning(pod_uid) {
+        match merged.meaning(identity) {
             Ok((settings, warnings)) => {
                 if let (Err(problems), false) = (&files, absent) {
                     errors.push(format!("the files are wrong and are not used:\n{problems}"));
@@ -119,7 +118,7 @@ pub(crate) fn boot(source: &Source, identity: &Identity, wait: bool) -> anyhow::
     };
     let halves = with_budget(halves);
     let (settings, warnings) = halves
-        .meaning(pod_uid)
+        .meaning(identity)
         .map_err(|problems| wrong(&problems))?;
     Ok(Boot {
         halves,

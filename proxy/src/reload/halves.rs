@@ -8,6 +8,7 @@ use pgdog_config::api::{Half, HalfStatus, Origin, Version};
 use pgdog_config::{Config, Problem, ProblemCode, Problems, Settings, Severity, documents};
 use serde_json::Value as Json;
 
+use super::Identity;
 use crate::logging;
 
 /// A half and where it came from.
@@ -204,9 +205,13 @@ impl Halves {
     /// What it means for the proxy of a pod, and warnings; or everything that is wrong.
     pub(crate) fn meaning(
         &self,
-        pod_uid: Option<&str>,
+        identity: &Identity,
     ) -> Result<(Settings, Vec<Problem>), Problems> {
-        let built = Settings::build_in_pod(&self.config()?, pod_uid)?;
+        let mut built = Settings::build_in_pod(&self.config()?, identity.pod_uid.as_deref())?;
+        let zone = &mut built.0.balancing.zone;
+        if zone.is_none() {
+            zone.clone_from(&identity.pod_zone);
+        }
         logging::check(&built.0.log).map_err(|message| {
             Problems(vec![Problem {
                 file: None,

@@ -26,7 +26,6 @@ fn lined(cluster: &Replicated, database: &str, lines: [&str; 3]) -> ProxyConfig 
 }
 
 #[test]
-
 fn round_robin_gives_each_the_same() {
     if !Postgres::installed() {
         return;
@@ -48,7 +47,6 @@ fn round_robin_gives_each_the_same() {
 }
 
 #[test]
-
 fn chance_gives_each_about_the_same() {
     if !Postgres::installed() {
         return;
@@ -67,7 +65,6 @@ fn chance_gives_each_about_the_same() {
 }
 
 #[test]
-
 fn weights_are_shares_and_none_is_none() {
     if !Postgres::installed() {
         return;
@@ -88,7 +85,6 @@ fn weights_are_shares_and_none_is_none() {
 }
 
 #[test]
-
 fn the_least_busy_is_asked() {
     if !Postgres::installed() {
         return;
@@ -121,7 +117,6 @@ fn the_least_busy_is_asked() {
 }
 
 #[test]
-
 fn a_slow_host_is_asked_less() {
     if !Postgres::installed() {
         return;
@@ -141,7 +136,6 @@ fn a_slow_host_is_asked_less() {
 }
 
 #[test]
-
 fn hosts_of_the_same_zone_come_first() {
     if !Postgres::installed() {
         return;
@@ -149,14 +143,17 @@ fn hosts_of_the_same_zone_come_first() {
     let cluster = Replicated::shared();
     let database = cluster.fresh_database();
     let zones = ["zone = \"a\"", "zone = \"b\"", "zone = \"a\""];
-    let config =
-        strategy(lined(cluster, database.name(), zones), "round_robin").general("zone", "\"a\"");
-    let proxy = Proxy::start(&config);
-    wait_readers(cluster, &proxy, database.name(), &[1, 3]);
+    let config = strategy(lined(cluster, database.name(), zones), "round_robin");
+    let told = Proxy::start(&config.clone().general("zone", "\"a\""));
+    wait_readers(cluster, &told, database.name(), &[1, 3]);
+    // What its pod says counts where the configuration says nothing.
+    let of_pod = Proxy::start_with(&config, &["--pod-zone", "b"]);
+    wait_readers(cluster, &of_pod, database.name(), &[2]);
+    let both = Proxy::start_with(&config.general("zone", "\"a\""), &["--pod-zone", "b"]);
+    wait_readers(cluster, &both, database.name(), &[1, 3]);
 }
 
 #[test]
-
 fn prepared_statements_work_on_whichever_host() {
     if !Postgres::installed() {
         return;

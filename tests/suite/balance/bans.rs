@@ -74,19 +74,16 @@ fn a_replica_in_trouble_is_left_out_until_it_is_back(trouble: Trouble) {
 }
 
 #[test]
-
 fn a_replica_that_refuses_is_left_out_until_it_is_back() {
     a_replica_in_trouble_is_left_out_until_it_is_back(Trouble::Refused);
 }
 
 #[test]
-
 fn a_replica_that_hangs_is_left_out_until_it_is_back() {
     a_replica_in_trouble_is_left_out_until_it_is_back(Trouble::Black);
 }
 
 #[test]
-
 fn connections_that_are_reset_fail_nobody_but_who_was_on_them() {
     if !Postgres::installed() {
         return;
@@ -112,7 +109,6 @@ fn connections_that_are_reset_fail_nobody_but_who_was_on_them() {
 }
 
 #[test]
-
 fn a_killed_and_a_frozen_replica_are_left_out() {
     if !Postgres::installed() {
         return;
@@ -134,7 +130,6 @@ fn a_killed_and_a_frozen_replica_are_left_out() {
 }
 
 #[test]
-
 fn the_primary_helps_out_when_a_replica_is_banned() {
     if !Postgres::installed() {
         return;
@@ -153,7 +148,6 @@ fn the_primary_helps_out_when_a_replica_is_banned() {
 }
 
 #[test]
-
 fn when_all_are_banned_none_is() {
     if !Postgres::installed() {
         return;
@@ -184,7 +178,6 @@ fn when_all_are_banned_none_is() {
 }
 
 #[test]
-
 fn the_primary_is_never_banned_for_writes() {
     if !Postgres::installed() {
         return;
@@ -217,7 +210,6 @@ fn the_primary_is_never_banned_for_writes() {
 }
 
 #[test]
-
 fn checks_do_not_wait_behind_traffic() {
     if !Postgres::installed() {
         return;

@@ -44,7 +44,6 @@ fn a_replica_over_its_limit_answers_nobody(key: &str, limit: &str, enough: impl 
 }
 
 #[test]
-
 fn a_replica_too_many_bytes_behind_answers_nobody() {
     a_replica_over_its_limit_answers_nobody("ban_replica_lag_bytes", "1000000", |cluster| {
         assert!(cluster.lsn(0) - cluster.lsn(1) > 1_000_000);
@@ -52,7 +51,6 @@ fn a_replica_too_many_bytes_behind_answers_nobody() {
 }
 
 #[test]
-
 fn a_replica_too_long_behind_answers_nobody() {
     a_replica_over_its_limit_answers_nobody("ban_replica_lag", "500", |cluster| {
         let behind =
@@ -63,7 +61,6 @@ fn a_replica_too_long_behind_answers_nobody() {
 }
 
 #[test]
-
 fn a_replica_of_an_idle_primary_is_not_behind() {
     if !Postgres::installed() {
         return;

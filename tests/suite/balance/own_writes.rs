@@ -38,7 +38,6 @@ fn book(option: &str) -> (Book, Vec<u16>) {
 }
 
 #[test]
-
 fn without_the_option_a_read_may_be_behind() {
     if !Postgres::installed() {
         return;
@@ -49,7 +48,6 @@ fn without_the_option_a_read_may_be_behind() {
 }
 
 #[test]
-
 fn reads_after_an_own_write_stay_on_the_primary() {
     if !Postgres::installed() {
         return;
@@ -65,7 +63,6 @@ fn reads_after_an_own_write_stay_on_the_primary() {
 }
 
 #[test]
-
 fn reads_after_an_own_write_go_to_a_replica_that_has_replayed_it() {
     if !Postgres::installed() {
         return;

@@ -117,7 +117,6 @@ fn by_all_protocols(client: &mut RawClient, sql: &str) -> [String; 3] {
 }
 
 #[test]
-
 fn reads_go_to_replicas_and_what_may_write_to_the_primary() {
     if !Postgres::installed() {
         return;
@@ -192,7 +191,6 @@ fn a_prepared_statement_goes_where_its_functions_may_run_by_now() {
 }
 
 #[test]
-
 fn a_transaction_stays_on_one_host() {
     if !Postgres::installed() {
         return;
@@ -232,7 +230,6 @@ fn a_transaction_stays_on_one_host() {
 }
 
 #[test]
-
 fn an_aggressive_split_routes_a_transaction_by_its_first_statement() {
     if !Postgres::installed() {
         return;
@@ -259,7 +256,6 @@ fn an_aggressive_split_routes_a_transaction_by_its_first_statement() {
 }
 
 #[test]
-
 fn the_primary_answers_reads_as_the_split_says() {
     if !Postgres::installed() {
         return;
@@ -289,7 +285,6 @@ fn the_primary_answers_reads_as_the_split_says() {
 }
 
 #[test]
-
 fn a_client_can_say_where_it_wants_to_read() {
     if !Postgres::installed() {
         return;
@@ -325,7 +320,6 @@ fn a_client_can_say_where_it_wants_to_read() {
 }
 
 #[test]
-
 fn a_read_only_user_never_meets_the_primary() {
     if !Postgres::installed() {
         return;
@@ -352,7 +346,6 @@ fn a_read_only_user_never_meets_the_primary() {
 }
 
 #[test]
-
 fn one_host_is_all_there_is_whatever_the_split_says() {
     if !Postgres::installed() {
         return;

@@ -71,7 +71,7 @@ fn a_certificate_of_the_right_authority_and_name_is_asked_for_and_renewed() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let server = authority.issue("server", &["localhost"]);
     let proxy = Proxy::start(&with_admin(
-        config(&database),
+        config(&database).general("openmetrics_port", "0"),
         &format!(
             "http_tls_certificate = {:?}\nhttp_tls_private_key = {:?}\nhttp_client_ca = {:?}\nhttp_client_name = \"operator\"",
             server.certificate,
@@ -99,6 +99,17 @@ fn a_certificate_of_the_right_authority_and_name_is_asked_for_and_renewed() {
             .ask("GET", "/v1/status", None)
             .is_err(),
         "no TLS"
+    );
+    let figures = Http::new(proxy.http_port("general.openmetrics_port"));
+    assert!(
+        wait::until(PATIENCE, || {
+            let text = figures.get("/metrics").expect(200).body;
+            text.contains("admin_requests_refused_total{reason=\"handshake\"} 3\n")
+                && text.contains("admin_requests_refused_total{reason=\"forbidden\"} 1\n")
+                && text.contains("admin_requests_refused_total{reason=\"stale\"} 0\n")
+        }),
+        "{}",
+        figures.get("/metrics").expect(200).body
     );
     // Another authority from now on; the files are read on reload.
     let renewed = stranger.issue("renewed", &["localhost"]);

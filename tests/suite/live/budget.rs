@@ -285,11 +285,13 @@ fn connections_that_belong_to_no_pool_and_those_of_sessions_count() {
     let mut listener = proxy.client("pgdog", name);
     listener.run("listen news");
     let mut watcher = Postgres::shared().client("postgres");
+    let listens = format!(
+        "select count(*) from pg_stat_activity where application_name = 'pgdog listener' and datname = '{name}'"
+    );
     assert!(wait::until(PATIENCE, || {
-        figures(&http).0 as usize == backends(&mut watcher, &databases)
+        watcher.query_value(&listens) == "1"
+            && figures(&http).0 as usize == backends(&mut watcher, &databases)
     }));
-    let listens = "select count(*) from pg_stat_activity where application_name = 'pgdog listener' and datname = ";
-    assert_eq!(watcher.query_value(&format!("{listens}'{name}'")), "1");
     limit(&http, 1, 2);
     for user in USERS {
         proxy.client(user, name).run("select 1");

@@ -12,6 +12,7 @@ use pgdog_config::api::Phase;
 use pgdog_net::ServerTls;
 use tokio::sync::watch;
 
+use super::refusals::Refusals;
 use crate::metrics;
 
 /// What a path that is none of the known ones gives: PgDog answers every path of these ports.
@@ -29,6 +30,8 @@ pub(super) struct Shared {
     pub(super) namespace: Arc<str>,
     /// TLS of the admin API, for its certificates' dates.
     pub(super) admin_tls: watch::Receiver<Option<ServerTls>>,
+    /// What the admin API has refused.
+    pub(super) refusals: Arc<Refusals>,
 }
 
 pub(super) fn router(shared: Shared, otherwise: Otherwise) -> Router {
@@ -81,6 +84,8 @@ async fn ready(State(shared): State<Shared>) -> (StatusCode, &'static str) {
 async fn figures(State(shared): State<Shared>) -> Response {
     let super::Shared { control, admin } = &shared.of;
     let tls = shared.admin_tls.borrow().clone();
-    let text = metrics::text(admin, control.metrics(), tls.as_ref(), &shared.namespace);
+    let mut own = control.metrics();
+    own.push(shared.refusals.metric());
+    let text = metrics::text(admin, own, tls.as_ref(), &shared.namespace);
     ([(CONTENT_TYPE, metrics::CONTENT)], text).into_response()
 }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::console::{self, ActQuery};
 use super::guard::{Guard, Who};
 use super::operations::{Asks, OPERATIONS, Operation};
+use super::refusals::Refusals;
 use super::{Control, Shared, openapi};
 use crate::admin::Admin;
 
@@ -48,7 +49,7 @@ fn route(operation: &'static Operation) -> MethodRouter<Shared> {
     }
 }
 
-pub(super) fn router(shared: Shared, guard: Guard) -> Router {
+pub(super) fn router(shared: Shared, guard: Guard, refusals: Arc<Refusals>) -> Router {
     let mut router = Router::new().route("/openapi.json", get(document));
     for operation in OPERATIONS {
         router = router.route(operation.path, route(operation));
@@ -67,14 +68,18 @@ pub(super) fn router(shared: Shared, guard: Guard) -> Router {
             ))
         })
         .layer(DefaultBodyLimit::max(BODY))
-        .layer(from_fn_with_state(Arc::new(guard), admit))
+        .layer(from_fn_with_state((Arc::new(guard), refusals), admit))
         .with_state(shared)
 }
 
-async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+async fn admit(
+    State((guard, refusals)): State<(Arc<Guard>, Arc<Refusals>)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let nobody = Who::default();
     let who = request.extensions().get::<Who>().unwrap_or(&nobody);
-    match guard.check(who, request.headers()) {
+    let response = match guard.check(who, request.headers()) {
         Ok(()) => {
             let mut response = next.run(request).await;
             response
@@ -90,7 +95,11 @@ async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) ->
             );
             refused(&error)
         }
+    };
+    if let Some(because) = response.extensions().get() {
+        refusals.request(*because);
     }
+    response
 }
 
 #[derive(Debug, Deserialize)]
@@ -278,6 +287,7 @@ fn refused(error: &Refused) -> Response {
     let status =
         StatusCode::from_u16(error.error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(status, error);
+    response.extensions_mut().insert(error.error);
     if status == StatusCode::UNAUTHORIZED {
         response
             .headers_mut()

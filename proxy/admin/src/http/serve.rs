@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt;
 
 use super::guard::Who;
+use super::refusals::Refusals;
 
 /// Connections at once, of each endpoint.
 const CONNECTIONS: usize = 256;
@@ -26,7 +27,14 @@ const HEAD: Duration = Duration::from_secs(10);
 pub(super) struct Server {
     listener: Listener,
     router: Router,
-    tls: Option<watch::Receiver<Option<ServerTls>>>,
+    secured: Option<Secured>,
+}
+
+/// What TLS needs.
+#[derive(Debug, Clone)]
+struct Secured {
+    tls: watch::Receiver<Option<ServerTls>>,
+    refusals: Arc<Refusals>,
 }
 
 impl Server {
@@ -34,19 +42,20 @@ impl Server {
         Self {
             listener,
             router,
-            tls: None,
+            secured: None,
         }
     }
 
-    pub(super) const fn admin(
+    pub(super) fn admin(
         listener: Listener,
         router: Router,
         tls: Option<watch::Receiver<Option<ServerTls>>>,
+        refusals: Arc<Refusals>,
     ) -> Self {
         Self {
             listener,
             router,
-            tls,
+            secured: tls.map(|tls| Secured { tls, refusals }),
         }
     }
 
@@ -58,20 +67,16 @@ impl Server {
                 return;
             };
             let accepted = self.listener.accept().await;
-            let (router, tls) = (self.router.clone(), self.tls.clone());
+            let (router, secured) = (self.router.clone(), self.secured.clone());
             tokio::spawn(async move {
-                connection(accepted, router, tls).await;
+                connection(accepted, router, secured).await;
                 drop(place);
             });
         }
     }
 }
 
-async fn connection(
-    accepted: Accepted,
-    router: Router,
-    tls: Option<watch::Receiver<Option<ServerTls>>>,
-) {
+async fn connection(accepted: Accepted, router: Router, secured: Option<Secured>) {
     let peer = accepted.peer;
     let stream = match accepted.stream.attach() {
         Ok(stream) => stream,
@@ -80,12 +85,13 @@ async fn connection(
             return;
         }
     };
-    let stream = match tls {
+    let stream = match secured {
         None => stream,
-        Some(tls) => {
+        Some(secured) => {
             // The one in force now: certificates are renewed.
-            let tls = tls.borrow().clone();
+            let tls = secured.tls.borrow().clone();
             let Some(stream) = encrypt(stream, tls).await else {
+                secured.refusals.handshake();
                 return;
             };
             stream

@@ -77,10 +77,11 @@ impl DatabaseState {
             report(&self.name, inner, verdict);
         }
         inner.verdict = verdict;
-        if writer != before {
+        let pools = demoted.map_or_else(Vec::new, |host| host.pools());
+        if writer != before || !pools.is_empty() {
             self.tell();
         }
-        demoted.map_or_else(Vec::new, |host| host.pools())
+        pools
     }
 }
 
@@ -119,9 +120,10 @@ impl Known {
     }
 }
 
-/// Closes the connections to a host that has been demoted: those that are idle at once, the others when they come back.
+/// Closes the connections to a host that has been demoted: those that are idle at once, the others when they come back, which
+/// clients are made to do that would go on writing.
 pub(super) fn evict(pools: &[Arc<Pool>]) {
-    pools.iter().for_each(|pool| pool.reconnect());
+    pools.iter().for_each(|pool| pool.depose());
 }
 
 /// Says who the primary is from now on.
@@ -152,9 +154,28 @@ fn report(database: &str, inner: &Inner, verdict: Verdict) {
                     "{} is configured as the primary and is in recovery: writes wait",
                     address(index)
                 ),
-                None => tracing::warn!(database, "no host is known to be the primary: writes wait"),
+                None => match outdated(inner) {
+                    Some((index, timeline)) => tracing::error!(
+                        database,
+                        timeline,
+                        "{} says that it is the primary and is on an older timeline than another one was, or is still followed: writes wait",
+                        address(index)
+                    ),
+                    None => {
+                        tracing::warn!(database, "no host is known to be the primary: writes wait");
+                    }
+                },
             }
         }
         Verdict::ReplicasOnly => {}
     }
+}
+
+/// A host that takes itself for the primary where nobody is.
+fn outdated(inner: &Inner) -> Option<(usize, u32)> {
+    let mut members = inner.members.iter().enumerate();
+    members.find_map(|(index, member)| match member.seen {
+        Seen::Said(said) if !said.in_recovery => Some((index, said.timeline)),
+        _ => None,
+    })
 }

@@ -466,6 +466,9 @@ fn only_the_primary_s_removal_lets_an_older_one_back() {
     scene.primary_says(0, 90, 1);
     scene.clock.set(12_000);
     scene.primary_says(0, 90, 1);
-    assert_eq!(scene.writer(), Ok(0));
+    // The one that is left still follows it.
+    assert_eq!(scene.writer(), Err(NoPrimary::Unknown));
     assert!(!scene.hosts[2].has_replayed_since(0));
+    scene.replica_says(2, 90, 1);
+    assert_eq!(scene.writer(), Ok(0));
 }

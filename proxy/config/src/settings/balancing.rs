@@ -116,7 +116,7 @@ pub(super) fn checks(config: &Config) -> Checks {
     Checks {
         interval: limit(general.idle_healthcheck_interval),
         delay: millis(general.idle_healthcheck_delay),
-        timeout: millis(general.healthcheck_timeout),
+        timeout: limit(general.healthcheck_timeout).unwrap_or(millis(defaults.healthcheck_timeout)),
         look_delay: match general.lsn_check_delay {
             None => Some(Duration::ZERO),
             Some(delay) if delay >= i64::MAX as u64 => None,
@@ -124,7 +124,8 @@ pub(super) fn checks(config: &Config) -> Checks {
         },
         // Without a pause a look would follow upon the other.
         look_interval: limit(look_interval).unwrap_or(millis(defaults.lsn_check_interval)),
-        look_timeout: millis(general.lsn_check_timeout),
+        look_timeout: limit(general.lsn_check_timeout)
+            .unwrap_or(millis(defaults.lsn_check_timeout)),
         max_lag: max_lag.and_then(limit),
         max_lag_bytes: general
             .ban_replica_lag_bytes

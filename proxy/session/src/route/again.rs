@@ -5,7 +5,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use pgdog_backend::{CheckoutError, NoPrimary, Reason, Role, ServerError};
+use pgdog_config::PoolerMode;
 use pgdog_sql::Effects;
+use pgdog_wire::backend::TransactionStatus;
 use pgdog_wire::{ClientError as _, ErrorResponse, error, sqlstate};
 
 use super::ask::{self, need};
@@ -21,7 +23,7 @@ const HELD_STEP: u64 = 100;
 
 impl Active {
     /// Whether a request that got this error is to be sent again, to a host that may do better.
-    pub(crate) fn deserves_another_try(&self, code: &[u8], fatal: bool) -> bool {
+    fn deserves_another_try(&self, client: &Client, code: &[u8], fatal: bool) -> bool {
         let whole = self.trial.handed != Handed::Part && self.from_client.left == 0;
         if self.trial.bytes.is_empty() || !whole || self.trial.tries >= TRIES_MAX {
             return false;
@@ -33,6 +35,12 @@ impl Active {
             // The host is going, or has come in the way of what it replays.
             b"57P01" | b"57P02" | b"57P03" | b"57P05" => fatal && reads,
             b"40001" => reads && !self.trial.to_primary,
+            // What no replica has: unlogged tables, and serializable transactions.
+            b"0A000" => {
+                self.trial.wish == (Wish::Read { replica: false })
+                    && !self.trial.to_primary
+                    && self.is_on_replica(client)
+            }
             _ => false,
         }
     }
@@ -40,16 +48,15 @@ impl Active {
     /// Whether a request whose server went away without a word is to be sent again: on a primary it may have done what no text
     /// shows.
     pub(crate) fn deserves_another_server(&self, client: &Client) -> bool {
-        let replica = || self.host(client).is_some_and(|h| h.role() == Role::Replica);
-        self.deserves_another_try(b"57P01", true) && replica()
+        self.deserves_another_try(client, b"57P01", true) && self.is_on_replica(client)
     }
 
     /// An error has come: it ends here when its request is to be sent again.
     #[cold]
-    pub(crate) fn may_try_again(&self, body: &[u8]) -> Result<(), Event> {
+    pub(crate) fn may_try_again(&self, client: &Client, body: &[u8]) -> Result<(), Event> {
         let fatal = error::field(body, b'V') == Some(b"FATAL");
         let code = error::field(body, b'C').unwrap_or_default();
-        if self.deserves_another_try(code, fatal) {
+        if self.deserves_another_try(client, code, fatal) {
             return Err(Event::Again(Box::new(ErrorResponse::read(body))));
         }
         Ok(())
@@ -108,7 +115,7 @@ impl Active {
         self.trial.deferred = !self.trial.begin.is_empty();
         match code {
             // A replica that cancels reads for its own sake does so again.
-            "40001" => self.trial.to_primary = true,
+            "40001" | "0A000" => self.trial.to_primary = true,
             "25006" if wish != Wish::Write => self.trial.to_primary = true,
             "25006" if anew::takes_no_writes(&pool).await => {
                 if let Some(host) = host {
@@ -132,6 +139,9 @@ impl Active {
     /// No host may get the request now: it is held until one may, or until `hold_timeout` is over.
     pub(crate) async fn no_host(&mut self, client: &mut Client, why: NoHost) -> Result<(), Ended> {
         let response = why.response(&client.account);
+        if why == NoHost::Behind {
+            client.account.cluster.database().hurry();
+        }
         if why == NoHost::Replay {
             return self.await_replay(client).await;
         }
@@ -235,8 +245,33 @@ impl Active {
         }
     }
 
+    /// What ends a client that keeps a server whose host is the primary no more: what it writes there is in no other history.
+    /// Nothing for those that only read, and for a single statement under way.
+    #[cold]
+    pub(crate) fn deposed(&self, client: &Client) -> Option<ErrorResponse> {
+        let server = self.server.as_ref()?;
+        if !client.pool().is_deposed(server) {
+            return None;
+        }
+        let keeps = self.mode == PoolerMode::Session || client.reasons.any();
+        let open = server.owed.status != TransactionStatus::Idle;
+        if !keeps && (self.has_only_begun() || !self.trial.bytes.is_empty()) {
+            // It begins again elsewhere, or can be sent again.
+            return None;
+        }
+        let reads = self.trial.routed && matches!(self.trial.wish, Wish::Read { .. });
+        if !keeps && (!open || reads) {
+            return None;
+        }
+        Some(deposed())
+    }
+
     /// Hosts have come or gone: nobody waits for one that does not answer.
     pub(crate) async fn hosts_changed(&mut self, client: &mut Client) -> Result<(), Ended> {
+        if let Some(error) = self.deposed(client) {
+            self.cancel_server(client);
+            return self.refuse(client, error).await;
+        }
         if !self.trial.routed {
             return Ok(());
         }
@@ -272,4 +307,12 @@ impl Active {
         let error = ErrorResponse::fatal(sqlstate::CONNECTION_FAILURE, text);
         self.refuse(client, error).await
     }
+}
+
+/// What clients are told whose server is on a host that is the primary no more.
+pub(crate) fn deposed() -> ErrorResponse {
+    ErrorResponse::fatal(
+        sqlstate::ADMIN_SHUTDOWN,
+        "terminating connection: its server is not the primary any more",
+    )
 }

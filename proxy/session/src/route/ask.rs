@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use pgdog_backend::statements::Statement;
 use pgdog_backend::{ReadNeed, Value};
 use pgdog_config::{PoolerMode, PreparedLevel, ReadWriteStrategy, ReadYourWrites};
+use pgdog_sql::lexer::{Lexer, Token};
 use pgdog_sql::{Begins, Functions, Place, RoleHint, Route, Why};
 use pgdog_wire::frontend::{BindNames, Parse, query_text};
 use pgdog_wire::{Header, frame};
@@ -288,15 +289,35 @@ fn told_by(client: &Client) -> Option<RoleHint> {
     if parameters.any(|(name, value)| name == READ_ONLY && value == "on") {
         return Some(RoleHint::Replica);
     }
-    // The value, or the whole statement that has set it.
-    let (Value::Plain(value) | Value::Statement(value)) = steering(client, ROLE)?;
-    let value = value.to_ascii_lowercase();
-    if value.contains("replica") {
-        Some(RoleHint::Replica)
-    } else if value.contains("primary") {
-        Some(RoleHint::Primary)
-    } else {
-        None
+    match steering(client, ROLE)? {
+        Value::Plain(value) => role(value.as_bytes()),
+        // The statement that has set it ends with the value.
+        Value::Statement(text) => {
+            let tokens = Lexer::new(text.as_bytes());
+            let last = tokens
+                .filter(|token| *token != Token::Symbol(b';'))
+                .last()?;
+            match last {
+                Token::Word(value) | Token::Quoted(value) | Token::Literal(value) => role(value),
+                _ => None,
+            }
+        }
+    }
+}
+
+/// A role by its name, quoted or not.
+fn role(name: &[u8]) -> Option<RoleHint> {
+    let name = name.trim_ascii();
+    let bare = |quote: &[u8]| name.strip_prefix(quote)?.strip_suffix(quote);
+    match bare(b"'")
+        .or_else(|| bare(b"\""))
+        .unwrap_or(name)
+        .to_ascii_lowercase()
+        .as_slice()
+    {
+        b"replica" => Some(RoleHint::Replica),
+        b"primary" => Some(RoleHint::Primary),
+        _ => None,
     }
 }
 

@@ -78,6 +78,11 @@ impl Active {
         self.trial.begin.clear();
     }
 
+    /// Whether nothing of the transaction has taken place but its BEGIN, so that it can begin again on another host.
+    pub(crate) fn has_only_begun(&self) -> bool {
+        self.trial.first && !self.trial.begin.is_empty()
+    }
+
     /// Keeps the text of the BEGIN that the client has said. Gives the length of its message.
     pub(super) fn keep_begin(&mut self) -> usize {
         let header = Header::peek(self.cin.data()).ok().flatten();

@@ -15,8 +15,12 @@ pub(super) fn insists(client: &Client, text: &[u8]) -> Option<String> {
     let functions = client.account.catalogue(&client.runtime).now();
     let planner = &client.runtime.planner;
     let route = planner.route(text, &functions);
-    if route.place != Place::Primary || !matches!(route.why, Why::Calls(_) | Why::Reaches(_)) {
+    if route.place != Place::Primary {
         return None;
+    }
+    if matches!(route.why, Why::Prepares | Why::Holds) {
+        // The client would keep this server, and write there.
+        return Some(route.why.to_string());
     }
     let facts = planner.facts(text);
     facts.insists(&functions).map(|culprit| culprit.to_string())
@@ -57,7 +61,7 @@ impl Active {
         let Some(found) = found else {
             return Ok(None);
         };
-        if self.trial.first && !self.trial.begin.is_empty() {
+        if self.has_only_begun() {
             return Err(Event::BeginElsewhere);
         }
         let error = ErrorResponse::error(

@@ -11,6 +11,9 @@ use super::{Control, Statement};
 use crate::functions::{Kind, Mention, Name, is_one_servers as is_one_servers_view};
 use crate::route::{Begins, Place, Why};
 
+/// `CURSOR_OPT_HOLD` of PostgreSQL's `nodes/parsenodes.h`.
+const WITH_HOLD: i32 = 0x20;
+
 /// What is known of the statement with this tree; nothing when the tree cannot be walked.
 pub(super) fn read(node: &NodeEnum) -> Option<Statement> {
     let found = walk(node)?;
@@ -50,7 +53,10 @@ fn mentions(found: &Found) -> Vec<Mention> {
 fn decide(node: &NodeEnum, found: &Found, control: Option<Control>) -> (Place, Why) {
     match node {
         NodeEnum::SelectStmt(_) => query(found),
-        NodeEnum::DeclareCursorStmt(declared) => inner(declared.query.as_deref(), found),
+        NodeEnum::DeclareCursorStmt(declared) => match inner(declared.query.as_deref(), found) {
+            (Place::Read, _) if declared.options & WITH_HOLD != 0 => (Place::Primary, Why::Holds),
+            other => other,
+        },
         NodeEnum::ExplainStmt(explained) => match inner(explained.query.as_deref(), found) {
             (Place::Primary, Why::Writes(command)) => (Place::Primary, Why::Explains(command)),
             other => other,

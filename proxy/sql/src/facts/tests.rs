@@ -109,7 +109,7 @@ fn tables_are_those_of_the_database() {
 }
 
 #[test]
-fn the_first_statement_tells_how_an_open_transaction_begins() {
+fn it_is_known_how_an_open_transaction_begins() {
     for (text, begins) in [
         ("begin", Some(Begins::Unsaid)),
         ("start transaction read only", Some(Begins::ReadOnly)),
@@ -130,9 +130,14 @@ fn the_first_statement_tells_how_an_open_transaction_begins() {
         ),
         ("begin; savepoint a; rollback to a", Some(Begins::Unsaid)),
         ("begin; commit", None),
-        ("begin; commit and chain", None),
-        ("begin; select 1; rollback; begin", None),
-        ("select 1; begin", None),
+        ("begin; commit and chain", Some(Begins::ReadWrite)),
+        ("begin; select 1; rollback; begin", Some(Begins::ReadWrite)),
+        ("select 1; begin read only", Some(Begins::ReadWrite)),
+        (
+            "begin read only; commit; begin read only",
+            Some(Begins::ReadWrite),
+        ),
+        ("select 1; begin; commit", None),
         ("commit", None),
         ("", None),
     ] {

@@ -169,12 +169,12 @@ mod tests {
             "select cast(a as app.d)",
             "select '{}'::d[]",
             "select agg(a) from t",
+            "select * from q",
         ] {
             assert_eq!(place(&functions, text), Place::Primary, "{text}");
         }
         for text in [
             "select * from w",
-            "select * from q",
             "select * from other.v",
             "select v from t as v",
             "select 1 operator(public.<<<) 2",
@@ -218,7 +218,13 @@ mod tests {
         let locks = Facts::parse(b"begin read only; select g(), pg_advisory_lock(1)");
         let culprit = locks.insists(&advisory).unwrap();
         assert_eq!(&*culprit.function.name, "pg_advisory_lock");
-        assert!(insists("select public.f()").is_some());
+        for text in [
+            "select public.f()",
+            "select public.f() from pg_locks",
+            "lock table t in access share mode; select f()",
+        ] {
+            assert!(insists(text).is_some(), "{text}");
+        }
         for text in [
             "select * from v",
             "select nextval('s')",

@@ -26,6 +26,9 @@ with recursive trees (kind, id, tree) as (
   union select 'type', oid, 'function', typinput from pg_catalog.pg_type where oid >= 16384 and typtype = 'b' and typelem = 0
   union select 'type', oid, 'type', t
     from pg_catalog.pg_type, lateral pg_catalog.unnest(array[typbasetype, typelem]) t where oid >= 16384 and t >= 16384
+  -- Of a sequence a replica knows more than was drawn.
+  union select 'relation', c.oid, 'function', 'pg_catalog.pg_sequence_last_value(pg_catalog.regclass)'::pg_catalog.regprocedure::oid
+    from pg_catalog.pg_class c where c.relkind = 'S'
   -- Within trees, casts are the functions that they call.
   union select 'cast', casttarget, 'function', castfunc from pg_catalog.pg_cast where castfunc >= 16384
   -- One that needs no word takes place wherever a column of its source is.
