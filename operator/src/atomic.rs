@@ -1,7 +1,8 @@
-//! A pause, or its end, on all proxies of a cluster or on none: prepared on each, then committed on each or aborted.
+//! A pause, its end, or another sharding, on all proxies of a cluster or on none: prepared on each, then committed on each or
+//! aborted.
 //!
-//! Guarantees: nobody is paused unless all could be; who asks may vanish at any moment, as what is not committed is undone at
-//! its deadline. When a proxy falls silent between the two steps, those that were told stay so, and the rest is tried again.
+//! Guarantees: nobody changes unless all could; who asks may vanish at any moment, as what is not committed is undone at its
+//! deadline. When a proxy falls silent between the two steps, those that were told stay so, and the rest is tried again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,12 +11,12 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
-use pgdog_config::api::{Change, Decide, Pools, Prepare};
+use pgdog_config::api::{Change, Decide, Pools, Prepare, Push, Status};
 use pgdog_operator_api::PgDogCluster;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::fleet::Place;
+use crate::fleet::{Document, Place};
 use crate::http::{Client, Failure, Identity};
 
 /// Time that running transactions have to end.
@@ -39,6 +40,68 @@ pub struct Party {
 }
 
 /// What all proxies are to come to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Target {
+    /// To hold their clients' next transactions, or not to.
+    Paused(bool),
+    /// To have this topology, which shards otherwise than the one before.
+    Topology(Arc<Document>),
+}
+
+impl Target {
+    /// Which change it is.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Paused(_) => Kind::Pause,
+            Self::Topology(_) => Kind::Sharding,
+        }
+    }
+
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Paused(true) => "pause",
+            Self::Paused(false) => "resume",
+            Self::Topology(_) => "sharding",
+        }
+    }
+
+    /// Whether a proxy has come to it already.
+    fn is_in(&self, status: &Status) -> bool {
+        match self {
+            Self::Paused(paused) => status.paused == *paused,
+            Self::Topology(document) => {
+                status.topology.sha256.as_deref() == Some(document.sha256.as_str())
+            }
+        }
+    }
+
+    fn change(&self, cluster: &str, pod: &str) -> Change {
+        match self {
+            Self::Paused(true) => Change::Pause(Pools::default()),
+            Self::Paused(false) => Change::Resume(Pools::default()),
+            Self::Topology(document) => Change::Topology(Push {
+                cluster_uid: Some(cluster.to_owned()),
+                pod_uid: Some(pod.to_owned()),
+                epoch: document.epoch,
+                revision: document.revision,
+                sha256: Some(document.sha256.clone()),
+                config: document.config.clone(),
+            }),
+        }
+    }
+}
+
+/// Which change of all proxies it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A pause, or its end.
+    Pause,
+    /// A topology that shards otherwise.
+    Sharding,
+}
+
+/// An order to all proxies of a cluster.
 #[derive(Debug, Clone)]
 pub struct Order {
     /// The cluster.
@@ -49,19 +112,19 @@ pub struct Order {
     pub generation: i64,
     /// The epoch of this leader.
     pub epoch: u64,
-    /// Whether they are to be paused.
-    pub paused: bool,
+    /// What they are to come to.
+    pub target: Target,
     /// All of them.
     pub parties: Vec<Party>,
 }
 
 /// How far it has come.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Progress {
     /// It is under way.
     Running,
-    /// All are paused, or none is.
-    Done(bool),
+    /// All have come to it.
+    Done(Target),
     /// None was changed, or not all.
     Failed {
         /// Who is in the way.
@@ -72,6 +135,7 @@ pub enum Progress {
 }
 
 struct Entry {
+    kind: Kind,
     generation: i64,
     progress: Arc<Mutex<Progress>>,
     task: JoinHandle<()>,
@@ -104,11 +168,11 @@ impl Changes {
         }
     }
 
-    /// How far the change of a cluster has come; a failure counts for the generation of the spec that asked for it.
+    /// How far a change of this kind has come in a cluster; a failure counts for the generation of the spec that asked for it.
     #[must_use]
-    pub fn progress(&self, cluster: &str, generation: i64) -> Option<Progress> {
+    pub fn progress(&self, cluster: &str, kind: Kind, generation: i64) -> Option<Progress> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = entries.get(cluster)?;
+        let entry = entries.get(cluster).filter(|entry| entry.kind == kind)?;
         let progress = entry.progress.lock();
         let progress = progress.unwrap_or_else(PoisonError::into_inner).clone();
         match progress {
@@ -117,11 +181,11 @@ impl Changes {
         }
     }
 
-    /// Begins a change.
+    /// Begins a change. There is one at a time in a cluster: whoever asks has seen that none is running.
     pub fn begin(&self, order: Order) {
         let progress = Arc::new(Mutex::new(Progress::Running));
         let (cluster, generation) = (order.cluster.clone(), order.generation);
-        let paused = order.paused;
+        let (kind, target) = (order.target.kind(), order.target.clone());
         let (told, changed, identity) = (
             progress.clone(),
             self.changed.clone(),
@@ -130,7 +194,7 @@ impl Changes {
         let task = tokio::spawn(async move {
             let owner = order.owner.clone();
             let end = match run(order, &identity).await {
-                Ok(()) => Progress::Done(paused),
+                Ok(()) => Progress::Done(target),
                 Err(message) => Progress::Failed {
                     message,
                     at: Instant::now(),
@@ -141,6 +205,7 @@ impl Changes {
             let _ = changed.send(owner);
         });
         let entry = Entry {
+            kind,
             generation,
             progress,
             task,
@@ -171,10 +236,7 @@ impl Asked {
             epoch: order.epoch,
             id: order.id.clone(),
             deadline_ms: u64::try_from(DEADLINE.as_millis()).unwrap_or(u64::MAX),
-            change: match order.paused {
-                true => Change::Pause(Pools::default()),
-                false => Change::Resume(Pools::default()),
-            },
+            change: order.target.change(&order.cluster, &self.pod),
         };
         let answer = self.client.prepare(&asked, left).await;
         answer.map_err(|failure| match failure {
@@ -208,7 +270,7 @@ struct Terms {
     cluster: String,
     epoch: u64,
     id: String,
-    paused: bool,
+    target: Target,
 }
 
 impl Terms {
@@ -225,13 +287,13 @@ async fn run(order: Order, identity: &Identity) -> Result<(), String> {
         // Never used again: no proxy takes it for a former one.
         id: format!(
             "{}-{}-{}",
-            if order.paused { "pause" } else { "resume" },
+            order.target.name(),
             order.generation,
             Timestamp::now().as_millisecond()
         ),
         cluster: order.cluster,
         epoch: order.epoch,
-        paused: order.paused,
+        target: order.target,
     };
     let mut parties = Vec::new();
     for party in order.parties {
@@ -250,7 +312,7 @@ async fn run(order: Order, identity: &Identity) -> Result<(), String> {
     .await;
     let mut rest = Vec::new();
     for (party, status) in parties.into_iter().zip(states) {
-        if status?.paused != terms.paused {
+        if !terms.target.is_in(&status?) {
             rest.push(party);
         }
     }

@@ -55,7 +55,11 @@ impl Terms {
         let total = u32::try_from(budget.max_server_connections).unwrap_or(1);
         let percent = budget.reserve_percent.and_then(|p| u32::try_from(p).ok());
         let proxies = proxies.max(1);
-        let start = (total * percent.unwrap_or(RESERVE).min(50) / 100 / proxies).max(1);
+        let start = match percent {
+            // Nobody opens anything before the operator has seen it.
+            Some(0) => 0,
+            percent => (total * percent.unwrap_or(RESERVE).min(50) / 100 / proxies).max(1),
+        };
         let kept = |start: u32| proxies.saturating_mul(start + databases);
         // Where that took most of it, those that start get theirs from the operator alone.
         let (start, aside) = if kept(start) <= total / 2 {
@@ -248,6 +252,19 @@ mod tests {
 
     fn grants(shares: &Shares) -> Vec<u32> {
         shares.grants.values().copied().collect()
+    }
+
+    #[test]
+    fn without_a_reserve_who_starts_opens_nothing_of_its_own_accord() {
+        let of = |percent: Option<i32>| {
+            let budget = Budget {
+                max_server_connections: 60,
+                reserve_percent: percent,
+                distribution: Distribution::Demand,
+            };
+            Terms::of(&budget, 4, 1).start
+        };
+        assert_eq!((of(Some(0)), of(Some(1)), of(None)), (0, 1, 1));
     }
 
     fn equal(members: &[Member]) -> Shares {

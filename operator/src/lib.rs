@@ -33,6 +33,7 @@ pub mod pausing;
 pub mod peers;
 pub mod reconcile;
 pub mod render;
+pub mod resharding;
 pub mod rollout;
 pub mod rotation;
 pub mod shares;

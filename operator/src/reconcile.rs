@@ -8,11 +8,11 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
-use pgdog_operator_api::{Distribution, Mode, PgDogCluster, PgDogClusterStatus};
+use pgdog_operator_api::{Distribution, HalfStatus, Mode, PgDogCluster, PgDogClusterStatus};
 use serde_json::{Map, Value};
 
 use crate::apply::{self, ApplyError, Obstacle};
-use crate::atomic::{Order, Party, Progress};
+use crate::atomic::{Kind, Order, Party, Progress, Target};
 use crate::context::{Context, Memory};
 use crate::decide::{Decision, Proxies, decide};
 use crate::discover::{self, Found};
@@ -25,6 +25,7 @@ use crate::render::process::Ports;
 use crate::render::snapshot::Start;
 use crate::render::topology::Peer;
 use crate::render::{children, pod, snapshot};
+use crate::resharding;
 use crate::shares::{self, Ledger, Standing};
 use crate::sidecars;
 use crate::status::{self, Proxy};
@@ -81,7 +82,7 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
     let mut again = match trouble {
         // It may be on its way out, as the children of a cluster of this name that was deleted are.
         Some(_) => SOON,
-        None => next(&cluster, &memory, &plan.step),
+        None => next(&cluster, &memory, &plan),
     };
     // The proxies of a large fleet answer one by one; their answers are counted together.
     let before = memory.status.as_ref();
@@ -115,6 +116,8 @@ struct Plan<'a> {
     standing: Option<Standing>,
     /// What is to be done about a pause.
     step: Step,
+    /// What is to be done about other shards.
+    resharding: resharding::Step,
     image: String,
 }
 
@@ -134,10 +137,14 @@ fn plan<'a>(
         reports: &reports,
         peers: &peers,
     };
+    let changing = changing(cluster, memory, cx);
     let decision = decide(cluster, &found, world, known, memory, status);
     let leaving = leaving(cluster, world);
     let standing = divide(cluster, (&pods, &reports, &leaving), memory, status, cx);
-    let step = pausing(cluster, leaving.len(), memory, cx);
+    let step = pausing(cluster, leaving.len(), changing.as_ref(), memory, cx);
+    let wanted = decision.as_ref().is_ok_and(Decision::reshards);
+    let obstacle = obstacle(&step, &pods, leaving.len());
+    let resharding = resharding::step(wanted, changing.as_ref(), obstacle);
     let kept = status.image.as_deref();
     let default = observe::default_image(cluster, kept, &cx.default_image, cx.upgrade_proxies);
     Plan {
@@ -148,6 +155,7 @@ fn plan<'a>(
         decision,
         standing,
         step,
+        resharding,
     }
 }
 
@@ -174,21 +182,30 @@ async fn carry_out(
         cluster,
         &plan.pods,
         decision,
-        (status, memory, &plan.step),
+        (status, memory, plan),
         cx,
+    );
+    // Who starts while all others change their shards waits for the word that it may begin: it has the former ones.
+    let changes = matches!(
+        plan.resharding,
+        resharding::Step::Begin | resharding::Step::Running
     );
     let start = Start {
         share: plan.standing.as_ref().map(|standing| standing.terms.start),
-        paused: cluster.spec.paused || memory.paused == Some(true),
+        paused: cluster.spec.paused || memory.paused == Some(true) || changes,
     };
     let standing = plan.standing.as_ref();
     let most = standing.and_then(|standing| shares::most(cluster, plan.pods.len(), standing));
     let pods = (plan.image.as_str(), start, most);
     match apply_all(cluster, decision, pods, status, world, memory, cx).await {
         Ok(obstacles) => {
+            // Those that start from now on are as all are to be.
             if plan.step == Step::Begin {
-                // Those that start from now on are as all are to be.
-                begin(cluster, &plan.pods, memory, cx);
+                let target = Target::Paused(cluster.spec.paused);
+                begin(cluster, &plan.pods, target, memory, cx);
+            } else if plan.resharding == resharding::Step::Begin {
+                let target = Target::Topology(topology(decision, status, cx));
+                begin(cluster, &plan.pods, target, memory, cx);
             }
             let told: Vec<_> = obstacles.iter().map(ToString::to_string).collect();
             let trouble = obstacles.first().map(|one| (one.reason(), told.join("; ")));
@@ -209,7 +226,7 @@ async fn tell(
     cx: &Context,
 ) {
     let decision = plan.decision.as_ref();
-    let zoneless = zoneless(cluster, &plan.pods);
+    let hint = resharding::hint(&plan.resharding).or_else(|| zoneless(cluster, &plan.pods));
     let seen = Seen {
         found: &plan.found,
         proxies: &seen_proxies(
@@ -222,7 +239,7 @@ async fn tell(
         missing: &sidecars::missing(cluster, world),
         decision,
         trouble: trouble.map(|(reason, message)| (*reason, message.as_str())),
-        hint: zoneless
+        hint: hint
             .as_ref()
             .map(|(reason, message)| (*reason, message.as_str())),
         tls: status::certificates(cluster, world, Timestamp::now()),
@@ -274,10 +291,13 @@ async fn apply_all(
         // The file holds what was good before: what is pushed now is later.
         versions.settings = versions.settings.saturating_sub(1);
     }
+    if decision.former.is_some() {
+        versions.topology = versions.topology.saturating_sub(1);
+    }
     let config = snapshot::render(
         &decision.process,
         &decision.snapshot,
-        &decision.topology,
+        decision.former.as_ref().unwrap_or(&decision.topology),
         &memory.replaced,
         memory.refused.as_ref(),
         versions,
@@ -299,14 +319,16 @@ fn is_paused(cluster: &PgDogCluster) -> bool {
 
 /// When to look again: at the latest when a former password is over, a pause is tried again, shares follow the demand, or
 /// proxies that have come are told to the others.
-fn next(cluster: &PgDogCluster, memory: &Memory, step: &Step) -> Duration {
+fn next(cluster: &PgDogCluster, memory: &Memory, plan: &Plan<'_>) -> Duration {
     let budget = cluster
         .spec
         .pooling
         .as_ref()
         .and_then(|p| p.budget.as_ref());
-    let most = match (step, budget) {
-        (Step::Wait { .. }, _) => Duration::from_secs(5),
+    let waits = matches!(plan.step, Step::Wait { .. })
+        || matches!(plan.resharding, resharding::Step::Wait(_));
+    let most = match (waits, budget) {
+        (true, _) => Duration::from_secs(5),
         (_, Some(budget)) if budget.distribution == Distribution::Demand => DEMAND,
         _ => AGAIN,
     };
@@ -367,26 +389,72 @@ fn divide(
     standing
 }
 
-/// What is to be done about a pause.
-fn pausing(cluster: &PgDogCluster, leaving: usize, memory: &mut Memory, cx: &Context) -> Step {
-    let uid = cluster.uid().unwrap_or_default();
-    let generation = cluster.meta().generation.unwrap_or_default();
-    let mut progress = cx.changes.progress(&uid, generation);
-    if let Some(Progress::Done(paused)) = progress {
-        memory.paused = Some(paused);
-        cx.changes.forget(&uid);
-        progress = None;
+/// How far a change of shards has come. One that has come to its end is remembered.
+fn changing(cluster: &PgDogCluster, memory: &mut Memory, cx: &Context) -> Option<Progress> {
+    let progress = progress(cluster, Kind::Sharding, cx);
+    if let Some(Progress::Done(Target::Topology(document))) = &progress {
+        memory.topology = Some(document.config.clone());
+        cx.changes.forget(&cluster.uid().unwrap_or_default());
+        return None;
     }
-    pausing::step(
-        cluster.spec.paused,
-        memory.paused,
-        progress.as_ref(),
-        leaving,
-    )
+    progress
 }
 
-/// Begins to pause all proxies, or to end that.
-fn begin(cluster: &PgDogCluster, pods: &[&Pod], memory: &mut Memory, cx: &Context) {
+fn progress(cluster: &PgDogCluster, kind: Kind, cx: &Context) -> Option<Progress> {
+    let uid = cluster.uid().unwrap_or_default();
+    let generation = cluster.meta().generation.unwrap_or_default();
+    cx.changes.progress(&uid, kind, generation)
+}
+
+/// Who or what has to come to an end before all proxies can change their shards at one moment.
+fn obstacle(pause: &Step, pods: &[&Pod], leaving: usize) -> Option<String> {
+    if !matches!(pause, Step::Nothing | Step::Keep(_)) {
+        return Some("a pause is not over, or not there yet".to_owned());
+    }
+    if leaving > 0 {
+        return Some(format!("{leaving} proxies let their last clients finish"));
+    }
+    // It may have read its file already.
+    let starts = |pod: &&&Pod| {
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
+        node.is_some() && restarts(pod) < 0
+    };
+    let pod = pods.iter().find(starts)?;
+    Some(format!("{} does not run", pod.name_any()))
+}
+
+/// What is to be done about a pause.
+fn pausing(
+    cluster: &PgDogCluster,
+    leaving: usize,
+    changing: Option<&Progress>,
+    memory: &mut Memory,
+    cx: &Context,
+) -> Step {
+    let mut progress = progress(cluster, Kind::Pause, cx);
+    if let Some(Progress::Done(Target::Paused(paused))) = progress {
+        memory.paused = Some(paused);
+        cx.changes.forget(&cluster.uid().unwrap_or_default());
+        progress = None;
+    }
+    let wanted = cluster.spec.paused;
+    match pausing::step(wanted, memory.paused, progress.as_ref(), leaving) {
+        Step::Begin if changing == Some(&Progress::Running) => Step::Wait {
+            reason: "Sharding",
+            message: "all proxies change their shards first".to_owned(),
+        },
+        step => step,
+    }
+}
+
+/// Begins to pause all proxies, to end that, or to change their shards.
+fn begin(
+    cluster: &PgDogCluster,
+    pods: &[&Pod],
+    target: Target,
+    memory: &mut Memory,
+    cx: &Context,
+) {
     memory.paused.get_or_insert(false);
     let parties = pods.iter().filter(|pod| restarts(pod) >= 0);
     let parties = parties.filter_map(|pod| {
@@ -401,7 +469,7 @@ fn begin(cluster: &PgDogCluster, pods: &[&Pod], memory: &mut Memory, cx: &Contex
         cluster: cluster.uid().unwrap_or_default(),
         generation: cluster.meta().generation.unwrap_or_default(),
         epoch: cx.epoch,
-        paused: cluster.spec.paused,
+        target,
         parties: parties.collect(),
     });
 }
@@ -501,21 +569,16 @@ fn push(
     cluster: &PgDogCluster,
     pods: &[&Pod],
     decision: &Decision,
-    (status, memory, step): (&PgDogClusterStatus, &Memory, &Step),
+    (status, memory, plan): (&PgDogClusterStatus, &Memory, &Plan<'_>),
     cx: &Context,
 ) {
     let uid = cluster.uid().unwrap_or_default();
-    let versions = versions(status, cx.epoch);
-    let document = |revision, sha256: &str, config: &Map<String, Value>| {
-        let (sha256, config) = (sha256.to_owned(), config.clone());
-        Arc::new(Document::new(cx.epoch, revision, sha256, config))
-    };
-    let (settings, topology) = (&status.config.settings, &status.config.topology);
-    let settings = document(versions.settings, &settings.hash, &decision.settings);
-    // Never nothing instead of something.
-    let topology = decision
-        .has_hosts()
-        .then(|| document(versions.topology, &topology.hash, &decision.topology));
+    let half = &status.config.settings;
+    let settings = document(half, &decision.settings, cx);
+    // Never nothing instead of something, and other shards to all at one moment.
+    let changes = plan.resharding == resharding::Step::Running;
+    let alone = decision.has_hosts() && decision.former.is_none() && !changes;
+    let topology = alone.then(|| topology(decision, status, cx));
     let patience = cluster
         .spec
         .config_rollout
@@ -532,8 +595,8 @@ fn push(
             budget: memory
                 .ledger
                 .document(&pod.uid().unwrap_or_default(), cx.epoch),
-            paused: match step {
-                Step::Keep(paused) => Some(*paused),
+            paused: match plan.step {
+                Step::Keep(paused) if !changes => Some(paused),
                 _ => None,
             },
             patience: patience.map_or(Duration::from_secs(30), Duration::from),
@@ -547,6 +610,17 @@ fn push(
     }
     let alive = pods.iter().filter_map(|pod| pod.uid()).collect();
     cx.fleet.retain(&uid, &alive);
+}
+
+/// The topology that is wanted, as all proxies are sent it.
+fn topology(decision: &Decision, status: &PgDogClusterStatus, cx: &Context) -> Arc<Document> {
+    document(&status.config.topology, &decision.topology, cx)
+}
+
+fn document(half: &HalfStatus, config: &Map<String, Value>, cx: &Context) -> Arc<Document> {
+    let revision = u64::try_from(half.revision).unwrap_or_default();
+    let (sha256, config) = (half.hash.clone(), config.clone());
+    Arc::new(Document::new(cx.epoch, revision, sha256, config))
 }
 
 /// Where a proxy is reached.

@@ -70,7 +70,9 @@ pub struct Budget {
     /// Server connections to one Postgres host, over all proxies.
     #[schemars(range(min = 1, max = 100_000))]
     pub max_server_connections: i32,
-    /// Part of it that is kept for proxies that are about to start, per cent. Default: 10.
+    /// Part of it that is kept for proxies that are about to start, per cent: they open their part of it before the operator has
+    /// seen them, at least one connection each. With 0 a proxy opens nothing before the operator has given it a share, and so none
+    /// while no operator runs. Default: 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 50))]
     pub reserve_percent: Option<i32>,

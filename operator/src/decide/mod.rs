@@ -15,6 +15,7 @@ use crate::discover::Found;
 use crate::fleet::{Report, Taken, is_unreachable};
 use crate::render::config::{Rendered, Unrenderable, render};
 use crate::render::topology::{self, Peer};
+use crate::resharding;
 use crate::rollout::{self, Stage};
 use crate::rotation;
 use crate::world::World;
@@ -30,6 +31,8 @@ pub struct Decision {
     pub snapshot: Map<String, Value>,
     /// The topology.
     pub topology: Map<String, Value>,
+    /// The topology in force, where the wanted one has other shards: it stays until all proxies change at one moment.
+    pub former: Option<Map<String, Value>>,
     /// Which proxies get the settings now, in the order of the reports.
     pub given: Vec<bool>,
     /// How far the settings have come.
@@ -51,6 +54,12 @@ impl std::fmt::Debug for Decision {
 }
 
 impl Decision {
+    /// Whether other shards are wanted than those in force.
+    #[must_use]
+    pub fn reshards(&self) -> bool {
+        self.former.is_some() && self.has_hosts()
+    }
+
     /// Whether there is a host at all.
     #[must_use]
     pub fn has_hosts(&self) -> bool {
@@ -129,7 +138,8 @@ pub fn decide(
     if stage == Stage::Complete && !reports.is_empty() || is_everywhere(&stage, config, reports) {
         memory.good = Some(settings.clone());
     }
-    memory.topology = Some(rendered.topology.clone());
+    let former = former(memory, &rendered.topology, reports);
+    memory.topology = Some(former.clone().unwrap_or_else(|| rendered.topology.clone()));
     memory.settings = Some(rendered.settings);
     memory.process = Some(rendered.process.clone());
     status.secrets = rendered.secrets;
@@ -144,6 +154,7 @@ pub fn decide(
         settings,
         snapshot,
         topology: rendered.topology,
+        former,
         given,
         stage,
         invalid: None,
@@ -172,16 +183,28 @@ fn hosts_only(
     };
     rise(&mut status.config, reports);
     number(&mut status.config, &settings, &topology);
-    memory.topology = Some(topology.clone());
+    let former = former(memory, &topology, reports);
+    memory.topology = Some(former.clone().unwrap_or_else(|| topology.clone()));
     Ok(Decision {
         process,
         snapshot: settings.clone(),
         settings,
         topology,
+        former,
         given: vec![true; reports.len()],
         stage: Stage::Complete,
         invalid: Some(error),
     })
+}
+
+/// The topology in force where this one has other shards: proxies that run must not come to it one by one.
+fn former(
+    memory: &Memory,
+    topology: &Map<String, Value>,
+    reports: &[Report],
+) -> Option<Map<String, Value>> {
+    let before = memory.topology.as_ref()?;
+    (!reports.is_empty() && resharding::differ(before, topology)).then(|| before.clone())
 }
 
 /// Hosts that have gone do not take a topology away: proxies that know none could serve nobody, also not when the hosts are

@@ -8,7 +8,7 @@ use pgdog_operator_api::{ConditionStatus, ConditionType};
 use serde_json::{Value, json};
 
 use crate::harness::operator::Operator;
-use crate::harness::proxies::Proxies;
+use crate::harness::proxies::{Proxies, Proxy};
 use crate::harness::stage::{Stage, until};
 use crate::operator;
 
@@ -446,4 +446,91 @@ async fn a_proxy_that_was_replaced_is_given_everything() {
         .collect();
     let pod = stage.api::<Pod>().get(&new.pod).await.unwrap();
     assert!(uids.contains(&json!(pod.uid().unwrap())), "{peers}");
+}
+
+/// The shards that a proxy knows.
+fn shards(proxy: &Proxy) -> Vec<u64> {
+    let topology = proxy.config(Half::Topology);
+    let hosts = topology["databases"].as_array().into_iter().flatten();
+    hosts.filter_map(|host| host["shard"].as_u64()).collect()
+}
+
+fn sharded(count: u64) -> Value {
+    let shard = |number: u64| {
+        let hosts = json!([{"host": format!("db{number}.example"), "role": "primary"}]);
+        json!({"number": number, "source": {"provider": "Static", "hosts": hosts}})
+    };
+    json!({"source": null, "shards": (0..count).map(shard).collect::<Vec<_>>()})
+}
+
+#[tokio::test]
+async fn other_shards_come_to_all_proxies_or_to_none() {
+    let Some(stage) = Stage::open("shards").await else {
+        return;
+    };
+    let _operator = Operator::start(operator(), &stage, "one").await;
+    let mut proxies = Proxies::of_shop(&stage).await;
+    let all = proxies.add(&stage, 3).await;
+    stage
+        .status_when("shop", "3/3", |status| status.config.summary == "3/3")
+        .await;
+    all[1].keep_busy(true);
+    stage.change("shop", sharded(2)).await.unwrap();
+    let degraded = stage
+        .condition("shop", ConditionType::Degraded, ConditionStatus::True)
+        .await;
+    assert_eq!(degraded.reason, "ShardingHeld", "{}", degraded.message);
+    assert!(
+        degraded.message.contains(&all[1].pod),
+        "{}",
+        degraded.message
+    );
+    for proxy in &all {
+        assert_eq!(shards(proxy), [0], "{} alone has others", proxy.pod);
+        assert!(!proxy.is_prepared(), "{} holds its clients", proxy.pod);
+    }
+    // Who starts now has what the others have.
+    let snapshot = stage.api::<Secret>().get("shop-config").await.unwrap();
+    let snapshot = snapshot.data.unwrap();
+    let topology: Value = serde_json::from_slice(&snapshot["topology.json"].0).unwrap();
+    assert_eq!(topology["databases"].as_array().unwrap().len(), 1);
+
+    all[1].keep_busy(false);
+    stage
+        .condition("shop", ConditionType::Degraded, ConditionStatus::False)
+        .await;
+    stage
+        .status_when("shop", "3/3 of the change", |status| {
+            status.config.summary == "3/3"
+        })
+        .await;
+    for proxy in &all {
+        assert_eq!(shards(proxy), [0, 1]);
+    }
+    until("the snapshot has them", || async {
+        let snapshot = stage.api::<Secret>().get("shop-config").await.ok()?;
+        let topology: Value =
+            serde_json::from_slice(&snapshot.data?.get("topology.json")?.0).ok()?;
+        (topology["databases"].as_array()?.len() == 2).then_some(())
+    })
+    .await;
+
+    // A proxy that comes later has them as well, and is not left waiting for a word.
+    let late = proxies.add(&stage, 1).await;
+    stage
+        .status_when("shop", "4/4", |status| status.config.summary == "4/4")
+        .await;
+    assert_eq!(shards(&late[0]), [0, 1]);
+    // Another host of a shard is no other shard: nobody is held up for it.
+    let before = all[0].version(Half::Topology).unwrap();
+    let mut spec = sharded(2);
+    spec["shards"][1]["source"]["hosts"][0]["host"] = "other.example".into();
+    all[1].keep_busy(true);
+    stage.change("shop", spec).await.unwrap();
+    until("all know the other host", || async {
+        let knows = |proxy: &Proxy| hosts(&proxy.config(Half::Topology))[1].0 == "other.example";
+        all.iter().all(|proxy| knows(proxy)).then_some(())
+    })
+    .await;
+    assert!(all[0].version(Half::Topology).unwrap() > before);
 }

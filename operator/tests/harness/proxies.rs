@@ -56,6 +56,8 @@ struct State {
     history: Vec<Taken>,
     /// Settings are refused with these words.
     refusal: Option<String>,
+    /// A transaction runs that does not end: nothing can be prepared.
+    busy: bool,
 }
 
 /// A proxy that is none.
@@ -103,6 +105,16 @@ impl Proxy {
     /// Settings are refused from now on, with these words; or taken again.
     pub(crate) fn refuse(&self, why: Option<&str>) {
         self.state().refusal = why.map(ToOwned::to_owned);
+    }
+
+    /// From now on, or no longer, a transaction runs that does not end.
+    pub(crate) fn keep_busy(&self, busy: bool) {
+        self.state().busy = busy;
+    }
+
+    /// Whether a change is prepared that is neither committed nor aborted.
+    pub(crate) fn is_prepared(&self) -> bool {
+        self.state().prepared.is_some()
     }
 
     fn push(&self, half: Half, push: Push) -> Result<Pushed, Refused> {
@@ -196,7 +208,11 @@ impl Proxy {
         })
     }
 
-    fn prepare(&self, prepare: Prepare) -> Changed {
+    fn prepare(&self, prepare: Prepare) -> Result<Changed, Refused> {
+        if self.state().busy {
+            let why = "1 transaction has not ended";
+            return Err(Refused::new(RefusedBecause::Busy, why));
+        }
         let changed = Changed {
             state: ChangeState::Prepared,
             epoch: prepare.epoch,
@@ -204,7 +220,7 @@ impl Proxy {
             pushed: None,
         };
         self.state().prepared = Some(prepare);
-        changed
+        Ok(changed)
     }
 
     fn commit(&self, decide: &Decide) -> Result<Changed, Refused> {
@@ -467,7 +483,7 @@ async fn answer(proxy: &Proxy, request: Request<Incoming>) -> Response<Full<Byte
         }
         (&Method::PUT, "/v1/budget") => read(&body).and_then(|push| say(&proxy.budget(&push)?)),
         (&Method::POST, "/v1/prepare") => {
-            read(&body).and_then(|prepare| say(&proxy.prepare(prepare)))
+            read(&body).and_then(|prepare| say(&proxy.prepare(prepare)?))
         }
         (&Method::POST, "/v1/commit") => {
             read(&body).and_then(|decide| say(&proxy.commit(&decide)?))

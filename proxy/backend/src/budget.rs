@@ -264,6 +264,11 @@ impl Budget {
         self.read().0 != UNLIMITED
     }
 
+    /// Whether nothing may be open at all.
+    pub(crate) fn is_none(&self) -> bool {
+        self.read().0 == 0
+    }
+
     /// Whether there are more connections than there may be, without those that are going and with those that others want.
     pub(crate) fn is_over(&self) -> bool {
         let (limit, used) = self.read();

@@ -224,8 +224,10 @@ impl Own {
 
     async fn ask(&mut self, host: &HostState, plan: &Plan) -> Result<Found, ServerError> {
         let pools = host.pools();
-        if pools.is_empty() || pools.iter().all(|pool| pool.is_paused()) {
-            // Whoever pauses a database wants the server for himself.
+        let budget = pools.first().and_then(|pool| pool.host_budget());
+        let may_not = budget.is_some_and(|budget| budget.is_none());
+        if may_not || pools.iter().all(|pool| pool.is_paused()) {
+            // Whoever pauses a database wants the server for himself; and who has nothing to open looks after nobody.
             self.close();
             return Ok(Found::Nothing);
         }

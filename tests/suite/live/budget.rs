@@ -273,6 +273,37 @@ fn a_budget_of_nothing_lets_clients_wait_for_as_long_as_they_may() {
 }
 
 #[test]
+fn who_may_open_nothing_looks_after_nobody_either() {
+    if !Postgres::installed() {
+        return;
+    }
+    let databases = [Postgres::shared().fresh_database()];
+    let proxy = Proxy::start(
+        &config(&databases, "transaction")
+            .general("healthcheck_interval", "50")
+            .append("[budget]\ndefault = 0\n"),
+    );
+    let http = admin(&proxy);
+    let name = databases[0].name();
+    let mut watcher = Postgres::shared().client("postgres");
+    let mut all = || {
+        let sql = format!("select count(*) from pg_stat_activity where datname = '{name}'");
+        watcher.query_value(&sql)
+    };
+    for _ in 0..20 {
+        assert_eq!(all(), "0");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let push = envelope(1, 1, &json!({ "default": 1 }));
+    http.put(BUDGET, &push).expect(200);
+    assert_eq!(proxy.client("pgdog", name).query_value("select 7"), "7");
+    assert!(wait::until(PATIENCE, || all() == "2"), "it is checked");
+    let push = envelope(1, 2, &json!({ "default": 0 }));
+    http.put(BUDGET, &push).expect(200);
+    assert!(wait::until(PATIENCE, || all() == "0"), "and no more");
+}
+
+#[test]
 fn connections_that_belong_to_no_pool_and_those_of_sessions_count() {
     if !Postgres::installed() {
         return;
