@@ -178,13 +178,7 @@ async fn carry_out(
         return (None, None);
     }
     // First of all: a failover waits for nothing.
-    push(
-        cluster,
-        &plan.pods,
-        decision,
-        (status, memory, plan),
-        cx,
-    );
+    push(cluster, &plan.pods, decision, (status, memory, plan), cx);
     // Who starts while all others change their shards waits for the word that it may begin: it has the former ones.
     let changes = matches!(
         plan.resharding,
@@ -448,13 +442,7 @@ fn pausing(
 }
 
 /// Begins to pause all proxies, to end that, or to change their shards.
-fn begin(
-    cluster: &PgDogCluster,
-    pods: &[&Pod],
-    target: Target,
-    memory: &mut Memory,
-    cx: &Context,
-) {
+fn begin(cluster: &PgDogCluster, pods: &[&Pod], target: Target, memory: &mut Memory, cx: &Context) {
     memory.paused.get_or_insert(false);
     let parties = pods.iter().filter(|pod| restarts(pod) >= 0);
     let parties = parties.filter_map(|pod| {

@@ -85,7 +85,10 @@ mod tests {
     #[test]
     fn another_host_is_no_other_shard_and_a_database_that_comes_or_goes_is_none() {
         let one = topology(&[("app", "a", 0)]);
-        assert!(!differ(&one, &topology(&[("app", "b", 0), ("app", "c", 0)])));
+        assert!(!differ(
+            &one,
+            &topology(&[("app", "b", 0), ("app", "c", 0)])
+        ));
         assert!(differ(&one, &topology(&[("app", "a", 0), ("app", "b", 1)])));
         assert!(differ(&topology(&[("app", "a", 0), ("app", "b", 1)]), &one));
         let more = topology(&[("app", "a", 0), ("log", "a", 0), ("log", "b", 1)]);
@@ -107,7 +110,10 @@ mod tests {
         };
         let now = step(true, Some(&failed(Instant::now())), None);
         let (reason, message) = hint(&now).unwrap();
-        assert!(reason == "ShardingHeld" && message.contains("shop-1: no answer"), "{message}");
+        assert!(
+            reason == "ShardingHeld" && message.contains("shop-1: no answer"),
+            "{message}"
+        );
         let before = Instant::now().checked_sub(RETRY).unwrap();
         assert_eq!(step(true, Some(&failed(before)), None), Step::Begin);
         assert_eq!(hint(&Step::Running), None);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
@@ -10,6 +10,7 @@ use kube::api::{DeleteParams, PostParams};
 use pgdog_config::api::Status;
 use pgdog_operator_api::{ConditionStatus, ConditionType};
 use serde_json::{Value, json};
+use tokio_postgres::NoTls;
 
 use super::MINUTE;
 use crate::cluster::{Stage, until};
@@ -225,7 +226,8 @@ pub(crate) async fn hibernated(stage: Stage) -> anyhow::Result<String> {
     Ok(format!("answers {} ms after it woke", took.as_millis()))
 }
 
-/// Two shards with a source each: the topology names the hosts of both, and follows each one's failover.
+/// A second shard comes to all proxies at one moment, or to none: a transaction that does not end holds it up. Afterwards the
+/// topology names the hosts of both, and follows each one's failover.
 pub(crate) async fn shards(stage: Stage) -> anyhow::Result<String> {
     let mut shards = Vec::new();
     for (number, name) in ["left", "right"].into_iter().enumerate() {
@@ -238,16 +240,41 @@ pub(crate) async fn shards(stage: Stage) -> anyhow::Result<String> {
         shards.push(json!({"number": number, "source": {"provider": "CloudNativePG", "clusterRef": {"name": name}}}));
     }
     stage
-        .make("shop", json!({"shards": shards, "replicas": 1}))
+        .make("shop", json!({"shards": shards[..1], "replicas": 2}))
         .await?;
     stage.settled("shop", 2 * MINUTE).await?;
-    let door = stage.doors("shop").await?.remove(0);
-    hosts_are(
-        &stage,
-        &door,
-        [("left-0", 0), ("left-1", 0), ("right-0", 1), ("right-1", 1)],
-    )
-    .await?;
+    let doors = stage.doors("shop").await?;
+    let one = [("left-0", 0), ("left-1", 0)];
+    let two = [("left-0", 0), ("left-1", 0), ("right-0", 1), ("right-1", 1)];
+    let clients = config(&stage.address("shop").await?, postgres::PASSWORD);
+    let (client, connection) = clients.connect(NoTls).await?;
+    let connection = tokio::spawn(connection);
+    client.simple_query("begin; select 1").await?;
+    stage.change("shop", json!({"shards": shards})).await?;
+    let (reason, message) = stage
+        .condition(
+            "shop",
+            ConditionType::Degraded,
+            ConditionStatus::True,
+            MINUTE,
+        )
+        .await?;
+    ensure!(reason == "ShardingHeld", "{message}");
+    for door in &doors {
+        hosts_are(&stage, door, one).await?;
+    }
+    client.simple_query("commit").await?;
+    stage.settled("shop", MINUTE).await?;
+    let after = client.simple_query("select 1").await;
+    let error = after.err().context("one shard answers for both")?;
+    ensure!(
+        error.code().is_some_and(|code| code.code() == "0A000"),
+        "{error:?}"
+    );
+    connection.abort();
+    for door in &doors {
+        hosts_are(&stage, door, two).await?;
+    }
     let primaries = stage.status("shop").await?.endpoints.primaries;
     ensure!(
         primaries
@@ -271,7 +298,10 @@ pub(crate) async fn shards(stage: Stage) -> anyhow::Result<String> {
         },
     )
     .await?;
-    Ok("4 hosts of 2 shards; queries are not routed yet".to_owned())
+    Ok(
+        "held up by a transaction on both, then 4 hosts of 2 shards on both; queries are refused"
+            .to_owned(),
+    )
 }
 
 /// Whether a proxy's topology has these pods as hosts of these shards.

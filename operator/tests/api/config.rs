@@ -460,7 +460,7 @@ fn sharded(count: u64) -> Value {
         let hosts = json!([{"host": format!("db{number}.example"), "role": "primary"}]);
         json!({"number": number, "source": {"provider": "Static", "hosts": hosts}})
     };
-    json!({"source": null, "shards": (0..count).map(shard).collect::<Vec<_>>()})
+    json!({"shards": (0..count).map(shard).collect::<Vec<_>>()})
 }
 
 #[tokio::test]
@@ -469,7 +469,11 @@ async fn other_shards_come_to_all_proxies_or_to_none() {
         return;
     };
     let _operator = Operator::start(operator(), &stage, "one").await;
-    let mut proxies = Proxies::of_shop(&stage).await;
+    let mut proxies = Proxies::of("shop").await;
+    stage.login("login", "secret").await;
+    let mut spec = sharded(1);
+    spec["admin"] = json!({"port": proxies.port()});
+    stage.make("shop", spec).await;
     let all = proxies.add(&stage, 3).await;
     stage
         .status_when("shop", "3/3", |status| status.config.summary == "3/3")

@@ -463,6 +463,14 @@ impl PoolSettings {
 }
 
 impl PoolSettings {
+    /// How many shards its hosts are divided into, without those that are kept for resharding.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        let hosts = self.hosts.iter().filter(|host| !host.resharding_only);
+        let last = hosts.map(|host| host.shard).max();
+        last.map_or(1, |last| last + 1)
+    }
+
     /// The hosts that may get traffic, as indexes of `hosts`: those of the first shard that are not kept for resharding, or
     /// the first one where there is none of these.
     #[must_use]

@@ -123,7 +123,12 @@ pub(crate) fn warn(config: &Config, problems: &mut Vec<Problem>) {
         for key in *keys {
             if let Some(path) = changed(section, key, &written, &defaults, &schema) {
                 let place = config.origin.place(&path);
-                let message = "has no effect in this version";
+                let message = match (*section, *key) {
+                    ("databases", "shard") => {
+                        "this version routes to no shard: clients of this database are refused"
+                    }
+                    _ => "has no effect in this version",
+                };
                 let mut problem = place.error(&path, ProblemCode::NotImplemented, message);
                 problem.severity = Severity::Warning;
                 problems.push(problem);

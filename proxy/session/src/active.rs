@@ -590,6 +590,11 @@ impl Active {
         cx: &mut Context<'_>,
     ) -> Result<Checkout, Event> {
         let refreshed = client.refresh();
+        if refreshed == Some(true)
+            && let Some(why) = client.account.unroutable()
+        {
+            return Err(Event::Refuse(Box::new(why)));
+        }
         if refreshed == Some(true) && client.tap.is_some() {
             // Once more from the start: from this message on it may be mirrored.
             return Ok(Checkout::Wait);

@@ -12,6 +12,7 @@ use pgdog_net::{ServerTls, TcpOptions};
 use pgdog_sql::Planner;
 use pgdog_wire::scram::{Params as ScramParams, Verifier, Verifiers};
 use pgdog_wire::startup::CancelKey;
+use pgdog_wire::{ErrorResponse, sqlstate};
 use tokio_util::task::TaskTracker;
 
 use crate::catalogue::{Catalogue, Catalogues};
@@ -143,6 +144,20 @@ impl Account {
             account.others.push(Arc::new(at(member, hasher.finish())));
         }
         account
+    }
+
+    /// Why nobody is served: no query is routed to the shard that has its rows, and an answer of one shard would be a wrong one.
+    pub(crate) fn unroutable(&self) -> Option<ErrorResponse> {
+        let shards = self.user.pool.shards();
+        let database = &self.identity.database;
+        let text = format!(
+            "database \"{database}\" is divided into {shards} shards, and this version routes to none of them"
+        );
+        (shards > 1).then(|| {
+            ErrorResponse::fatal(sqlstate::FEATURE_NOT_SUPPORTED, text).hint(
+                "Give it the hosts of one shard, or name each shard as a database of its own.",
+            )
+        })
     }
 
     /// What is known of the functions of its database.

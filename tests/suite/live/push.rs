@@ -1,6 +1,6 @@
 //! Pushes: what is applied, what is refused, and that nothing in between happens.
 
-use pgdog_tests::{Postgres, Proxy, Psql};
+use pgdog_tests::{Postgres, Proxy, Psql, RawClient};
 use serde_json::json;
 
 use super::{admin, config, envelope, logs_in, settings, topology, with_admin};
@@ -377,4 +377,48 @@ fn the_way_into_the_console_stays_when_settings_are_pushed_without_one() {
         .put("/v1/config/settings", &envelope(1, 1, &wanted))
         .expect(200);
     assert!(console());
+}
+
+#[test]
+fn a_database_of_several_shards_serves_nobody_rather_than_one_shard() {
+    if !Postgres::installed() {
+        return;
+    }
+    let (database, other) = (
+        Postgres::shared().fresh_database(),
+        Postgres::shared().fresh_database(),
+    );
+    let proxy = Proxy::start(&with_admin(config(&database), ""));
+    let http = admin(&proxy);
+    let mut client = proxy.client("pgdog", database.name());
+    client.run("select 1");
+    let mut busy = proxy.client("pgdog", database.name());
+    busy.run("begin");
+    let mut sharded = topology(&database, database.name());
+    let mut second = sharded["databases"][0].clone();
+    second["database_name"] = other.name().into();
+    second["shard"] = 1.into();
+    let hosts = sharded["databases"].as_array_mut().expect("it is a list");
+    hosts.push(second);
+    let answer = http.put(TOPOLOGY, &envelope(1, 1, &sharded)).expect(200);
+    let text = answer.json().to_string();
+    assert!(text.contains("routes to no shard"), "{text}");
+    // What has begun ends where it began.
+    assert_eq!(
+        busy.query_value("select current_database()"),
+        database.name()
+    );
+    busy.run("commit");
+    for client in [&mut client, &mut busy] {
+        assert_eq!(client.query_error("select 1"), "0A000");
+    }
+    let refused = RawClient::try_login(proxy.port(), "pgdog", database.name());
+    let refused = refused.err().expect("it is refused");
+    assert!(
+        refused.contains("0A000") && refused.contains("2 shards"),
+        "{refused}"
+    );
+    let one = topology(&database, database.name());
+    http.put(TOPOLOGY, &envelope(1, 2, &one)).expect(200);
+    proxy.client("pgdog", database.name()).run("select 1");
 }

@@ -31,6 +31,9 @@ impl Session {
         if self.runtime.gates.is_disabled(&account.user.database) {
             return Err(disabled(&account.user.database));
         }
+        if let Some(why) = account.unroutable() {
+            return Err(why.into());
+        }
         let settings = &self.live.settings;
         let limits = Limits {
             process: settings.max_client_conn,
