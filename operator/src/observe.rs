@@ -27,6 +27,8 @@ pub struct Seen<'a> {
     pub found: &'a Found,
     /// The proxies.
     pub proxies: &'a [Proxy],
+    /// How many of them are of the Deployment's template of now, as far as that is known.
+    pub rolled: Option<i32>,
     /// Pods that asked for a sidecar and have none.
     pub missing: &'a [String],
     /// What they are to have, or why that cannot be said.
@@ -57,7 +59,8 @@ pub fn observe(
     now.selector = Some(selector(cluster));
     now.replicas = count(seen.proxies.len());
     now.ready_replicas = count(seen.proxies.iter().filter(|p| p.ready).count());
-    now.updated_replicas = count(seen.proxies.iter().filter(|p| p.updated).count());
+    let updated = count(seen.proxies.iter().filter(|p| p.updated).count());
+    now.updated_replicas = seen.rolled.map_or(updated, |rolled| rolled.min(updated));
     now.image = Some(seen.image.to_owned());
     now.endpoints = status::endpoints(seen.found, &now.endpoints, time);
     let wanted = wanted(now);
@@ -68,7 +71,7 @@ pub fn observe(
     now.tls = seen.tls.0.clone();
     findings.push(seen.tls.1.clone());
     findings.extend(service(cluster, now, seen));
-    findings.push(progressing(cluster, seen));
+    findings.push(progressing(cluster, now, seen));
     if cluster.spec.mode == Mode::Sidecar {
         now.sidecars = Some(sidecars::counted(seen.proxies, seen.missing));
         findings.push(injected(seen.missing));
@@ -210,12 +213,19 @@ fn synced(now: &PgDogClusterStatus, seen: &Seen<'_>) -> Finding {
     }
 }
 
-fn progressing(cluster: &PgDogCluster, seen: &Seen<'_>) -> Finding {
+fn progressing(cluster: &PgDogCluster, now: &PgDogClusterStatus, seen: &Seen<'_>) -> Finding {
     let kind = ConditionType::Progressing;
     // Nobody replaces sidecars of a former time but the application's own next rollout: they are counted.
     let rolls = cluster.spec.mode == Mode::Deployment;
     if let Some(old) = seen.proxies.iter().find(|proxy| rolls && !proxy.updated) {
         let message = format!("{} is of a former template", old.pod);
+        return Finding::new(kind, true, "RollingOut", message);
+    }
+    if rolls && now.updated_replicas < now.replicas {
+        let message = format!(
+            "{} of {} pods are of the template of now",
+            now.updated_replicas, now.replicas
+        );
         return Finding::new(kind, true, "RollingOut", message);
     }
     match seen.decision.map(|decision| decision.stage) {

@@ -230,6 +230,7 @@ async fn tell(
             decision.ok(),
             &plan.image,
         ),
+        rolled: rolled(cluster, world),
         missing: &sidecars::missing(cluster, world),
         decision,
         trouble: trouble.map(|(reason, message)| (*reason, message.as_str())),
@@ -247,6 +248,15 @@ async fn tell(
     let before = status.conditions.clone();
     observe::observe(cluster, status, &seen, Timestamp::now());
     events::tell(cluster, &before, &status.conditions, cx).await;
+}
+
+/// How many pods are of the Deployment's template of now; nothing is known of a template that nobody has seen to yet.
+fn rolled(cluster: &PgDogCluster, world: &World) -> Option<i32> {
+    let name = children::proxy_name(cluster);
+    let deployment = world.deployments.iter().find(|d| d.name_any() == name)?;
+    let status = deployment.status.as_ref()?;
+    let seen = status.observed_generation == deployment.metadata.generation;
+    (seen && cluster.spec.mode == Mode::Deployment).then(|| status.updated_replicas.unwrap_or(0))
 }
 
 /// Reads cannot stay within a zone that a proxy does not know.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt};
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
@@ -432,11 +432,15 @@ pub fn slim_pod(pod: &mut Pod) {
     }
 }
 
-/// What is read of a Deployment: that it is there, and whether somebody has changed it.
+/// What is read of a Deployment: that it is there, whether somebody has changed it, and how far its rollout is.
 pub fn slim_deployment(deployment: &mut Deployment) {
     slim(deployment);
     deployment.spec = None;
-    deployment.status = None;
+    deployment.status = deployment.status.take().map(|status| DeploymentStatus {
+        observed_generation: status.observed_generation,
+        updated_replicas: status.updated_replicas,
+        ..DeploymentStatus::default()
+    });
 }
 
 /// What is read of a Secret: no keys of certificates, which nobody but their owners should have, and nothing that is too long to

@@ -12,7 +12,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use pgdog_config::api::Half;
 use pgdog_operator::render::monitor::PodMonitor;
-use pgdog_operator_api::{ConditionStatus, ConditionType, PgDogCluster};
+use pgdog_operator_api::{Condition, ConditionStatus, ConditionType, PgDogCluster};
 use serde_json::{Value, json};
 
 use crate::harness::operator::{IMAGE, Operator};
@@ -634,4 +634,42 @@ async fn reads_stay_in_a_zone_only_where_pods_know_theirs() {
         .map(|d| &d["zone"])
         .collect();
     assert_eq!(zones, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn pods_of_a_former_template_are_told_of_whatever_has_changed_in_it() {
+    let Some(stage) = Stage::open("rolled").await else {
+        return;
+    };
+    let _operator = Operator::start(operator(), &stage, "one").await;
+    let mut proxies = Proxies::of_shop(&stage).await;
+    proxies.add(&stage, 2).await;
+    stage
+        .status_when("shop", "2/2", |status| status.config.summary == "2/2")
+        .await;
+    let deployments = stage.api::<Deployment>();
+    // As the controller of Deployments would say it.
+    let rolled = async |count: i32| {
+        let deployment = deployments.get("shop-proxy").await.unwrap();
+        let status = json!({"status": {
+            "observedGeneration": deployment.metadata.generation,
+            "replicas": 2, "updatedReplicas": count,
+        }});
+        let patch = Patch::Merge(status);
+        let params = PatchParams::default();
+        let patched = deployments.patch_status("shop-proxy", &params, &patch);
+        patched.await.unwrap();
+    };
+    rolled(1).await;
+    let told = stage
+        .status_when("shop", "1 updated", |status| status.updated_replicas == 1)
+        .await;
+    let progressing = |c: &&Condition| c.kind == ConditionType::Progressing;
+    let progressing = told.conditions.iter().find(progressing).unwrap();
+    assert_eq!(progressing.reason, "RollingOut", "{}", progressing.message);
+    rolled(2).await;
+    stage
+        .condition("shop", ConditionType::Progressing, ConditionStatus::False)
+        .await;
+    assert_eq!(stage.status("shop").await.updated_replicas, 2);
 }
