@@ -413,7 +413,7 @@ fn a_database_of_several_shards_serves_nobody_rather_than_one_shard() {
         assert_eq!(client.query_error("select 1"), "0A000");
     }
     let refused = RawClient::try_login(proxy.port(), "pgdog", database.name());
-    let refused = refused.err().expect("it is refused");
+    let refused = refused.expect_err("it is refused");
     assert!(
         refused.contains("0A000") && refused.contains("2 shards"),
         "{refused}"
