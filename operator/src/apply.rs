@@ -523,6 +523,9 @@ pub fn recall(cluster: &PgDogCluster, world: &World, memory: &mut Memory) {
     memory.replaced = read(snapshot::REPLACED)
         .and_then(|replaced| serde_json::from_value(replaced).ok())
         .unwrap_or_default();
+    // Somebody may hold its clients because of it, and has to be told that it may go on.
+    let file = read(snapshot::FILE).unwrap_or_default();
+    memory.paused = (file["snapshot"]["paused"] == true).then_some(false);
     memory.refused =
         read(snapshot::REFUSED).and_then(|refused| serde_json::from_value(refused).ok());
 }

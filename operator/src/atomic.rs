@@ -2,16 +2,17 @@
 //! aborted.
 //!
 //! Guarantees: nobody changes unless all could; who asks may vanish at any moment, as what is not committed is undone at its
-//! deadline. When a proxy falls silent between the two steps, those that were told stay so, and the rest is tried again.
+//! deadline. When a proxy falls silent between the two steps, those that were told stay so, and the rest is tried again; shards
+//! are taken back instead.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
-use pgdog_config::api::{Change, Decide, Pools, Prepare, Push, Status};
+use pgdog_config::api::{Change, Decide, Pools, Prepare, Push, RefusedBecause, Status};
 use pgdog_operator_api::PgDogCluster;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -131,6 +132,8 @@ pub enum Progress {
         message: String,
         /// Since when.
         at: Instant,
+        /// How often it has failed, one time after the other.
+        times: u32,
     },
 }
 
@@ -191,6 +194,10 @@ impl Changes {
             self.changed.clone(),
             self.identity.clone(),
         );
+        let failed = match self.progress(&cluster, kind, generation) {
+            Some(Progress::Failed { times, .. }) => times,
+            _ => 0,
+        };
         let task = tokio::spawn(async move {
             let owner = order.owner.clone();
             let end = match run(order, &identity).await {
@@ -198,6 +205,7 @@ impl Changes {
                 Err(message) => Progress::Failed {
                     message,
                     at: Instant::now(),
+                    times: failed + 1,
                 },
             };
             *told.lock().unwrap_or_else(PoisonError::into_inner) = end;
@@ -212,6 +220,27 @@ impl Changes {
         };
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.insert(cluster, entry);
+    }
+
+    /// A change that could not begin counts as one that failed.
+    pub fn fail(&self, cluster: &str, kind: Kind, generation: i64, message: String) {
+        let times = match self.progress(cluster, kind, generation) {
+            Some(Progress::Failed { times, .. }) => times + 1,
+            _ => 1,
+        };
+        let failed = Progress::Failed {
+            message,
+            at: Instant::now(),
+            times,
+        };
+        let entry = Entry {
+            kind,
+            generation,
+            progress: Arc::new(Mutex::new(failed)),
+            task: tokio::spawn(async {}),
+        };
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.insert(cluster.to_owned(), entry);
     }
 
     /// Forgets the change of a cluster.
@@ -256,7 +285,12 @@ impl Asked {
                 Ok(()) => return Ok(()),
                 Err(failure) => failure,
             };
-            let again = matches!(failure, Failure::Unreachable(_) | Failure::Timeout(_));
+            let again = match &failure {
+                Failure::Unreachable(_) | Failure::Timeout(_) => true,
+                // It is doing so.
+                Failure::Refused(refused) => refused.error == RefusedBecause::Busy,
+                Failure::Odd(_) => false,
+            };
             if !again || left.is_zero() {
                 return Err(format!("{}: {failure}", self.name));
             }
@@ -317,9 +351,9 @@ async fn run(order: Order, identity: &Identity) -> Result<(), String> {
         }
     }
     let end = Instant::now() + DEADLINE;
-    let prepared = join_all(rest.iter_mut().map(|party| party.prepare(&terms, PREPARE))).await;
-    let refused = prepared.into_iter().find_map(Result::err);
-    if let Some(message) = refused {
+    // The first refusal ends it: the others need not hold their clients any longer.
+    let prepared = try_join_all(rest.iter_mut().map(|party| party.prepare(&terms, PREPARE))).await;
+    if let Err(message) = prepared {
         let undo = terms.decide();
         // Who does not hear it undoes it at the deadline.
         join_all(

@@ -226,9 +226,9 @@ impl Client {
         patience: Duration,
     ) -> Result<T, Failure> {
         let asked = async {
-            let mut connection = match self.connection.take() {
-                Some(connection) if !connection.is_closed() => connection,
-                _ => self.connect().await.map_err(Failure::Unreachable)?,
+            let mut connection = match self.kept().await {
+                Some(connection) => connection,
+                None => self.connect().await.map_err(Failure::Unreachable)?,
             };
             let request = Request::builder()
                 .method(method)
@@ -259,6 +259,13 @@ impl Client {
         tokio::time::timeout(patience, asked)
             .await
             .map_err(|_| Failure::Timeout(patience))?
+    }
+
+    /// The connection of before, where it still is one. It may not be done yet with the answer that was just read.
+    async fn kept(&mut self) -> Option<SendRequest<Full<Bytes>>> {
+        let mut connection = self.connection.take()?;
+        connection.ready().await.ok()?;
+        Some(connection)
     }
 
     async fn connect(&self) -> anyhow::Result<SendRequest<Full<Bytes>>> {

@@ -48,7 +48,7 @@ pub fn step(wanted: bool, now: Option<bool>, progress: Option<&Progress>, leavin
         (_, Some(Progress::Running)) => Step::Running,
         (None, _) if !wanted => Step::Nothing,
         (Some(now), _) if now == wanted => Step::Keep(now),
-        (_, Some(Progress::Failed { message, at })) if at.elapsed() < RETRY => Step::Wait {
+        (_, Some(Progress::Failed { message, at, .. })) if at.elapsed() < RETRY => Step::Wait {
             reason: if wanted {
                 "PauseFailed"
             } else {
@@ -130,6 +130,7 @@ mod tests {
         let failed = |at| Progress::Failed {
             message: "shop-1: transactions that run did not end".to_owned(),
             at,
+            times: 1,
         };
         let now = step(true, Some(false), Some(&failed(Instant::now())), 0);
         let told = finding(&now, true, Some(false)).unwrap();

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use crate::apply::{self, ApplyError, Obstacle};
 use crate::atomic::{Kind, Order, Party, Progress, Target};
 use crate::context::{Context, Memory};
-use crate::decide::{Decision, Proxies, decide};
+use crate::decide::{Decision, Proxies, decide, renumber};
 use crate::discover::{self, Found};
 use crate::events;
 use crate::fleet::{Document, Place, ProxyId, Report, Want};
@@ -68,7 +68,8 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
         // Written down before it is pushed: a crash skips numbers and never repeats them.
         write_status(&cluster, &cx, &mut memory, &status).await?;
     }
-    let (trouble, failure) = carry_out(&cluster, &plan, &status, &world, &mut memory, &cx).await;
+    let done = carry_out(&cluster, &plan, &mut status, &world, &mut memory, &cx).await;
+    let (trouble, failure) = done;
     tell(
         &cluster,
         &plan,
@@ -121,6 +122,16 @@ struct Plan<'a> {
     image: String,
 }
 
+impl Plan<'_> {
+    /// Whether all change their shards now: who starts meanwhile has the former ones, and waits for the word that it may go on.
+    const fn holds_newcomers(&self) -> bool {
+        matches!(
+            self.resharding,
+            resharding::Step::Begin | resharding::Step::Running
+        )
+    }
+}
+
 fn plan<'a>(
     cluster: &PgDogCluster,
     world: &'a World,
@@ -133,16 +144,24 @@ fn plan<'a>(
     let reports = reports(cluster, &pods, cx);
     let there = peers(cluster, &pods);
     let peers = memory.peers.tell(there, Instant::now()).to_vec();
+    let leaving = leaving(cluster, world);
+    let changing = changing(cluster, memory, cx);
     let known = Proxies {
         reports: &reports,
         peers: &peers,
+        leaving: !leaving.is_empty(),
+        changing: changing == Some(Progress::Running),
     };
-    let changing = changing(cluster, memory, cx);
     let decision = decide(cluster, &found, world, known, memory, status);
-    let leaving = leaving(cluster, world);
     let standing = divide(cluster, (&pods, &reports, &leaving), memory, status, cx);
+    let wanted = decision
+        .as_ref()
+        .is_ok_and(|decided| decided.other.is_some());
+    if wanted {
+        // Who starts while all change holds its clients until it is told that it may go on.
+        memory.paused.get_or_insert(false);
+    }
     let step = pausing(cluster, leaving.len(), changing.as_ref(), memory, cx);
-    let wanted = decision.as_ref().is_ok_and(Decision::reshards);
     let obstacle = obstacle(&step, &pods, leaving.len());
     let resharding = resharding::step(wanted, changing.as_ref(), obstacle);
     let kept = status.image.as_deref();
@@ -162,11 +181,11 @@ fn plan<'a>(
 /// What could not be done: why for programs, and for people.
 type Trouble = (&'static str, String);
 
-/// Pushes, applies, begins a pause. Says what could not be done, and what is worth another attempt.
+/// Pushes, applies, begins a pause or a change of shards. Says what could not be done, and what is worth another attempt.
 async fn carry_out(
     cluster: &PgDogCluster,
     plan: &Plan<'_>,
-    status: &PgDogClusterStatus,
+    status: &mut PgDogClusterStatus,
     world: &World,
     memory: &mut Memory,
     cx: &Context,
@@ -174,39 +193,91 @@ async fn carry_out(
     let Ok(decision) = &plan.decision else {
         return (None, None);
     };
-    if is_paused(cluster) {
+    let changes = plan.resharding == resharding::Step::Running;
+    if is_paused(cluster) && !changes {
         return (None, None);
     }
     // First of all: a failover waits for nothing.
     push(cluster, &plan.pods, decision, (status, memory, plan), cx);
-    // Who starts while all others change their shards waits for the word that it may begin: it has the former ones.
-    let changes = matches!(
-        plan.resharding,
-        resharding::Step::Begin | resharding::Step::Running
-    );
     let start = Start {
         share: plan.standing.as_ref().map(|standing| standing.terms.start),
-        paused: cluster.spec.paused || memory.paused == Some(true) || changes,
+        paused: cluster.spec.paused || memory.paused == Some(true) || plan.holds_newcomers(),
     };
     let standing = plan.standing.as_ref();
     let most = standing.and_then(|standing| shares::most(cluster, plan.pods.len(), standing));
     let pods = (plan.image.as_str(), start, most);
-    match apply_all(cluster, decision, pods, status, world, memory, cx).await {
+    let applied = apply_all(
+        cluster,
+        (decision, changes),
+        pods,
+        status,
+        world,
+        memory,
+        cx,
+    )
+    .await;
+    let applied = match applied {
+        // Those that start from now on are as all are to be.
+        Ok(obstacles) if obstacles.is_empty() => {
+            begin_what_is_due(cluster, plan, status, memory, cx)
+                .await
+                .map(|()| obstacles)
+        }
+        applied => applied,
+    };
+    match applied {
         Ok(obstacles) => {
-            // Those that start from now on are as all are to be.
-            if plan.step == Step::Begin {
-                let target = Target::Paused(cluster.spec.paused);
-                begin(cluster, &plan.pods, target, memory, cx);
-            } else if plan.resharding == resharding::Step::Begin {
-                let target = Target::Topology(topology(decision, status, cx));
-                begin(cluster, &plan.pods, target, memory, cx);
-            }
             let told: Vec<_> = obstacles.iter().map(ToString::to_string).collect();
             let trouble = obstacles.first().map(|one| (one.reason(), told.join("; ")));
             (trouble, None)
         }
-        Err(error) => (Some(("ApplyFailed", error.to_string())), Some(error)),
+        Err(error) => {
+            if plan.resharding == resharding::Step::Begin {
+                // Newcomers are not held for what may not begin for long.
+                let uid = cluster.uid().unwrap_or_default();
+                let generation = cluster.meta().generation.unwrap_or_default();
+                let changes = &cx.changes;
+                changes.fail(&uid, Kind::Sharding, generation, error.to_string());
+            }
+            (Some(("ApplyFailed", error.to_string())), Some(error))
+        }
     }
+}
+
+/// Begins a pause, or a change of shards.
+async fn begin_what_is_due(
+    cluster: &PgDogCluster,
+    plan: &Plan<'_>,
+    status: &mut PgDogClusterStatus,
+    memory: &mut Memory,
+    cx: &Context,
+) -> Result<(), ApplyError> {
+    if plan.step == Step::Begin {
+        let target = Target::Paused(cluster.spec.paused);
+        begin(cluster, &plan.pods, target, memory, cx);
+        return Ok(());
+    }
+    let (
+        resharding::Step::Begin,
+        Ok(Decision {
+            other: Some(other), ..
+        }),
+    ) = (&plan.resharding, &plan.decision)
+    else {
+        return Ok(());
+    };
+    // Pods that have come while the file was written may have read the one before.
+    let world = cx.stores.world(&cluster.namespace().unwrap_or_default());
+    let pods = proxies(cluster, &world);
+    if obstacle(&plan.step, &pods, leaving(cluster, &world).len()).is_some() {
+        return Ok(());
+    }
+    // Its number is its own, whatever becomes of it.
+    renumber(&mut status.config.topology, other);
+    write_status(cluster, cx, memory, status).await?;
+    let target = Target::Topology(document(&status.config.topology, other, cx));
+    begin(cluster, &pods, target, memory, cx);
+    Ok(())
 }
 
 /// Writes what was seen into the status, and tells what has changed.
@@ -279,7 +350,7 @@ fn zoneless(cluster: &PgDogCluster, pods: &[&Pod]) -> Option<Trouble> {
 /// Brings certificates and children in line; what is written and makes no configuration leaves them as they are.
 async fn apply_all(
     cluster: &PgDogCluster,
-    decision: &Decision,
+    (decision, changes): (&Decision, bool),
     (image, start, most): (&str, Start, Option<i32>),
     status: &PgDogClusterStatus,
     world: &World,
@@ -295,13 +366,14 @@ async fn apply_all(
         // The file holds what was good before: what is pushed now is later.
         versions.settings = versions.settings.saturating_sub(1);
     }
-    if decision.former.is_some() {
+    if changes {
+        // The last number is that of the shards that all are coming to.
         versions.topology = versions.topology.saturating_sub(1);
     }
     let config = snapshot::render(
         &decision.process,
         &decision.snapshot,
-        decision.former.as_ref().unwrap_or(&decision.topology),
+        &decision.topology,
         &memory.replaced,
         memory.refused.as_ref(),
         versions,
@@ -329,8 +401,8 @@ fn next(cluster: &PgDogCluster, memory: &Memory, plan: &Plan<'_>) -> Duration {
         .pooling
         .as_ref()
         .and_then(|p| p.budget.as_ref());
-    let waits = matches!(plan.step, Step::Wait { .. })
-        || matches!(plan.resharding, resharding::Step::Wait(_));
+    let waits =
+        matches!(plan.step, Step::Wait { .. }) || plan.resharding != resharding::Step::Nothing;
     let most = match (waits, budget) {
         (true, _) => Duration::from_secs(5),
         (_, Some(budget)) if budget.distribution == Distribution::Demand => DEMAND,
@@ -362,7 +434,7 @@ fn recall(cluster: &PgDogCluster, world: &World, cx: &Context) -> Memory {
     let mut pods = proxies(cluster, world);
     pods.extend(leaving(cluster, world));
     memory.ledger = Ledger::recall(&status.shares, &pods);
-    memory.paused = pausing::recall(&status);
+    memory.paused = pausing::recall(&status).or(memory.paused);
     memory
 }
 
@@ -398,6 +470,8 @@ fn changing(cluster: &PgDogCluster, memory: &mut Memory, cx: &Context) -> Option
     let progress = progress(cluster, Kind::Sharding, cx);
     if let Some(Progress::Done(Target::Topology(document))) = &progress {
         memory.topology = Some(document.config.clone());
+        // Whatever else goes wrong now: it is in force.
+        remember(cluster, memory.clone(), cx);
         cx.changes.forget(&cluster.uid().unwrap_or_default());
         return None;
     }
@@ -470,6 +544,8 @@ fn begin(cluster: &PgDogCluster, pods: &[&Pod], target: Target, memory: &mut Mem
         target,
         parties: parties.collect(),
     });
+    // Also where this reconciliation ends here.
+    remember(cluster, memory.clone(), cx);
 }
 
 fn remember(cluster: &PgDogCluster, memory: Memory, cx: &Context) {
@@ -573,10 +649,11 @@ fn push(
     let uid = cluster.uid().unwrap_or_default();
     let half = &status.config.settings;
     let settings = document(half, &decision.settings, cx);
-    // Never nothing instead of something, and other shards to all at one moment.
+    // Never nothing instead of something, and nothing while other shards come to all at one moment.
     let changes = plan.resharding == resharding::Step::Running;
-    let alone = decision.has_hosts() && decision.former.is_none() && !changes;
-    let topology = alone.then(|| topology(decision, status, cx));
+    let half = &status.config.topology;
+    let topology =
+        (decision.has_hosts() && !changes).then(|| document(half, &decision.topology, cx));
     let patience = cluster
         .spec
         .config_rollout
@@ -594,7 +671,7 @@ fn push(
                 .ledger
                 .document(&pod.uid().unwrap_or_default(), cx.epoch),
             paused: match plan.step {
-                Step::Keep(paused) if !changes => Some(paused),
+                Step::Keep(paused) if !plan.holds_newcomers() => Some(paused),
                 _ => None,
             },
             patience: patience.map_or(Duration::from_secs(30), Duration::from),
@@ -610,11 +687,7 @@ fn push(
     cx.fleet.retain(&uid, &alive);
 }
 
-/// The topology that is wanted, as all proxies are sent it.
-fn topology(decision: &Decision, status: &PgDogClusterStatus, cx: &Context) -> Arc<Document> {
-    document(&status.config.topology, &decision.topology, cx)
-}
-
+/// A half as all proxies are sent it.
 fn document(half: &HalfStatus, config: &Map<String, Value>, cx: &Context) -> Arc<Document> {
     let revision = u64::try_from(half.revision).unwrap_or_default();
     let (sha256, config) = (half.hash.clone(), config.clone());

@@ -140,8 +140,8 @@ impl Control for Panel {
         self.changes.prepare(asked)
     }
 
+    // Also when it drains: what it has prepared is in force on all others, and its last clients must not differ from theirs.
     fn commit(&self, asked: &Decide) -> Result<Changed, Refused> {
-        self.takes_changes()?;
         self.changes.commit(asked)
     }
 

@@ -7,7 +7,7 @@ mod tests;
 use jiff::Timestamp;
 use pgdog_config::api::Half;
 use pgdog_config::documents;
-use pgdog_operator_api::{ConfigStatus, PgDogCluster, PgDogClusterStatus, Rejection};
+use pgdog_operator_api::{ConfigStatus, HalfStatus, PgDogCluster, PgDogClusterStatus, Rejection};
 use serde_json::{Map, Value};
 
 use crate::context::{Memory, Refused};
@@ -31,8 +31,8 @@ pub struct Decision {
     pub snapshot: Map<String, Value>,
     /// The topology.
     pub topology: Map<String, Value>,
-    /// The topology in force, where the wanted one has other shards: it stays until all proxies change at one moment.
-    pub former: Option<Map<String, Value>>,
+    /// The wanted one, where that has other shards: all proxies come to it at one moment.
+    pub other: Option<Map<String, Value>>,
     /// Which proxies get the settings now, in the order of the reports.
     pub given: Vec<bool>,
     /// How far the settings have come.
@@ -54,12 +54,6 @@ impl std::fmt::Debug for Decision {
 }
 
 impl Decision {
-    /// Whether other shards are wanted than those in force.
-    #[must_use]
-    pub fn reshards(&self) -> bool {
-        self.former.is_some() && self.has_hosts()
-    }
-
     /// Whether there is a host at all.
     #[must_use]
     pub fn has_hosts(&self) -> bool {
@@ -75,6 +69,10 @@ pub struct Proxies<'a> {
     pub reports: &'a [Report],
     /// Those that others reach.
     pub peers: &'a [Peer],
+    /// Whether others are on their way out and still serve clients.
+    pub leaving: bool,
+    /// Whether all of them are changing their shards: the topology and its number stay as they are meanwhile.
+    pub changing: bool,
 }
 
 /// Decides, and writes the numbers of what is decided into the status.
@@ -90,7 +88,7 @@ pub fn decide(
     memory: &mut Memory,
     status: &mut PgDogClusterStatus,
 ) -> Result<Decision, Unrenderable> {
-    let Proxies { reports, peers } = proxies;
+    let Proxies { reports, peers, .. } = proxies;
     let with_peers = |mut topology: Map<String, Value>, memory: &Memory| {
         if !peers.is_empty() {
             let peers = topology::peers(memory.topology.as_ref(), peers);
@@ -98,15 +96,15 @@ pub fn decide(
         }
         topology
     };
-    let mut rendered = match rendered(cluster, found, world, memory) {
+    let rendered = match rendered(cluster, found, world, memory) {
         Ok(rendered) => rendered,
         Err(error) => {
             let topology = topology::render(&cluster.spec, found);
             let topology = with_peers(or_former(cluster, found, topology, memory), memory);
-            return hosts_only(topology, reports, memory, status, error);
+            return hosts_only(topology, proxies, memory, status, error);
         }
     };
-    rendered.topology = with_peers(rendered.topology, memory);
+    let (topology, other) = in_force(with_peers(rendered.topology, memory), memory, proxies);
     let wanted = sha256(&rotation::without_secrets(&rendered.settings));
     if memory
         .refused
@@ -121,7 +119,7 @@ pub fn decide(
         (Some(_), Some(good)) => rotation::renewed(good, &rendered.settings),
         _ => rendered.settings.clone(),
     };
-    number(config, &settings, &rendered.topology);
+    number(config, &settings, &topology, proxies.changing);
     let policy = cluster.spec.config_rollout.clone().unwrap_or_default();
     let (mut stage, mut given) = stage(cluster, config, reports, memory);
     if stage == Stage::Halted
@@ -131,15 +129,14 @@ pub fn decide(
     {
         memory.refused = Some(refusal(wanted, reports, config));
         settings = rotation::renewed(&good, &rendered.settings);
-        number(config, &settings, &rendered.topology);
+        number(config, &settings, &topology, proxies.changing);
         stage = Stage::Halted;
         given = vec![true; reports.len()];
     }
     if stage == Stage::Complete && !reports.is_empty() || is_everywhere(&stage, config, reports) {
         memory.good = Some(settings.clone());
     }
-    let former = former(memory, &rendered.topology, reports);
-    memory.topology = Some(former.clone().unwrap_or_else(|| rendered.topology.clone()));
+    memory.topology = Some(topology.clone());
     memory.settings = Some(rendered.settings);
     memory.process = Some(rendered.process.clone());
     status.secrets = rendered.secrets;
@@ -153,8 +150,8 @@ pub fn decide(
         process: rendered.process,
         settings,
         snapshot,
-        topology: rendered.topology,
-        former,
+        topology,
+        other,
         given,
         stage,
         invalid: None,
@@ -164,11 +161,13 @@ pub fn decide(
 /// What is written makes no configuration, or a Secret is gone: the settings stay, and hosts go on coming and going.
 fn hosts_only(
     topology: Map<String, Value>,
-    reports: &[Report],
+    proxies: Proxies<'_>,
     memory: &mut Memory,
     status: &mut PgDogClusterStatus,
     error: Unrenderable,
 ) -> Result<Decision, Unrenderable> {
+    let reports = proxies.reports;
+    let (topology, other) = in_force(topology, memory, proxies);
     let settings = match (&memory.refused, &memory.good, &memory.settings) {
         (Some(_), Some(good), Some(latest)) => rotation::renewed(good, latest),
         (Some(_), Some(good), None) => good.clone(),
@@ -182,29 +181,39 @@ fn hosts_only(
         return Err(error);
     };
     rise(&mut status.config, reports);
-    number(&mut status.config, &settings, &topology);
-    let former = former(memory, &topology, reports);
-    memory.topology = Some(former.clone().unwrap_or_else(|| topology.clone()));
+    number(&mut status.config, &settings, &topology, proxies.changing);
+    memory.topology = Some(topology.clone());
     Ok(Decision {
         process,
         snapshot: settings.clone(),
         settings,
         topology,
-        former,
+        other,
         given: vec![true; reports.len()],
         stage: Stage::Complete,
         invalid: Some(error),
     })
 }
 
-/// The topology in force where this one has other shards: proxies that run must not come to it one by one.
-fn former(
+/// What is in force from now on where this is wanted, and this itself where it has other shards than those in force: proxies that
+/// run must not come to it one by one.
+fn in_force(
+    wanted: Map<String, Value>,
     memory: &Memory,
-    topology: &Map<String, Value>,
-    reports: &[Report],
-) -> Option<Map<String, Value>> {
-    let before = memory.topology.as_ref()?;
-    (!reports.is_empty() && resharding::differ(before, topology)).then(|| before.clone())
+    proxies: Proxies<'_>,
+) -> (Map<String, Value>, Option<Map<String, Value>>) {
+    let Some(before) = &memory.topology else {
+        return (wanted, None);
+    };
+    if proxies.changing {
+        return (before.clone(), Some(wanted));
+    }
+    let serves = !proxies.reports.is_empty() || proxies.leaving;
+    if serves && resharding::differ(before, &wanted) {
+        (resharding::within(before, &wanted), Some(wanted))
+    } else {
+        (wanted, None)
+    }
 }
 
 /// Hosts that have gone do not take a topology away: proxies that know none could serve nobody, also not when the hosts are
@@ -335,18 +344,26 @@ fn rise(config: &mut ConfigStatus, reports: &[Report]) {
     }
 }
 
-/// Another content has another number.
-fn number(config: &mut ConfigStatus, settings: &Map<String, Value>, topology: &Map<String, Value>) {
-    for (half, document) in [
-        (&mut config.settings, settings),
-        (&mut config.topology, topology),
-    ] {
-        let sha256 = sha256(document);
-        if half.hash != sha256 {
-            half.revision += 1;
-            half.hash_short = sha256.chars().take(8).collect();
-            half.hash = sha256;
-        }
+/// Another content has another number. A topology that is being put in force by all has one already.
+fn number(
+    config: &mut ConfigStatus,
+    settings: &Map<String, Value>,
+    topology: &Map<String, Value>,
+    changing: bool,
+) {
+    renumber(&mut config.settings, settings);
+    if !changing {
+        renumber(&mut config.topology, topology);
+    }
+}
+
+/// Gives this content the next number, unless it has the one of now.
+pub(crate) fn renumber(half: &mut HalfStatus, document: &Map<String, Value>) {
+    let sha256 = sha256(document);
+    if half.hash != sha256 {
+        half.revision += 1;
+        half.hash_short = sha256.chars().take(8).collect();
+        half.hash = sha256;
     }
 }
 

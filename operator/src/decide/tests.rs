@@ -24,6 +24,8 @@ struct Case {
     memory: Memory,
     status: PgDogClusterStatus,
     reports: Vec<Report>,
+    /// All are changing their shards.
+    changing: bool,
 }
 
 impl Case {
@@ -46,6 +48,7 @@ impl Case {
             memory: Memory::default(),
             status: PgDogClusterStatus::default(),
             reports: vec![Report::default(); proxies],
+            changing: false,
         }
     }
 
@@ -54,6 +57,8 @@ impl Case {
         let proxies = Proxies {
             reports: &self.reports,
             peers: &[],
+            leaving: false,
+            changing: self.changing,
         };
         decide(
             &self.cluster,
@@ -82,6 +87,14 @@ impl Case {
             reason,
             message: "no".to_owned(),
         };
+    }
+
+    /// One static host for each of these shards.
+    fn shard(&mut self, hosts: &[&str]) {
+        let shard = |(number, host): (usize, &&str)| json!({"number": number, "source": {"provider": "Static", "hosts": [{"host": host}]}});
+        let shards: Vec<_> = hosts.iter().enumerate().map(shard).collect();
+        self.cluster.spec.source = None;
+        self.cluster.spec.shards = serde_json::from_value(json!(shards)).unwrap();
     }
 
     fn set(&mut self, size: i32) {
@@ -413,4 +426,75 @@ fn the_time_of_a_former_password_runs_out_also_while_another_secret_is_missing()
     let decision = case.decide().unwrap();
     assert_eq!(decision.settings["users"][0].get("passwords"), None);
     assert_eq!(decision.settings["users"][0]["password"], "new");
+}
+
+/// Database, host and shard of each entry.
+fn entries(topology: &serde_json::Map<String, Value>) -> Vec<(&str, &str, u64)> {
+    let databases = topology["databases"].as_array().unwrap().iter();
+    let text = |value: &'_ Value, key: &str| -> String { value[key].as_str().unwrap().to_owned() };
+    databases
+        .map(|d| {
+            let (name, host) = (text(d, "name").leak(), text(d, "host").leak());
+            (&*name, &*host, d["shard"].as_u64().unwrap_or_default())
+        })
+        .collect()
+}
+
+#[test]
+fn other_shards_wait_for_all_and_everything_else_does_not() {
+    let mut case = Case::new(2);
+    case.shard(&["a.example"]);
+    case.decide().unwrap();
+    case.ack(0);
+    case.ack(1);
+    let first = case.status.config.topology.clone();
+
+    // A second shard, another host of the first one, and another database, in one edit.
+    case.shard(&["a2.example", "b.example"]);
+    let databases = json!([{"name": "app"}, {"name": "log"}]);
+    case.cluster.spec.databases = serde_json::from_value(databases).unwrap();
+    let held = case.decide().unwrap();
+    let now = [
+        ("app", "a2.example", 0),
+        ("log", "a2.example", 0),
+        ("log", "b.example", 1),
+    ];
+    assert_eq!(entries(&held.topology), now);
+    let other = held.other.expect("other shards are wanted");
+    assert_eq!(entries(&other).len(), 4);
+    assert_eq!(case.status.config.topology.revision, first.revision + 1);
+    assert!(
+        case.decide().unwrap().other.is_some(),
+        "until they are there"
+    );
+    assert_eq!(case.status.config.topology.revision, first.revision + 1);
+
+    // While all are changing the topology and its number stay as they are, whatever is wanted.
+    super::renumber(&mut case.status.config.topology, &other);
+    case.changing = true;
+    case.shard(&["a3.example"]);
+    let running = case.decide().unwrap();
+    assert_eq!(entries(&running.topology), now);
+    assert_eq!(case.status.config.topology.revision, first.revision + 2);
+
+    // It failed: the former shards have a later number, for whoever came to the others.
+    case.changing = false;
+    case.shard(&["a2.example", "b.example"]);
+    let failed = case.decide().unwrap();
+    assert_eq!(entries(&failed.topology), now);
+    assert!(failed.other.is_some());
+    assert_eq!(case.status.config.topology.revision, first.revision + 3);
+
+    // The next attempt goes well: nothing has a new number.
+    super::renumber(&mut case.status.config.topology, &other);
+    case.memory.topology = Some(other.clone());
+    let done = case.decide().unwrap();
+    assert!(done.other.is_none());
+    assert_eq!(done.topology, other);
+    assert_eq!(case.status.config.topology.revision, first.revision + 4);
+
+    // Without a proxy there is nobody to wait for.
+    case.reports.clear();
+    case.shard(&["a2.example"]);
+    assert!(case.decide().unwrap().other.is_none());
 }

@@ -96,7 +96,11 @@ impl Courier {
             return report;
         }
         report.share = self.share(want, report.share).await;
-        report.paused = self.paused(want, report.paused).await;
+        report.paused = match &topology {
+            // It has other hosts, or other shards, than it is to have.
+            Taken::Failed { .. } => None,
+            _ => self.paused(want, report.paused).await,
+        };
         report.settings = self
             .half(
                 Half::Settings,
@@ -129,7 +133,11 @@ impl Courier {
         before: Taken,
     ) -> Taken {
         let Some(document) = document else {
-            return before;
+            // That it could not be asked before says nothing of now.
+            return match is_unreachable(&before) {
+                true => Taken::Pending,
+                false => before,
+            };
         };
         match &before {
             Taken::Acked { revision, sha256 }

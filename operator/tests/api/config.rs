@@ -499,6 +499,20 @@ async fn other_shards_come_to_all_proxies_or_to_none() {
     let topology: Value = serde_json::from_slice(&snapshot["topology.json"].0).unwrap();
     assert_eq!(topology["databases"].as_array().unwrap().len(), 1);
 
+    // A failover does not wait for the new shards.
+    let mut spec = sharded(2);
+    spec["shards"][0]["source"]["hosts"][0]["host"] = "elsewhere.example".into();
+    stage.change("shop", spec).await.unwrap();
+    until("all know the other host", || async {
+        let knows =
+            |proxy: &Proxy| hosts(&proxy.config(Half::Topology))[0].0 == "elsewhere.example";
+        all.iter().all(|proxy| knows(proxy)).then_some(())
+    })
+    .await;
+    for proxy in &all {
+        assert_eq!(shards(proxy), [0], "{} alone has others", proxy.pod);
+    }
+
     all[1].keep_busy(false);
     stage
         .condition("shop", ConditionType::Degraded, ConditionStatus::False)

@@ -513,6 +513,10 @@ impl Active {
                 self.waiting = None;
                 Poll::Ready(match result {
                     Ok(mut server) => {
+                        if let Some(why) = client.unroutable() {
+                            client.pool().release(server);
+                            return Poll::Ready(Err(Event::Refuse(Box::new(why))));
+                        }
                         // Fresh from another client of this worker: nothing to move and nothing to check.
                         let fresh = client.pool().is_fresh(&server);
                         if fresh && server.worker == client.worker && server.still_idle(cx) {
@@ -589,12 +593,10 @@ impl Active {
         client: &mut Client,
         cx: &mut Context<'_>,
     ) -> Result<Checkout, Event> {
-        let refreshed = client.refresh();
-        if refreshed == Some(true)
-            && let Some(why) = client.account.unroutable()
-        {
+        if let Some(why) = client.unroutable() {
             return Err(Event::Refuse(Box::new(why)));
         }
+        let refreshed = client.refresh();
         if refreshed == Some(true) && client.tap.is_some() {
             // Once more from the start: from this message on it may be mirrored.
             return Ok(Checkout::Wait);

@@ -234,6 +234,16 @@ impl Client {
         None
     }
 
+    /// Why it is served no more by another configuration than the one that it has seen.
+    pub(crate) fn unroutable(&self) -> Option<ErrorResponse> {
+        if self.runtime.generation() == self.generation {
+            return None;
+        }
+        let (live, user) = (self.runtime.live(), &self.account.user);
+        let account = self.runtime.account(&live, &user.name, &user.database);
+        account?.unroutable()
+    }
+
     /// The account as it is configured now; `None` when it was taken out. Whether there is another configuration.
     pub(crate) fn refresh(&mut self) -> Option<bool> {
         let generation = self.runtime.generation();

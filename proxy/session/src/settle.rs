@@ -268,6 +268,9 @@ impl Active {
         client: &mut Client,
         error: &CheckoutError,
     ) -> Result<(), Ended> {
+        if let Some(why) = client.unroutable() {
+            return self.refuse(client, why).await;
+        }
         let before = client.pool().clone();
         if matches!(error, CheckoutError::Closed)
             && client.refresh().is_some()

@@ -1,6 +1,7 @@
 //! Pushes: what is applied, what is refused, and that nothing in between happens.
 
-use pgdog_tests::{Postgres, Proxy, Psql, RawClient};
+use pgdog_tests::raw::PATIENCE;
+use pgdog_tests::{Message, Postgres, Proxy, Psql, RawClient, wait};
 use serde_json::json;
 
 use super::{admin, config, envelope, logs_in, settings, topology, with_admin};
@@ -388,12 +389,21 @@ fn a_database_of_several_shards_serves_nobody_rather_than_one_shard() {
         Postgres::shared().fresh_database(),
         Postgres::shared().fresh_database(),
     );
-    let proxy = Proxy::start(&with_admin(config(&database), ""));
+    // Two servers, of which one is on loan for good: who comes third waits.
+    let proxy = Proxy::start(&with_admin(config(&database).pool_size(2), ""));
     let http = admin(&proxy);
     let mut client = proxy.client("pgdog", database.name());
     client.run("select 1");
     let mut busy = proxy.client("pgdog", database.name());
     busy.run("begin");
+    let mut other_one = proxy.client("pgdog", database.name());
+    other_one.run("begin");
+    let mut waits = proxy.client("pgdog", database.name());
+    waits.send(&[Message::query("select 1")]);
+    assert!(wait::until(PATIENCE, || {
+        let pools = http.get("/v1/pools").expect(200).json();
+        pools.to_string().contains("\"cl_waiting\":1")
+    }));
     let mut sharded = topology(&database, database.name());
     let mut second = sharded["databases"][0].clone();
     second["database_name"] = other.name().into();
@@ -409,6 +419,12 @@ fn a_database_of_several_shards_serves_nobody_rather_than_one_shard() {
         database.name()
     );
     busy.run("commit");
+    other_one.run("commit");
+    let told = waits.until_ready();
+    assert_eq!(
+        told.iter().find_map(|frame| frame.field(b'C')).as_deref(),
+        Some("0A000")
+    );
     for client in [&mut client, &mut busy] {
         assert_eq!(client.query_error("select 1"), "0A000");
     }
