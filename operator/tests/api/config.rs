@@ -513,7 +513,30 @@ async fn other_shards_come_to_all_proxies_or_to_none() {
         assert_eq!(shards(proxy), [0], "{} alone has others", proxy.pod);
     }
 
+    // One of them does not do what it has promised: the others go back.
+    let before = all[0].version(Half::Topology).unwrap();
+    all[1].be_hasty(true);
     all[1].keep_busy(false);
+    let again = |team: &str| json!({"service": {"labels": {"team": team}}});
+    stage.change("shop", again("one")).await.unwrap();
+    until("all are back", || async {
+        let status = stage.status("shop").await;
+        let mut degraded = status.conditions.iter();
+        let told = degraded.any(|c| c.message.contains("it is not prepared"));
+        (told && status.config.summary == "3/3").then_some(())
+    })
+    .await;
+    for proxy in &all {
+        assert_eq!(shards(proxy), [0], "{} alone has others", proxy.pod);
+        let later = proxy.version(Half::Topology).unwrap().revision - before.revision;
+        assert!(
+            later >= 2,
+            "one for the others, one for the way back: {later}"
+        );
+    }
+
+    all[1].be_hasty(false);
+    stage.change("shop", again("two")).await.unwrap();
     stage
         .condition("shop", ConditionType::Degraded, ConditionStatus::False)
         .await;

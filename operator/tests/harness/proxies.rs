@@ -58,6 +58,8 @@ struct State {
     refusal: Option<String>,
     /// A transaction runs that does not end: nothing can be prepared.
     busy: bool,
+    /// What is prepared is undone before it is committed.
+    hasty: bool,
 }
 
 /// A proxy that is none.
@@ -110,6 +112,11 @@ impl Proxy {
     /// From now on, or no longer, a transaction runs that does not end.
     pub(crate) fn keep_busy(&self, busy: bool) {
         self.state().busy = busy;
+    }
+
+    /// From now on, or no longer, what it has prepared is undone before it is committed.
+    pub(crate) fn be_hasty(&self, hasty: bool) {
+        self.state().hasty = hasty;
     }
 
     /// Whether a change is prepared that is neither committed nor aborted.
@@ -224,10 +231,12 @@ impl Proxy {
     }
 
     fn commit(&self, decide: &Decide) -> Result<Changed, Refused> {
-        let prepared = self
-            .state()
-            .prepared
-            .take_if(|prepared| prepared.id == decide.id);
+        let prepared = {
+            let mut state = self.state();
+            let hasty = state.hasty;
+            let prepared = state.prepared.take_if(|prepared| prepared.id == decide.id);
+            prepared.filter(|_| !hasty)
+        };
         let Some(prepared) = prepared else {
             return Err(Refused::new(
                 RefusedBecause::WrongState,
