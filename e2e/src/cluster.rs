@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
@@ -14,6 +14,8 @@ use crate::{Args, operator};
 
 /// Time between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(200);
+/// Time after which what is wrong is told, at most.
+const DEGRADED: Duration = Duration::from_secs(60);
 /// Longest time that one look may take.
 const LOOK_MAX: Duration = Duration::from_secs(10);
 
@@ -148,6 +150,14 @@ impl Stage {
                 .map(|c| (c.reason, c.message)))
         })
         .await
+    }
+
+    /// Waits until it is degraded; what is told of it, for this reason and no other.
+    pub(crate) async fn degraded(&self, name: &str, wanted: &str) -> anyhow::Result<String> {
+        let (kind, so) = (ConditionType::Degraded, ConditionStatus::True);
+        let (reason, message) = self.condition(name, kind, so, DEGRADED).await?;
+        ensure!(reason == wanted, "Degraded is {reason}: {message}");
+        Ok(message)
     }
 
     /// Waits until all proxies are ready and have acknowledged.

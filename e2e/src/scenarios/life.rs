@@ -163,15 +163,7 @@ pub(crate) async fn foreign(stage: Stage) -> anyhow::Result<String> {
     stage
         .make("shop", json!({"source": postgres::source()}))
         .await?;
-    let (reason, message) = stage
-        .condition(
-            "shop",
-            ConditionType::Degraded,
-            ConditionStatus::True,
-            MINUTE,
-        )
-        .await?;
-    ensure!(reason == "InvalidOwnership", "{reason}");
+    let message = stage.degraded("shop", "InvalidOwnership").await?;
     until(MINUTE, "there is an Event", || async {
         Ok((stage.events("DegradedInvalidOwnership").await? > 0).then_some(()))
     })

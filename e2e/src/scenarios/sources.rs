@@ -254,15 +254,7 @@ pub(crate) async fn shards(stage: Stage) -> anyhow::Result<String> {
     let connection = tokio::spawn(connection);
     client.simple_query("begin; select 1").await?;
     stage.change("shop", json!({"shards": shards})).await?;
-    let (reason, message) = stage
-        .condition(
-            "shop",
-            ConditionType::Degraded,
-            ConditionStatus::True,
-            MINUTE,
-        )
-        .await?;
-    ensure!(reason == "ShardingHeld", "{message}");
+    stage.degraded("shop", "ShardingHeld").await?;
     for door in &doors {
         hosts_are(&stage, door, one).await?;
     }

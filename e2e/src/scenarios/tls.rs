@@ -206,7 +206,8 @@ pub(crate) async fn admin(stage: Stage) -> anyhow::Result<String> {
             .await
         {
             Err(Failure::Refused(refused)) if refused.error.status() == 409 => {}
-            other => anyhow::bail!("{what}: {other:?}"),
+            Err(other) => anyhow::bail!("{what}: {other}"),
+            Ok(_) => anyhow::bail!("{what}: taken"),
         }
         told.push(format!("{what}: 409"));
     }
