@@ -154,14 +154,21 @@ impl Changes {
             return Ok(());
         };
         let live = self.runtime.live();
+        let guests = live.entrances.contains_key(database);
         let mut users = live.settings.users.iter();
-        let known =
-            users.any(|user| user.database == *database) || live.entrances.contains_key(database);
-        if known {
-            return Ok(());
+        if !guests && !users.any(|user| user.database == *database) {
+            let message = format!("there is no database {database:?}");
+            return Err(Refused::new(RefusedBecause::NotFound, message));
         }
-        let message = format!("there is no database {database:?}");
-        Err(Refused::new(RefusedBecause::NotFound, message))
+        let accounts = self.runtime.accounts();
+        let mut identities = accounts.iter().map(|account| &account.identity);
+        match &pools.user {
+            Some(user) if !identities.any(|of| of.database == *database && of.user == *user) => {
+                let message = format!("there is no user {user:?} of database {database:?}");
+                Err(Refused::new(RefusedBecause::NotFound, message))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes the place of the one prepared change. `false`: it is there already.

@@ -2,12 +2,15 @@
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
 use pgdog::app::{self, Start};
 use pgdog::args::{Cli, Command, Files};
+use pgdog::build::Builder;
 use pgdog::{import, logging, route};
+use pgdog_backend::Clock;
 use pgdog_config::{Config, Settings, Source};
 use pgdog_wire::saslprep;
 use pgdog_wire::scram::{Params, Verifier};
@@ -43,7 +46,13 @@ fn configcheck(files: &Files) -> ExitCode {
     let checked = Config::load(&source)
         .and_then(|config| Settings::build(&config))
         .map_err(|problems| problems.to_string())
-        .and_then(|built| logging::check(&built.0.log).map(|()| built));
+        .and_then(|built| logging::check(&built.0.log).map(|()| built))
+        .and_then(|(settings, warnings)| {
+            // Files that it names are read as they are at the start; nothing is opened.
+            let builder = Builder::new(Arc::new(Clock::default()), 1);
+            let built = builder.build(settings, None);
+            built.map(|_| ((), warnings)).map_err(|p| p.to_string())
+        });
     match checked {
         Ok((_, warnings)) => {
             warnings.iter().for_each(|w| say(&w.to_string()));

@@ -662,3 +662,25 @@ fn a_text_whose_result_has_changed_is_prepared_anew_by_drivers_that_describe_it_
     let told = client.transcript(&bound("a"));
     assert!(has_line(&told, "E ERROR 0A000"), "{told:?}");
 }
+
+#[test]
+fn a_moment_is_that_of_its_own_parse() {
+    if !Postgres::installed() {
+        return;
+    }
+    let database = Postgres::shared().fresh_database();
+    let levels = ["extended", "extended_anonymous"];
+    for (level, name) in levels.into_iter().zip(["s", ""]) {
+        let config = config(&database, 1).general("prepared_statements", &format!("\"{level}\""));
+        let proxy = Proxy::start(&config);
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            let mut client = proxy.client("pgdog", database.name());
+            let told = client.transcript(&parsed(name, "select 'now'::timestamptz::text"));
+            seen.extend(told.into_iter().filter(|line| line.starts_with("D ")));
+            client.goodbye();
+        }
+        seen.dedup();
+        assert_eq!(seen.len(), 3, "{level}: {seen:?}");
+    }
+}

@@ -439,3 +439,98 @@ fn a_made_up_setting_leaves_its_name_behind_and_not_its_value() {
         "t"
     );
 }
+
+#[test]
+fn what_a_text_does_not_show_stays_with_the_client_that_hid_it() {
+    if !Postgres::installed() {
+        return;
+    }
+    for hidden in [
+        "set search_path to pg_temp, public",
+        "select set_config('search_path', 'pg_temp', false)",
+        "begin; set local search_path = pg_temp; create table x (a int); commit",
+        "set standard_conforming_strings = off",
+        "set client_encoding to sjis",
+        "set seed = 0.5",
+        "select setseed(0.5)",
+        "prepare p as select set_config('a.b', $1, false); deallocate p",
+    ] {
+        Stage::set().pins(hidden);
+    }
+    let database = Postgres::shared().fresh_database();
+    let proxy = Proxy::start(&config(&database));
+    for (name, value) in [
+        ("search_path", "pg_temp, public"),
+        ("standard_conforming_strings", "off"),
+    ] {
+        let parameters = [
+            ("user", "pgdog"),
+            ("database", database.name()),
+            (name, value),
+        ];
+        let (mut client, _) = RawClient::login_with(proxy.port(), &parameters).expect("it may");
+        client.run("create table secret as select 'of the first' as text");
+        client.goodbye();
+        let mut other = proxy.client("pgdog", database.name());
+        let found = other.query("select text from secret");
+        let is_temporary = name == "search_path";
+        assert_eq!(
+            found.iter().any(|frame| frame.tag == b'E'),
+            is_temporary,
+            "{name}"
+        );
+    }
+    // What it needs and pg_dump says costs nobody anything.
+    let mut stage = Stage::set();
+    for plain in [
+        "set standard_conforming_strings = on",
+        "set client_encoding = 'UTF8'",
+        "set search_path = public",
+    ] {
+        stage.unpins(plain);
+    }
+}
+
+#[test]
+fn functions_that_are_called_by_number_are_asked_about() {
+    if !Postgres::installed() {
+        return;
+    }
+    let mut stage = Stage::set();
+    let call = |function: u32, arguments: &[&str]| Message::FunctionCall {
+        function,
+        formats: Vec::new(),
+        values: arguments
+            .iter()
+            .map(|a| Some(a.as_bytes().to_vec()))
+            .collect(),
+        result: 0,
+    };
+    // pg_advisory_lock and pg_advisory_unlock
+    stage.client.transcript(&[call(2880, &["4711"])]);
+    assert!(stage.is_pinned());
+    stage.client.transcript(&[call(2884, &["4711"])]);
+    assert!(!stage.is_pinned());
+    // set_config
+    stage
+        .client
+        .transcript(&[call(2078, &["work_mem", "7MB", "f"])]);
+    assert_ne!(stage.other.query_value("show work_mem"), "7MB");
+    assert_eq!(stage.client.query_value("show work_mem"), "7MB");
+}
+
+#[test]
+fn what_was_done_under_a_pin_goes_with_its_client() {
+    if !Postgres::installed() {
+        return;
+    }
+    let mut stage = Stage::set();
+    stage.client.run(
+        "create function quietly() returns void language plpgsql as $$ begin set work_mem = '13MB'; end $$",
+    );
+    stage.pins("set pgdog.pin = on");
+    stage.client.run("select quietly()");
+    stage.unpins("set pgdog.pin = off");
+    assert_ne!(stage.other.query_value("show work_mem"), "13MB");
+    assert_eq!(stage.client.query_value("show work_mem"), "13MB");
+}

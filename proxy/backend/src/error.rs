@@ -224,7 +224,7 @@ impl ClientError for CheckoutError {
                     }
                     .detail(last.to_string()),
                     None => error
-                        .hint("Raise pool_size or checkout_timeout, or make transactions shorter."),
+                        .hint("Raise pool_size (or the budget of the host) or checkout_timeout, or make transactions shorter."),
                 }
             }
             Self::Unreachable {

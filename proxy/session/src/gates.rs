@@ -2,7 +2,7 @@
 //!
 //! It is kept apart from the configuration: a reload makes new pools, and those begin as the ones before were.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::handle::Identity;
@@ -38,7 +38,10 @@ pub struct Gates(Mutex<Switches>);
 
 #[derive(Debug, Default)]
 struct Switches {
-    paused: BTreeSet<Scope>,
+    /// Each pause with its number.
+    paused: BTreeMap<Scope, u64>,
+    /// How many there have been.
+    pauses: u64,
     disabled: BTreeSet<String>,
     maintenance: BTreeSet<Scope>,
     /// What a change holds back that is prepared and neither in force nor undone.
@@ -50,22 +53,35 @@ impl Gates {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Pauses pools. Says `false` when they are all paused already.
-    pub fn pause(&self, scope: Scope, accounts: impl FnOnce() -> Vec<Arc<Account>>) -> bool {
+    /// Pauses pools. The pause's number; `None` when they are all paused already.
+    pub fn pause(&self, scope: Scope, accounts: impl FnOnce() -> Vec<Arc<Account>>) -> Option<u64> {
         let mut switches = self.lock();
-        if switches.paused.iter().any(|s| s.includes(&scope)) {
-            return false;
+        if switches.paused.keys().any(|s| s.includes(&scope)) {
+            return None;
         }
-        switches.paused.insert(scope);
+        let number = switches.begin(scope);
         switches.apply(accounts().iter().map(Arc::as_ref));
-        true
+        Some(number)
+    }
+
+    /// Whether nobody has ended this pause.
+    #[must_use]
+    pub fn is_paused(&self, pause: u64) -> bool {
+        self.lock().paused.values().any(|number| *number == pause)
+    }
+
+    /// Ends this pause and no other one.
+    pub fn take_back(&self, pause: u64, accounts: impl FnOnce() -> Vec<Arc<Account>>) {
+        let mut switches = self.lock();
+        switches.paused.retain(|_, number| *number != pause);
+        switches.apply(accounts().iter().map(Arc::as_ref));
     }
 
     /// Ends pauses. Says `false` when there is none that the scope includes.
     pub fn resume(&self, scope: &Scope, accounts: impl FnOnce() -> Vec<Arc<Account>>) -> bool {
         let mut switches = self.lock();
         let before = switches.paused.len();
-        switches.paused.retain(|s| !scope.includes(s));
+        switches.paused.retain(|s, _| !scope.includes(s));
         switches.apply(accounts().iter().map(Arc::as_ref));
         switches.paused.len() < before
     }
@@ -81,7 +97,7 @@ impl Gates {
     pub fn commit_pause(&self, scope: Scope, accounts: impl FnOnce() -> Vec<Arc<Account>>) {
         let mut switches = self.lock();
         switches.prepared = None;
-        switches.paused.insert(scope);
+        switches.begin(scope);
         switches.apply(accounts().iter().map(Arc::as_ref));
     }
 
@@ -99,7 +115,7 @@ impl Gates {
     /// Whether everything is paused.
     #[must_use]
     pub fn all_paused(&self) -> bool {
-        self.lock().paused.contains(&Scope::default())
+        self.lock().paused.contains_key(&Scope::default())
     }
 
     /// Whether maintenance is on for everything.
@@ -142,19 +158,26 @@ impl Gates {
 }
 
 impl Switches {
+    /// Another pause, with a number of its own.
+    fn begin(&mut self, scope: Scope) -> u64 {
+        self.pauses += 1;
+        self.paused.insert(scope, self.pauses);
+        self.pauses
+    }
+
     fn apply<'a>(&self, accounts: impl IntoIterator<Item = &'a Account>) {
-        let any = |scopes: &BTreeSet<Scope>, account: &Account| {
+        let covers = |scope: &Scope, account: &Account| {
             let identity = &account.identity;
-            scopes
-                .iter()
-                .any(|s| s.covers(&identity.user, &identity.database))
+            scope.covers(&identity.user, &identity.database)
         };
         for account in accounts {
-            account.pool.pause(any(&self.paused, account));
+            let paused = self.paused.keys().any(|s| covers(s, account));
+            account.pool.pause(paused);
             let Identity { user, database } = &*account.identity;
             let prepared = self.prepared.as_ref();
             let held = prepared.is_some_and(|scope| scope.covers(user, database));
-            account.pool.hold(held || any(&self.maintenance, account));
+            let maintained = self.maintenance.iter().any(|s| covers(s, account));
+            account.pool.hold(held || maintained);
         }
     }
 }

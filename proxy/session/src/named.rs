@@ -6,11 +6,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use pgdog_backend::statements::{Prepared, Statement};
 use pgdog_backend::{Plans, StatementId, Store};
-use pgdog_sql::effects;
 use pgdog_sql::names::{Site, Use, sites};
+use pgdog_sql::{effects, names_moment};
 
 use crate::client::Client;
 use crate::statements::Statements;
@@ -119,8 +120,19 @@ impl<'a> Source<'a> {
     /// The statement that a Parse of this text makes.
     pub(crate) fn parsed(self, text: &[u8], types: &[u8]) -> Arc<Statement> {
         let effects = || effects(text).bits();
-        let statement = self.store.get(text, types, self.scope, effects);
+        let own = self.own_scope(text);
+        let scope = own.as_deref().or(self.scope);
+        let statement = self.store.get(text, types, scope, effects);
         self.plans.current(self.store, statement)
+    }
+
+    /// A text that names a moment (`'today'`) means the one in which it is parsed: nobody shares it.
+    fn own_scope(self, text: &[u8]) -> Option<String> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        names_moment(text).then(|| {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            format!("{}moment={number}\0", self.scope.unwrap_or_default())
+        })
     }
 
     /// The statement that a PREPARE makes.
@@ -128,10 +140,10 @@ impl<'a> Source<'a> {
         let before = &text[site.statement.start..site.written.start];
         let after = &text[site.written.end..site.statement.end];
         let whole = [before, after].concat();
+        let own = self.own_scope(&whole);
+        let scope = own.as_deref().or(self.scope);
         let effects = || effects(&text[body..site.statement.end]).bits();
-        let statement = self
-            .store
-            .get_sql(&whole, before.len(), self.scope, effects);
+        let statement = self.store.get_sql(&whole, before.len(), scope, effects);
         self.plans.current(self.store, statement)
     }
 }

@@ -290,6 +290,10 @@ impl Active {
 
     /// Passes a message on unchanged.
     pub(crate) fn as_it_is(&mut self, kind: u8, len: usize) -> Step {
+        if kind == b'F' {
+            // Which function it is, its number does not say.
+            self.effects = self.effects.with(Effects::UNKNOWN);
+        }
         if let Some(server) = &mut self.server {
             match kind {
                 b'Q' | b'F' => {

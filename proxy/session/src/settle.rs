@@ -117,7 +117,14 @@ impl Active {
         client.params = client.runtime.interner.intern(of_client);
         client.registered.handle.has_params(&client.params);
         server.params = client.runtime.interner.intern(of_server);
-        client.reasons.put(Reasons::ASKED, client.params.is_on(PIN));
+        let asked = client.params.is_on(PIN);
+        if client.reasons.has(Reasons::ASKED) && !asked {
+            // What was done meanwhile nobody has looked at: it goes with the client as far as the server tells it, and stays with
+            // nobody else.
+            self.effects = self.effects.with(Effects::UNKNOWN);
+            server.expires = Some(0);
+        }
+        client.reasons.put(Reasons::ASKED, asked);
     }
 
     /// Deals with an event. Not cancel safe.
@@ -370,7 +377,14 @@ impl Active {
                 server.params = client.runtime.interner.intern(found);
                 client.params = client.runtime.interner.intern(wanted);
                 client.registered.handle.has_params(&client.params);
-                client.reasons.put(Reasons::ASKED, client.params.is_on(PIN));
+                let asked = client.params.is_on(PIN);
+                if client.reasons.has(Reasons::ASKED) && !asked {
+                    server.expires = Some(0);
+                }
+                client.reasons.put(Reasons::ASKED, asked);
+                if hides(&client.params) {
+                    client.reasons.put(Reasons::FOREVER, true);
+                }
             }
             if effects.any(Effects::HOLDS.with(Effects::RELEASES)) {
                 client.reasons = client.reasons.learn(server.holds(ASK_TIMEOUT).await?);
@@ -666,4 +680,14 @@ pub(crate) fn finish_request(server: &mut Server, out: &mut Vec<u8>) {
         frontend::bare(out, b'S');
         server.owed.push_sync();
     }
+}
+
+/// Whether with these settings texts do not show what they do.
+pub(crate) fn hides(params: &Params) -> bool {
+    let text = |value: &Value| match value {
+        Value::Plain(text) | Value::Statement(text) => text.to_string(),
+    };
+    params
+        .iter()
+        .any(|(name, value)| set::hides(name, &text(value)))
 }

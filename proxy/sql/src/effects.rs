@@ -107,7 +107,7 @@ pub fn effects(text: &[u8]) -> Effects {
 
 enum Kind {
     Plain,
-    /// As `Plain`, but of `pg_settings` it is a SET.
+    /// As `Plain`, but an update of `pg_settings` is a SET.
     Update,
     Begin,
     Other,
@@ -141,12 +141,12 @@ fn first_word(text: &[u8], start: usize) -> Kind {
         len += 1;
     }
     match &word[..len] {
-        b"select" | b"insert" | b"delete" | b"with" | b"values" | b"table" | b"merge"
-        | b"commit" | b"end" | b"rollback" | b"abort" | b"show" | b"copy" | b"fetch" | b"move"
-        | b"lock" | b"analyze" | b"vacuum" | b"release" | b"truncate" | b"notify" | b"grant"
-        | b"revoke" | b"comment" | b"cluster" | b"reindex" | b"refresh" | b"" => Kind::Plain,
+        b"select" | b"insert" | b"delete" | b"values" | b"table" | b"merge" | b"commit"
+        | b"end" | b"rollback" | b"abort" | b"show" | b"copy" | b"fetch" | b"move" | b"lock"
+        | b"analyze" | b"vacuum" | b"release" | b"truncate" | b"notify" | b"grant" | b"revoke"
+        | b"comment" | b"cluster" | b"reindex" | b"refresh" | b"" => Kind::Plain,
         b"begin" | b"start" => Kind::Begin,
-        b"update" => Kind::Update,
+        b"update" | b"with" => Kind::Update,
         _ => Kind::Other,
     }
 }
@@ -239,7 +239,12 @@ fn calls_session_function(before: &[u8]) -> bool {
         // A comment may stand between the name and its parenthesis.
         return true;
     }
-    let before = before.strip_suffix(b"\"").unwrap_or(before);
+    let before = match before.strip_suffix(b"\"") {
+        // Which name it is, escapes may hide.
+        Some(name) if name.contains(&b'\\') => return true,
+        Some(name) => name,
+        None => before,
+    };
     let Some(last) = before.last() else {
         return false;
     };
@@ -252,6 +257,7 @@ fn calls_session_function(before: &[u8]) -> bool {
                 || (name.len() > 16 && name[..16].eq_ignore_ascii_case(b"pg_try_advisory_"))
                 || name.eq_ignore_ascii_case(b"currval")
                 || name.eq_ignore_ascii_case(b"lastval")
+                || name.eq_ignore_ascii_case(b"setseed")
         }
         _ => false,
     }
@@ -317,11 +323,11 @@ fn one(statement: &[u8]) -> Effects {
     match word.to_ascii_lowercase().as_slice() {
         b"begin" => Effects::BEGINS.with(words(statement)),
         b"start" => Effects::BEGINS,
-        b"set" | b"reset" => match set::read(statement) {
+        b"set" | b"reset" => hiding(statement).with(match set::read(statement) {
             Some(Setting::Local) => Effects::NONE,
             Some(_) => Effects::ONE_SETTING,
             None => Effects::SETTINGS,
-        },
+        }),
         b"discard" => {
             let all = if second_is("all") {
                 Effects::FORGETS
@@ -342,17 +348,21 @@ fn one(statement: &[u8]) -> Effects {
             };
             all.with(Effects::RELEASES)
         }
-        b"update" if Lexer::new(statement).any(|t| t.is("pg_settings")) => {
-            Effects::SETTINGS.with(words(statement))
-        }
         b"prepare"
             if second_is("transaction") && matches!(tokens.next(), Some(Token::Literal(_))) =>
         {
             Effects::NONE
         }
-        b"prepare" => Effects::HOLDS
-            .with(Effects::NAMES_STATEMENT)
-            .with(words(statement)),
+        b"prepare" => {
+            let inner = words(statement);
+            let forever = match inner == Effects::NONE {
+                true => Effects::NONE,
+                // What it changes it changes when it is executed, under a name that says nothing of it.
+                false => Effects::FOREVER,
+            };
+            let names = Effects::HOLDS.with(Effects::NAMES_STATEMENT);
+            names.with(inner).with(forever)
+        }
         b"execute" => Effects::NAMES_STATEMENT.with(words(statement)),
         b"explain" | b"create" if Lexer::new(statement).any(|t| t.is("execute")) => {
             Effects::NAMES_STATEMENT.with(words(statement))
@@ -370,6 +380,49 @@ fn one(statement: &[u8]) -> Effects {
         b"do" => Effects::UNKNOWN.with(in_body(statement)),
         b"call" => Effects::UNKNOWN.with(words(statement)),
         _ => words(statement),
+    }
+}
+
+/// Whether it changes how later texts are to be read, or makes them leave what they do not show.
+fn hiding(statement: &[u8]) -> Effects {
+    let value = || {
+        let rest = Lexer::new(statement).skip(2);
+        rest.filter_map(|token| match token {
+            Token::Literal(text) => Some(text.to_vec()),
+            token => token.name().map(|name| name.to_vec()),
+        })
+    };
+    let hides = Lexer::new(statement).skip(1).any(|token| {
+        let Some(name) = token.name() else {
+            return false;
+        };
+        let name = String::from_utf8_lossy(&name);
+        // What is set back begins again nowhere.
+        let seed = name.eq_ignore_ascii_case("seed");
+        set::is_hiding_name(&name)
+            && (seed || value().any(|value| set::hides(&name, &String::from_utf8_lossy(&value))))
+    });
+    match hides {
+        true => Effects::FOREVER,
+        false => Effects::NONE,
+    }
+}
+
+/// The same of a call of `set_config`, as far as it is written out.
+fn hiding_call(statement: &[u8]) -> Effects {
+    let literals = || {
+        Lexer::new(statement).filter_map(|token| match token {
+            Token::Literal(text) => Some(String::from_utf8_lossy(text).into_owned()),
+            _ => None,
+        })
+    };
+    let hides = literals().any(|name| {
+        let name = name.trim_matches('\'');
+        set::is_hiding_name(name) && literals().any(|value| set::hides(name, &value))
+    });
+    match hides {
+        true => Effects::FOREVER,
+        false => Effects::NONE,
     }
 }
 
@@ -394,6 +447,20 @@ fn hold(statement: &[u8]) -> Effects {
     }
 }
 
+/// Words that stand for a moment within a literal of a date or time.
+const MOMENTS: [&[u8]; 4] = [b"now", b"today", b"tomorrow", b"yesterday"];
+
+/// Whether a literal may stand for the moment in which the text is parsed (PostgreSQL, date/time input: `'now'`, `'today'` …).
+#[must_use]
+pub fn names_moment(text: &[u8]) -> bool {
+    let moment = |literal: &[u8]| {
+        let mut words = literal.split(|byte| !byte.is_ascii_alphabetic());
+        words.any(|word| MOMENTS.iter().any(|m| word.eq_ignore_ascii_case(m)))
+    };
+    memchr::memchr2(b'\'', b'$', text).is_some()
+        && Lexer::new(text).any(|token| matches!(token, Token::Literal(body) if moment(body)))
+}
+
 /// Effects that single words show, wherever they stand.
 fn words(statement: &[u8]) -> Effects {
     let mut found = Effects::NONE;
@@ -407,12 +474,23 @@ fn words(statement: &[u8]) -> Effects {
             b"set_config"
                 if !found.any(Effects::SETTINGS) && set::is_local_call(tokens.clone()) =>
             {
-                Effects::NONE
+                hiding_call(statement)
             }
-            b"set_config" if set::names_literally(tokens.clone()) => Effects::SETTINGS,
+            b"set_config" if set::names_literally(tokens.clone()) => {
+                Effects::SETTINGS.with(hiding_call(statement))
+            }
             // Which setting it is, the server cannot be asked.
             b"set_config" => Effects::SETTINGS.with(Effects::FOREVER),
+            b"pg_settings" if Lexer::new(statement).any(|t| t.is("update")) => Effects::SETTINGS,
+            // Where the numbers begin again, the server cannot be asked.
+            b"setseed" => Effects::FOREVER,
             b"currval" | b"lastval" => Effects::SEQUENCES,
+            // A function's or a schema's name with escapes may be any.
+            n if n.contains(&b'\\')
+                && matches!(tokens.clone().next(), Some(Token::Symbol(b'(' | b'.'))) =>
+            {
+                Effects::UNKNOWN.with(Effects::FOREVER)
+            }
             b"pg_listening_channels" => Effects::CHANNELS.with(Effects::ASKS_CHANNELS),
             n if n.starts_with(b"pg_temp") => Effects::HOLDS
                 .with(Effects::RELEASES)
@@ -449,10 +527,30 @@ mod tests {
             "select pg_advisory_xact_lock(1)",
             "set local work_mem = 1",
             "create table t (a int)",
+            "with a as (select name from pg_settings) select * from a",
             "",
             ";",
         ] {
             assert_eq!(of(text), Effects::NONE, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_moment_is_one_in_a_literal() {
+        for text in [
+            "select 'now'::timestamp",
+            "select * from t where d = DATE ' Today 12:00'",
+            "select $$tomorrow$$::date",
+        ] {
+            assert!(names_moment(text.as_bytes()), "{text}");
+        }
+        for text in [
+            "select now()",
+            "select 'known'",
+            "select today from t where a = 'x'",
+            "select $1",
+        ] {
+            assert!(!names_moment(text.as_bytes()), "{text}");
         }
     }
 
@@ -514,6 +612,37 @@ mod tests {
                 Effects::SEQUENCES,
             ),
             ("load 'x'", Effects::FOREVER),
+            ("set search_path to pg_temp, public", Effects::FOREVER),
+            ("set local search_path = 'pg_temp'", Effects::FOREVER),
+            (
+                "select set_config('search_path', 'pg_temp', true)",
+                Effects::FOREVER,
+            ),
+            ("set standard_conforming_strings = off", Effects::FOREVER),
+            ("set names 'SJIS'", Effects::FOREVER),
+            ("set client_encoding to gbk", Effects::FOREVER),
+            ("set seed = 0.5", Effects::FOREVER),
+            ("select setseed(0.5)", Effects::FOREVER),
+            (
+                "select U&\"set\\005fconfig\"('work_mem', '7MB', false)",
+                Effects::FOREVER,
+            ),
+            (
+                "create table U&\"pg\\005ftemp\".t (a int)",
+                Effects::FOREVER,
+            ),
+            (
+                "prepare p as select set_config('a.b', $1, false)",
+                Effects::FOREVER,
+            ),
+            (
+                "explain analyze update pg_settings set setting = 1",
+                Effects::SETTINGS,
+            ),
+            (
+                "with a as (select 1) update pg_settings set setting = 1",
+                Effects::SETTINGS,
+            ),
             ("select 1; begin; select 2", Effects::BEGINS),
         ] {
             assert!(of(text).any(effect), "{text}: {:?}", of(text));

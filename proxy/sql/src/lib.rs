@@ -22,7 +22,7 @@ pub mod planner;
 pub mod route;
 pub mod set;
 
-pub use effects::{Effects, effects, effects_but_prepare};
+pub use effects::{Effects, effects, effects_but_prepare, names_moment};
 pub use facts::Facts;
 pub use fingerprint::{fingerprint, normalise};
 pub use functions::Functions;

@@ -158,6 +158,60 @@ pub fn names_literally(mut rest: Lexer<'_>) -> bool {
     rest.next() == Some(Token::Symbol(b'(')) && matches!(rest.next(), Some(Token::Literal(_)))
 }
 
+/// Encodings in which a byte of a character may look like a backslash or a quote (PostgreSQL: those of clients alone).
+const BLURRED: [&str; 12] = [
+    "sjis",
+    "shiftjis",
+    "mskanji",
+    "win932",
+    "windows932",
+    "big5",
+    "gbk",
+    "uhc",
+    "johab",
+    "gb18030",
+    "win9",
+    "windows9",
+];
+
+/// Whether some values of this setting are such that texts mean what is not seen in them, see [`hides`]. `names` is that of the
+/// encoding in SET NAMES.
+#[must_use]
+pub fn is_hiding_name(name: &str) -> bool {
+    [
+        "search_path",
+        "standard_conforming_strings",
+        "client_encoding",
+        "names",
+        "seed",
+    ]
+    .iter()
+    .any(|hiding| name.eq_ignore_ascii_case(hiding))
+}
+
+/// Whether with this value of a setting texts mean what is not seen in them: tables are temporary, quotes end elsewhere. Or it
+/// cannot be asked for, and set again it would not mean the same (the seed of random numbers).
+#[must_use]
+pub fn hides(name: &str, value: &str) -> bool {
+    let value = value.to_ascii_lowercase();
+    match name.to_ascii_lowercase().as_str() {
+        "search_path" => value.contains("pg_temp"),
+        "standard_conforming_strings" => {
+            let value = value.trim_matches('\'');
+            !value.is_empty()
+                && ["off", "false", "no", "0"]
+                    .iter()
+                    .any(|off| off.starts_with(value))
+        }
+        "client_encoding" | "names" => {
+            let name = value.replace(|c: char| !c.is_ascii_alphanumeric(), "");
+            BLURRED.iter().any(|blurred| name.starts_with(blurred))
+        }
+        "seed" => true,
+        _ => false,
+    }
+}
+
 /// `rest` follows the word `set_config`: is its last argument the literal `true`?
 #[must_use]
 pub fn is_local_call(rest: Lexer<'_>) -> bool {

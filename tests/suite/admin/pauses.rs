@@ -120,6 +120,35 @@ fn pause_waits_for_transactions_and_resume_ends_it() {
 }
 
 #[test]
+fn a_pause_that_somebody_ends_says_so_and_leaves_the_next_one_alone() {
+    if !Postgres::installed() {
+        return;
+    }
+    let database = Postgres::shared().fresh_database();
+    let proxy = Proxy::start(&config(&database));
+    let (mut first, mut second, mut third) = (console(&proxy), console(&proxy), console(&proxy));
+    let mut holder = proxy.client("pgdog", database.name());
+    holder.run("begin");
+    first.send(&[Message::query("PAUSE")]);
+    until(&mut third, "SHOW STATE", ("key", "paused"), "value", "yes");
+    third.run("RESUME");
+    let told = first.until_ready();
+    assert_eq!(told[0].field(b'C').as_deref(), Some("55000"), "{told:?}");
+
+    // Another pause of the same: the end of the first one is not its end.
+    first.send(&[Message::query("PAUSE")]);
+    until(&mut third, "SHOW STATE", ("key", "paused"), "value", "yes");
+    third.run("RESUME");
+    second.send(&[Message::query("PAUSE")]);
+    first.until_ready();
+    until(&mut third, "SHOW STATE", ("key", "paused"), "value", "yes");
+    assert_eq!(second.receive(SHORT), Received::Silence);
+    holder.run("commit");
+    assert_eq!(second.until_ready()[0].line(), "C PAUSE");
+    third.run("RESUME");
+}
+
+#[test]
 fn a_pause_that_does_not_end_is_taken_back_when_its_console_gives_up() {
     if !Postgres::installed() {
         return;

@@ -121,6 +121,27 @@ fn configcheck_finds_everything_that_is_wrong_at_once() {
 }
 
 #[test]
+fn configcheck_reads_the_files_that_are_named() {
+    let directory = Scratch::new("configcheck-files");
+    let general = "[general]\nport = 1\nauth_type = \"hba\"\nauth_hba_file = \"/nonexistent/hba\"\n\
+        tls_certificate = \"/nonexistent/crt\"\ntls_private_key = \"/nonexistent/key\"\n";
+    let config = format!("{general}\n[[databases]]\nname = \"d\"\nhost = \"h\"\n");
+    fs::write(directory.path().join("pgdog.toml"), config).expect("it is writable");
+    let users = "[[users]]\nname = \"u\"\ndatabase = \"d\"\npassword = \"x\"\n";
+    fs::write(directory.path().join("users.toml"), users).expect("it is writable");
+    let output = pgdog(&directory)
+        .arg("configcheck")
+        .output()
+        .expect("pgdog runs");
+    let told = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(
+        told.contains("/nonexistent/hba") && told.contains("/nonexistent/crt"),
+        "{told}"
+    );
+}
+
+#[test]
 fn an_empty_folder_is_no_configuration() {
     let directory = Scratch::new("empty");
     for command in [&["configcheck"][..], &["run"], &[]] {

@@ -1,6 +1,5 @@
 //! `PAUSE` and `RESUME`.
 
-use pgdog_session::Scope;
 use pgdog_wire::sqlstate;
 
 use super::{scope, until, within};
@@ -19,14 +18,14 @@ pub(crate) struct Resume;
 /// Takes a pause back whose PAUSE did not come to its end.
 struct Undo<'a> {
     admin: &'a Admin,
-    scope: Option<Scope>,
+    pause: Option<u64>,
 }
 
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
-        if let Some(scope) = &self.scope {
+        if let Some(pause) = self.pause {
             let runtime = &self.admin.runtime;
-            runtime.gates.resume(scope, || runtime.accounts());
+            runtime.gates.take_back(pause, || runtime.accounts());
         }
     }
 }
@@ -48,20 +47,26 @@ impl Command for Pause {
         Box::pin(async move {
             let scope = scope(admin, self, args)?;
             let runtime = &admin.runtime;
-            if !runtime.gates.pause(scope.clone(), || runtime.accounts()) {
+            let accounts = || runtime.accounts();
+            let Some(pause) = runtime.gates.pause(scope.clone(), accounts) else {
                 return Err(Refusal::new(sqlstate::NOT_IN_STATE, "it is paused already"));
-            }
+            };
             let mut undo = Undo {
                 admin,
-                scope: Some(scope.clone()),
+                pause: Some(pause),
             };
             tracing::info!("paused by an administrator");
             until(|| {
                 let accounts = within(admin, &scope);
-                accounts.iter().all(|a| a.pool.connections() == 0)
+                !runtime.gates.is_paused(pause)
+                    || accounts.iter().all(|a| a.pool.connections() == 0)
             })
             .await;
-            undo.scope = None;
+            undo.pause = None;
+            if !runtime.gates.is_paused(pause) {
+                let error = "it was resumed while transactions were waited for";
+                return Err(Refusal::new(sqlstate::NOT_IN_STATE, error));
+            }
             Ok(Answer::default())
         })
     }

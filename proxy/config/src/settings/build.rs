@@ -105,7 +105,10 @@ pub(super) fn build(
             connections: general.log_connections,
             disconnections: general.log_disconnections,
             query_sample_length: general.log_query_sample_length,
-            min_duration_query: general.log_min_duration_query.and_then(limit),
+            min_duration_query: general
+                .log_min_duration_query
+                .filter(|&time| time < i64::MAX as u64)
+                .map(millis),
             dedup: dedup(general),
         },
         query_stats: Some(config.query_stats.max_entries)

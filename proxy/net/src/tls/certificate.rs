@@ -71,13 +71,11 @@ impl PeerIdentity {
         Some(identity)
     }
 
-    /// The one name to compare with a user's `identity`: the first DNS name, else the common name.
+    /// Whether it is a user's `identity`: one of the DNS names, or the common name.
     #[must_use]
-    pub fn name(&self) -> Option<&str> {
-        self.dns_names
-            .first()
-            .or(self.common_name.as_ref())
-            .map(String::as_str)
+    pub fn is(&self, identity: &str) -> bool {
+        let mut names = self.dns_names.iter().chain(&self.common_name);
+        names.any(|name| name == identity)
     }
 }
 

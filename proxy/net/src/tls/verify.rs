@@ -14,7 +14,8 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use super::certificate::{PeerIdentity, dates, is_authority};
 use super::explain::marked_as_authority;
 
-/// What of a server's certificate is checked. That the server owns the certificate's key is checked always.
+/// What of a server's certificate is checked. That the server owns the certificate's key is checked always, as far as the
+/// certificate can be read.
 #[derive(Debug)]
 pub(super) enum Trust {
     /// Nothing: encryption without authentication, libpq's `require`.
@@ -86,7 +87,12 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+        self.unless_odd(verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.algorithms,
+        ))
     }
 
     fn verify_tls13_signature(
@@ -95,11 +101,32 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+        self.unless_odd(verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.algorithms,
+        ))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+impl Verifier {
+    /// A certificate that cannot be read, such as one of version 1, says nothing of who signed. Where anyone is trusted that makes
+    /// no difference: anyone can make a certificate.
+    fn unless_odd(
+        &self,
+        signature: Result<HandshakeSignatureValid, Error>,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        match (&self.trust, signature) {
+            (Trust::Anyone, Err(Error::InvalidCertificate(CertificateError::Other(_)))) => {
+                Ok(HandshakeSignatureValid::assertion())
+            }
+            (_, signature) => signature,
+        }
     }
 }
 

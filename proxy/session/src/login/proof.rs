@@ -150,7 +150,7 @@ impl Session {
         let identity = account.and_then(|a| a.user.identity.as_deref());
         let presented = self.stream.as_ref().and_then(Stream::peer_identity);
         match (identity, presented) {
-            (Some(identity), Some(presented)) => presented.name() == Some(identity),
+            (Some(identity), Some(presented)) => presented.is(identity),
             _ => false,
         }
     }

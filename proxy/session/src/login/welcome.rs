@@ -16,6 +16,7 @@ use crate::handle::{ClientKind, Newcomer};
 use crate::mirror::Tap;
 use crate::registry::{LimitHit, Limits, Registered};
 use crate::runtime::Account;
+use crate::settle::hides;
 
 /// Bytes of an application's name that PostgreSQL keeps (`NAMEDATALEN` less one).
 const NAME_MAX: usize = 63;
@@ -106,6 +107,7 @@ impl Session {
         }
         let mut reasons = Reasons::NONE;
         reasons.put(Reasons::ASKED, pin);
+        reasons.put(Reasons::FOREVER, hides(&params));
         let tap = Tap::of(&self.runtime, &self.live, &account);
         Ok(Client {
             tap,
