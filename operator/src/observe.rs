@@ -197,8 +197,12 @@ fn validity(seen: &Seen<'_>) -> [Finding; 2] {
     }
 }
 
-/// Good settings that came back are not those that are wanted.
+/// Good settings that came back are not those that are wanted, nor are former shards.
 fn synced(now: &PgDogClusterStatus, seen: &Seen<'_>) -> Finding {
+    if seen.decision.is_ok_and(|decided| decided.other.is_some()) && seen.refused.is_none() {
+        let message = "the former shards are in force until all proxies change at one moment";
+        return Finding::new(ConditionType::ConfigSynced, false, "Sharding", message);
+    }
     match seen.refused {
         Some(refused) => Finding::new(
             ConditionType::ConfigSynced,

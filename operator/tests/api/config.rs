@@ -499,6 +499,10 @@ async fn other_shards_come_to_all_proxies_or_to_none() {
     let topology: Value = serde_json::from_slice(&snapshot["topology.json"].0).unwrap();
     assert_eq!(topology["databases"].as_array().unwrap().len(), 1);
 
+    let synced = stage
+        .condition("shop", ConditionType::ConfigSynced, ConditionStatus::False)
+        .await;
+    assert_eq!(synced.reason, "Sharding", "{}", synced.message);
     // A failover does not wait for the new shards.
     let mut spec = sharded(2);
     spec["shards"][0]["source"]["hosts"][0]["host"] = "elsewhere.example".into();
