@@ -1,5 +1,7 @@
 //! Which state of a server session a query string may change.
 
+use std::cell::OnceCell;
+
 use memchr::memchr2_iter;
 
 use crate::lexer::{Lexer, Token, is_word, skip_blank, statements};
@@ -225,6 +227,9 @@ fn temp_begins<const PLACES: usize>(text: &[u8]) -> bool {
     found != 0
 }
 
+/// How much of a quoted name is looked at for escapes, bytes: five times what PostgreSQL keeps of a name.
+const QUOTED_MAX: usize = 320;
+
 /// `before` ends where an opening parenthesis stands: is the name before it one of a function that touches the session?
 fn calls_session_function(before: &[u8]) -> bool {
     let name_end = before
@@ -241,7 +246,9 @@ fn calls_session_function(before: &[u8]) -> bool {
     }
     let before = match before.strip_suffix(b"\"") {
         // Which name it is, escapes may hide.
-        Some(name) if name.contains(&b'\\') => return true,
+        Some(name) if name[name.len().saturating_sub(QUOTED_MAX)..].contains(&b'\\') => {
+            return true;
+        }
         Some(name) => name,
         None => before,
     };
@@ -323,7 +330,7 @@ fn one(statement: &[u8]) -> Effects {
     match word.to_ascii_lowercase().as_slice() {
         b"begin" => Effects::BEGINS.with(words(statement)),
         b"start" => Effects::BEGINS,
-        b"set" | b"reset" => hiding(statement).with(match set::read(statement) {
+        b"set" | b"reset" => hiding(statement, false).with(match set::read(statement) {
             Some(Setting::Local) => Effects::NONE,
             Some(_) => Effects::ONE_SETTING,
             None => Effects::SETTINGS,
@@ -383,43 +390,29 @@ fn one(statement: &[u8]) -> Effects {
     }
 }
 
-/// Whether it changes how later texts are to be read, or makes them leave what they do not show.
-fn hiding(statement: &[u8]) -> Effects {
-    let value = || {
-        let rest = Lexer::new(statement).skip(2);
-        rest.filter_map(|token| match token {
-            Token::Literal(text) => Some(text.to_vec()),
-            token => token.name().map(|name| name.to_vec()),
-        })
+/// Whether a SET, or a call of `set_config` as far as it is written out, changes how later texts are to be read, or makes them
+/// leave what they do not show. `called`: names of settings are literals.
+fn hiding(statement: &[u8], called: bool) -> Effects {
+    let text = |token: Token<'_>| match token {
+        Token::Literal(text) => Some(String::from_utf8_lossy(text).into_owned()),
+        token => token
+            .name()
+            .map(|name| String::from_utf8_lossy(&name).into_owned()),
     };
-    let hides = Lexer::new(statement).skip(1).any(|token| {
-        let Some(name) = token.name() else {
-            return false;
-        };
-        let name = String::from_utf8_lossy(&name);
-        // What is set back begins again nowhere.
-        let seed = name.eq_ignore_ascii_case("seed");
-        set::is_hiding_name(&name)
-            && (seed || value().any(|value| set::hides(&name, &String::from_utf8_lossy(&value))))
-    });
-    match hides {
-        true => Effects::FOREVER,
-        false => Effects::NONE,
+    let mut names: Vec<&str> = Vec::new();
+    for token in Lexer::new(statement) {
+        if called != matches!(token, Token::Literal(_)) {
+            continue;
+        }
+        let name = text(token).and_then(|name| set::hiding_name(name.trim_matches('\'')));
+        names.extend(name.filter(|name| !names.contains(name)));
     }
-}
-
-/// The same of a call of `set_config`, as far as it is written out.
-fn hiding_call(statement: &[u8]) -> Effects {
-    let literals = || {
-        Lexer::new(statement).filter_map(|token| match token {
-            Token::Literal(text) => Some(String::from_utf8_lossy(text).into_owned()),
-            _ => None,
-        })
-    };
-    let hides = literals().any(|name| {
-        let name = name.trim_matches('\'');
-        set::is_hiding_name(name) && literals().any(|value| set::hides(name, &value))
-    });
+    // What is set back begins again nowhere.
+    let hides = names.contains(&"seed")
+        || !names.is_empty()
+            && Lexer::new(statement)
+                .filter_map(text)
+                .any(|value| names.iter().any(|name| set::hides(name, &value)));
     match hides {
         true => Effects::FOREVER,
         false => Effects::NONE,
@@ -464,6 +457,11 @@ pub fn names_moment(text: &[u8]) -> bool {
 /// Effects that single words show, wherever they stand.
 fn words(statement: &[u8]) -> Effects {
     let mut found = Effects::NONE;
+    // Looked at once, however often it is asked.
+    let hidden = OnceCell::new();
+    let hidden = || *hidden.get_or_init(|| hiding(statement, true));
+    let updates = OnceCell::new();
+    let updates = || *updates.get_or_init(|| Lexer::new(statement).any(|t| t.is("update")));
     let mut tokens = Lexer::new(statement);
     while let Some(token) = tokens.next() {
         let Some(name) = token.name() else { continue };
@@ -474,14 +472,14 @@ fn words(statement: &[u8]) -> Effects {
             b"set_config"
                 if !found.any(Effects::SETTINGS) && set::is_local_call(tokens.clone()) =>
             {
-                hiding_call(statement)
+                hidden()
             }
             b"set_config" if set::names_literally(tokens.clone()) => {
-                Effects::SETTINGS.with(hiding_call(statement))
+                Effects::SETTINGS.with(hidden())
             }
             // Which setting it is, the server cannot be asked.
             b"set_config" => Effects::SETTINGS.with(Effects::FOREVER),
-            b"pg_settings" if Lexer::new(statement).any(|t| t.is("update")) => Effects::SETTINGS,
+            b"pg_settings" if updates() => Effects::SETTINGS,
             // Where the numbers begin again, the server cannot be asked.
             b"setseed" => Effects::FOREVER,
             b"currval" | b"lastval" => Effects::SEQUENCES,

@@ -174,10 +174,10 @@ const BLURRED: [&str; 12] = [
     "windows9",
 ];
 
-/// Whether some values of this setting are such that texts mean what is not seen in them, see [`hides`]. `names` is that of the
-/// encoding in SET NAMES.
+/// The setting of this name, if some values of it are such that texts mean what is not seen in them, see [`hides`]. `names` is that
+/// of the encoding in SET NAMES.
 #[must_use]
-pub fn is_hiding_name(name: &str) -> bool {
+pub fn hiding_name(name: &str) -> Option<&'static str> {
     [
         "search_path",
         "standard_conforming_strings",
@@ -185,8 +185,8 @@ pub fn is_hiding_name(name: &str) -> bool {
         "names",
         "seed",
     ]
-    .iter()
-    .any(|hiding| name.eq_ignore_ascii_case(hiding))
+    .into_iter()
+    .find(|hiding| name.eq_ignore_ascii_case(hiding))
 }
 
 /// Whether with this value of a setting texts mean what is not seen in them: tables are temporary, quotes end elsewhere. Or it

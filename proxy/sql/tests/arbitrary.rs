@@ -164,6 +164,9 @@ fn time_grows_with_the_text_and_no_faster() {
         ";/*",
         ";--",
         "set_config('",
+        "set_config('search_path', 'x', true) ",
+        "search_path 'x' ",
+        "pg_settings ",
         ";\n",
         "a\n(",
         "/**/(",
@@ -172,6 +175,7 @@ fn time_grows_with_the_text_and_no_faster() {
         let started = Instant::now();
         let _ = effects(text.as_bytes());
         let _ = effects(format!("select {text}").as_bytes());
+        let _ = effects(format!("set {text}").as_bytes());
         let took = started.elapsed();
         assert!(took < Duration::from_secs(3), "{unit:?}: {took:?}");
     }
