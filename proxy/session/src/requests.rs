@@ -140,7 +140,14 @@ impl Active {
             kind,
             b'E' | b'D' | b'C' | b'S' | b'H' | b'X' | b'c' | b'f' | b'p'
         );
-        if len > if small { SMALL_MAX } else { LARGE_MAX } {
+        let most = match kind {
+            // Nothing is in them. PostgreSQL passes over everything up to the next Sync after one that has something, and nobody
+            // waits for an answer to a Flush: the server would be lent to the next client like that.
+            b'S' | b'H' => frame::HEADER,
+            _ if small => SMALL_MAX,
+            _ => LARGE_MAX,
+        };
+        if len > most {
             return Err(violation(format!(
                 "invalid message length {} of message type {:?}",
                 len - 1,
@@ -288,10 +295,18 @@ impl Active {
         Step::Next
     }
 
+    /// Whether a FunctionCall is one of the functions that change the session: `set_config`, and those of advisory locks
+    /// (PostgreSQL, `pg_proc.dat`).
+    fn changes_session(&self, len: usize) -> bool {
+        let function = self.cin.data().get(frame::HEADER..len);
+        let function = function.and_then(|body| body.first_chunk::<4>());
+        let function = function.map(|number| u32::from_be_bytes(*number));
+        matches!(function, Some(2078 | 2880..=2892))
+    }
+
     /// Passes a message on unchanged.
     pub(crate) fn as_it_is(&mut self, kind: u8, len: usize) -> Step {
-        if kind == b'F' {
-            // Which function it is, its number does not say.
+        if kind == b'F' && self.changes_session(len) {
             self.effects = self.effects.with(Effects::UNKNOWN);
         }
         if let Some(server) = &mut self.server {

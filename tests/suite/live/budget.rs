@@ -297,7 +297,11 @@ fn who_may_open_nothing_looks_after_nobody_either() {
     let push = envelope(1, 1, &json!({ "default": 1 }));
     http.put(BUDGET, &push).expect(200);
     assert_eq!(proxy.client("pgdog", name).query_value("select 7"), "7");
-    assert!(wait::until(PATIENCE, || all() == "2"), "it is checked");
+    assert!(
+        wait::until(PATIENCE, || all() == "2"),
+        "it is checked: {}",
+        all()
+    );
     let push = envelope(1, 2, &json!({ "default": 0 }));
     http.put(BUDGET, &push).expect(200);
     assert!(wait::until(PATIENCE, || all() == "0"), "and no more");
