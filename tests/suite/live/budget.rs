@@ -280,7 +280,8 @@ fn who_may_open_nothing_looks_after_nobody_either() {
     let databases = [Postgres::shared().fresh_database()];
     let proxy = Proxy::start(
         &config(&databases, "transaction")
-            .general("healthcheck_interval", "50")
+            .general("idle_healthcheck_interval", "50")
+            .general("idle_healthcheck_delay", "0")
             .append("[budget]\ndefault = 0\n"),
     );
     let http = admin(&proxy);
