@@ -141,9 +141,9 @@ impl Active {
             b'E' | b'D' | b'C' | b'S' | b'H' | b'X' | b'c' | b'f' | b'p'
         );
         let most = match kind {
-            // Nothing is in them. PostgreSQL passes over everything up to the next Sync after one that has something, and nobody
-            // waits for an answer to a Flush: the server would be lent to the next client like that.
-            b'S' | b'H' => frame::HEADER,
+            // Nothing is in it. PostgreSQL passes over everything up to the next Sync after one that has something, and nobody waits
+            // for an answer to a Flush: the server would be lent to the next client like that.
+            b'H' => frame::HEADER,
             _ if small => SMALL_MAX,
             _ => LARGE_MAX,
         };
