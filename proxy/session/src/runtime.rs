@@ -150,10 +150,10 @@ impl Account {
     pub(crate) fn unroutable(&self) -> Option<ErrorResponse> {
         let shards = self.user.pool.shards();
         let database = &self.identity.database;
-        let text = format!(
-            "database \"{database}\" is divided into {shards} shards, and this version routes to none of them"
-        );
         (shards > 1).then(|| {
+            let text = format!(
+                "database \"{database}\" is divided into {shards} shards, and this version routes to none of them"
+            );
             ErrorResponse::fatal(sqlstate::FEATURE_NOT_SUPPORTED, text).hint(
                 "Give it the hosts of one shard, or name each shard as a database of its own.",
             )

@@ -689,5 +689,5 @@ pub(crate) fn hides(params: &Params) -> bool {
     };
     params
         .iter()
-        .any(|(name, value)| set::hides(name, &text(value)))
+        .any(|(name, value)| set::hiding_name(name).is_some() && set::hides(name, &text(value)))
 }

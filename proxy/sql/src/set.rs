@@ -159,19 +159,8 @@ pub fn names_literally(mut rest: Lexer<'_>) -> bool {
 }
 
 /// Encodings in which a byte of a character may look like a backslash or a quote (PostgreSQL: those of clients alone).
-const BLURRED: [&str; 12] = [
-    "sjis",
-    "shiftjis",
-    "mskanji",
-    "win932",
-    "windows932",
-    "big5",
-    "gbk",
-    "uhc",
-    "johab",
-    "gb18030",
-    "win9",
-    "windows9",
+const BLURRED: [&str; 10] = [
+    "sjis", "shiftjis", "mskanji", "big5", "gbk", "uhc", "johab", "gb18030", "win9", "windows9",
 ];
 
 /// The setting of this name, if some values of it are such that texts mean what is not seen in them, see [`hides`]. `names` is that
