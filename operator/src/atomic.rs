@@ -194,10 +194,7 @@ impl Changes {
             self.changed.clone(),
             self.identity.clone(),
         );
-        let failed = match self.progress(&cluster, kind, generation) {
-            Some(Progress::Failed { times, .. }) => times,
-            _ => 0,
-        };
+        let failed = self.failures(&cluster, kind, generation);
         let task = tokio::spawn(async move {
             let owner = order.owner.clone();
             let end = match run(order, &identity).await {
@@ -224,14 +221,10 @@ impl Changes {
 
     /// A change that could not begin counts as one that failed.
     pub fn fail(&self, cluster: &str, kind: Kind, generation: i64, message: String) {
-        let times = match self.progress(cluster, kind, generation) {
-            Some(Progress::Failed { times, .. }) => times + 1,
-            _ => 1,
-        };
         let failed = Progress::Failed {
             message,
             at: Instant::now(),
-            times,
+            times: self.failures(cluster, kind, generation) + 1,
         };
         let entry = Entry {
             kind,
@@ -241,6 +234,14 @@ impl Changes {
         };
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.insert(cluster.to_owned(), entry);
+    }
+
+    /// How often a change has failed so far, one time after the other.
+    fn failures(&self, cluster: &str, kind: Kind, generation: i64) -> u32 {
+        match self.progress(cluster, kind, generation) {
+            Some(Progress::Failed { times, .. }) => times,
+            _ => 0,
+        }
     }
 
     /// Forgets the change of a cluster.

@@ -117,14 +117,9 @@ impl Active {
         client.params = client.runtime.interner.intern(of_client);
         client.registered.handle.has_params(&client.params);
         server.params = client.runtime.interner.intern(of_server);
-        let asked = client.params.is_on(PIN);
-        if client.reasons.has(Reasons::ASKED) && !asked {
-            // What was done meanwhile nobody has looked at: it goes with the client as far as the server tells it, and stays with
-            // nobody else.
+        if heed_pin(client, server) {
             self.effects = self.effects.with(Effects::UNKNOWN);
-            server.expires = Some(0);
         }
-        client.reasons.put(Reasons::ASKED, asked);
     }
 
     /// Deals with an event. Not cancel safe.
@@ -377,11 +372,7 @@ impl Active {
                 server.params = client.runtime.interner.intern(found);
                 client.params = client.runtime.interner.intern(wanted);
                 client.registered.handle.has_params(&client.params);
-                let asked = client.params.is_on(PIN);
-                if client.reasons.has(Reasons::ASKED) && !asked {
-                    server.expires = Some(0);
-                }
-                client.reasons.put(Reasons::ASKED, asked);
+                heed_pin(client, server);
                 if hides(&client.params) {
                     client.reasons.put(Reasons::FOREVER, true);
                 }
@@ -680,6 +671,18 @@ pub(crate) fn finish_request(server: &mut Server, out: &mut Vec<u8>) {
         frontend::bare(out, b'S');
         server.owed.push_sync();
     }
+}
+
+/// Keeps the server or not, as the client asks by its settings. Whether a pin has just ended: what was done meanwhile nobody has
+/// looked at, so it goes with the client as far as the server tells it, and stays with nobody else.
+fn heed_pin(client: &mut Client, server: &mut Server) -> bool {
+    let asked = client.params.is_on(PIN);
+    let ended = client.reasons.has(Reasons::ASKED) && !asked;
+    if ended {
+        server.expires = Some(0);
+    }
+    client.reasons.put(Reasons::ASKED, asked);
+    ended
 }
 
 /// Whether with these settings texts do not show what they do.
