@@ -80,8 +80,9 @@ pub struct Run {
     /// The webhook's Service: the operator makes and renews a certificate for it. Default: somebody else fills the Secret.
     #[arg(long, requires = "webhook_configuration")]
     pub webhook_service: Option<String>,
-    /// The `MutatingWebhookConfiguration` that the operator writes its authority into.
-    #[arg(long, requires = "webhook_service")]
+    /// The `MutatingWebhookConfiguration` that the operator writes the certificate's authority into: its own, or `ca.crt` of the
+    /// Secret that somebody else fills. Default: somebody else writes that too.
+    #[arg(long)]
     pub webhook_configuration: Option<String>,
     /// Whether logs are JSON.
     #[arg(long, env = "LOG_JSON")]

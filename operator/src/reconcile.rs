@@ -142,9 +142,9 @@ fn plan<'a>(
     let found = discover::discover(&cluster.spec, world);
     let pods = proxies(cluster, world);
     let reports = reports(cluster, &pods, cx);
-    let there = peers(cluster, &pods);
-    let peers = memory.peers.tell(there, Instant::now()).to_vec();
     let leaving = leaving(cluster, world);
+    let there = peers(cluster, pods.iter().chain(&leaving));
+    let peers = memory.peers.tell(there, Instant::now()).to_vec();
     let changing = changing(cluster, memory, cx);
     let known = Proxies {
         reports: &reports,
@@ -613,20 +613,20 @@ fn reports(cluster: &PgDogCluster, pods: &[&Pod], cx: &Context) -> Vec<Report> {
     reports
 }
 
-/// The proxies as they reach each other. Sidecars do not: each listens within its pod only.
-fn peers(cluster: &PgDogCluster, pods: &[&Pod]) -> Vec<Peer> {
+/// The proxies as they reach each other, also those that let their last clients finish. Sidecars do not: each listens within
+/// its pod only.
+fn peers<'a>(cluster: &PgDogCluster, pods: impl Iterator<Item = &'a &'a Pod>) -> Vec<Peer> {
     if cluster.spec.mode == Mode::Sidecar {
         return Vec::new();
     }
-    pods.iter()
-        .filter_map(|pod| {
-            Some(Peer {
-                pod_uid: pod.uid()?,
-                address: address(pod)?.to_owned(),
-                port: Ports::of(cluster).clients,
-            })
+    pods.filter_map(|pod| {
+        Some(Peer {
+            pod_uid: pod.uid()?,
+            address: address(pod)?.to_owned(),
+            port: Ports::of(cluster).clients,
         })
-        .collect()
+    })
+    .collect()
 }
 
 fn versions(status: &PgDogClusterStatus, epoch: u64) -> snapshot::Versions {

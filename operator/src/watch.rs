@@ -27,6 +27,10 @@ use crate::render::pod::CONTAINER;
 /// How often the API server is asked whether it is there, and clusters are looked through for those that are gone.
 pub const LOOK: Duration = Duration::from_secs(60);
 
+/// How long a watch lives, seconds. One whose connection is dead without a word is told from one of a quiet kind by this, and
+/// begun again 5 s later.
+const WATCH: u32 = 60;
+
 /// Secrets that are nobody's login, and large or many.
 const OTHER_SECRETS: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token,\
     type!=kubernetes.io/dockerconfigjson,type!=kubernetes.io/dockercfg,type!=bootstrap.kubernetes.io/token";
@@ -158,7 +162,7 @@ impl Around {
             + Sync
             + 'static,
     {
-        let mut config = watcher::Config::default();
+        let mut config = watcher::Config::default().timeout(WATCH);
         match &*K::kind(&()) {
             "Secret" => config = config.fields(OTHER_SECRETS),
             "Deployment" => config = config.labels(&format!("{}={MANAGER}", labels::MANAGED_BY)),
@@ -183,7 +187,7 @@ impl Around {
         let streams = streams.map(|api| {
             tokio::spawn(look(api.clone(), self.metrics.clone()));
             let (unreadable, metrics) = (unreadable.clone(), self.metrics.clone());
-            let events = watch(api, watcher::Config::default()).default_backoff();
+            let events = watch(api, watcher::Config::default().timeout(WATCH)).default_backoff();
             events
                 .modify(|object| object.managed_fields_mut().clear())
                 .filter_map(move |event| {

@@ -63,6 +63,7 @@ pub fn run(start: Start) -> anyhow::Result<()> {
 async fn serve(start: Start, boot: Boot, log: logging::Control) -> anyhow::Result<()> {
     // Before anybody can connect: until then a signal would end the process without a word.
     let (mut signals, hang_up) = (Signals::new()?, signal(SignalKind::hangup())?);
+    let in_pod = start.identity.pod_uid.is_some();
     let clock = Arc::new(Clock::default());
     let count = boot.settings.workers;
     let builder = Builder::new(clock.clone(), count);
@@ -149,8 +150,12 @@ async fn serve(start: Start, boot: Boot, log: logging::Control) -> anyhow::Resul
         }
         how = lifecycle.asked() => how,
     };
-    stop.send_replace(());
-    stop.closed().await;
+    runtime.registry.close();
+    // In a pod nobody else waits for the addresses, and whoever still comes brings a cancel request for one of the last queries.
+    if !in_pod {
+        stop.send_replace(());
+        stop.closed().await;
+    }
     end(&runtime, &lifecycle, &mut signals, how).await;
     log.flush();
     Ok(())

@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use pgdog_operator_api::{ConditionStatus, ConditionType, PgDogCluster};
 use serde_json::json;
-use tokio_postgres::NoTls;
+use tokio::task::JoinHandle;
+use tokio_postgres::{CancelToken, Config, NoTls};
 
 use super::MINUTE;
 use super::failover::kept;
@@ -41,33 +42,87 @@ pub(crate) async fn install(stage: Stage) -> anyhow::Result<String> {
     Ok(format!("synced in {:.1} s", settled.as_secs_f64()))
 }
 
-/// A cancel request reaches its query behind a Service, whichever proxy it is handed to.
+/// A cancel request reaches its query behind a Service, whichever proxy it is handed to; also that of a proxy which only lets its
+/// last clients finish.
 pub(crate) async fn cancel(stage: Stage) -> anyhow::Result<String> {
     const TRIES: usize = 12;
     postgres::start(&stage, 0).await?;
+    let drain = json!({"preStopSleep": "1s", "timeout": "60s"});
     stage
-        .make("shop", json!({"source": postgres::source(), "replicas": 3}))
+        .make(
+            "shop",
+            json!({"source": postgres::source(), "replicas": 3, "drain": drain}),
+        )
         .await?;
     stage.settled("shop", 2 * MINUTE).await?;
     let clients = config(&stage.address("shop").await?, postgres::PASSWORD);
     for _ in 0..TRIES {
+        cancelled(Asking::begin(&clients).await?).await?;
+    }
+    let asking = [
+        Asking::begin(&clients).await?,
+        Asking::begin(&clients).await?,
+        Asking::begin(&clients).await?,
+    ];
+    let before = stage.proxies("shop").await?;
+    stage
+        .kubectl(&[
+            "delete",
+            "pod",
+            "-l",
+            "pgdog.dev/cluster=shop",
+            "--wait=false",
+        ])
+        .await?;
+    until(2 * MINUTE, "others serve", || async {
+        let now = stage.proxies("shop").await?;
+        Ok((now.len() == 3 && now.iter().all(|pod| !before.contains(pod))).then_some(()))
+    })
+    .await?;
+    stage.settled("shop", 2 * MINUTE).await?;
+    let drained = asking.len();
+    for one in asking {
+        cancelled(one).await?;
+    }
+    Ok(format!(
+        "{TRIES} of {TRIES} over 3 proxies, {drained} of {drained} in proxies on their way out"
+    ))
+}
+
+/// A client whose query runs.
+struct Asking {
+    token: CancelToken,
+    query: JoinHandle<Result<(), tokio_postgres::Error>>,
+    connection: JoinHandle<Result<(), tokio_postgres::Error>>,
+}
+
+impl Asking {
+    async fn begin(clients: &Config) -> anyhow::Result<Self> {
         let (client, connection) = clients.connect(NoTls).await?;
         let connection = tokio::spawn(connection);
         let token = client.cancel_token();
-        let asking =
-            tokio::spawn(
-                async move { client.simple_query("select pg_sleep(20)").await.map(|_| ()) },
-            );
+        let query = tokio::spawn(async move {
+            let answer = client.simple_query("select pg_sleep(120)").await;
+            answer.map(|_| ())
+        });
         tokio::time::sleep(Duration::from_millis(200)).await;
-        token.cancel_query(NoTls).await?;
-        let answer = tokio::time::timeout(Duration::from_secs(5), asking).await??;
-        let code = answer
-            .err()
-            .and_then(|error| error.code().map(|c| c.code().to_owned()));
-        ensure!(code.as_deref() == Some("57014"), "not cancelled: {code:?}");
-        connection.abort();
+        Ok(Self {
+            token,
+            query,
+            connection,
+        })
     }
-    Ok(format!("{TRIES} of {TRIES} over 3 proxies"))
+}
+
+async fn cancelled(asking: Asking) -> anyhow::Result<()> {
+    asking.token.cancel_query(NoTls).await?;
+    let answer = tokio::time::timeout(Duration::from_secs(5), asking.query).await??;
+    let code = answer
+        .err()
+        .and_then(|error| error.code().map(|c| c.code().to_owned()));
+    ensure!(code.as_deref() == Some("57014"), "not cancelled: {code:?}");
+    asking.connection.abort();
+    Ok(())
 }
 
 /// Pods of another image take the place of old ones under the load of 50 clients, then pods with another start, and no client

@@ -74,13 +74,15 @@ pub struct Keeper {
     client: Client,
     namespace: String,
     secret: String,
-    /// The Service that it is for, and the configuration that names its authority, where the operator makes it.
-    own: Option<(String, String)>,
+    /// The Service that it is for, where the operator makes it.
+    service: Option<String>,
+    /// The configuration that names its authority, where the operator writes that.
+    configuration: Option<String>,
 }
 
 impl std::fmt::Debug for Keeper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Keeper({}/{})", self.namespace, self.secret)
+        write!(f, "Keeper({})", self.place())
     }
 }
 
@@ -92,10 +94,8 @@ impl Keeper {
             client,
             namespace: run.own_namespace.clone(),
             secret: run.webhook_secret.clone(),
-            own: run
-                .webhook_service
-                .clone()
-                .zip(run.webhook_configuration.clone()),
+            service: run.webhook_service.clone(),
+            configuration: run.webhook_configuration.clone(),
         }
     }
 
@@ -118,14 +118,30 @@ impl Keeper {
         certificate: &Certificate,
         used: &mut Option<String>,
     ) -> anyhow::Result<()> {
-        let Some((service, configuration)) = &self.own else {
-            return self.read(certificate, used).await;
-        };
-        let all = authorities::load(&self.client, &self.namespace, false).await?;
-        let authority = Authority::among(&all)?;
-        self.make(service, &authority).await?;
-        self.read(certificate, used).await?;
-        self.tell(configuration, authority.bundle()).await
+        if let Some(service) = &self.service {
+            let all = authorities::load(&self.client, &self.namespace, false).await?;
+            let authority = Authority::among(&all)?;
+            self.make(service, &authority).await?;
+            self.read(certificate, used).await?;
+            return self.tell(authority.bundle()).await;
+        }
+        let secret = self.read(certificate, used).await?;
+        if self.configuration.is_none() {
+            return Ok(());
+        }
+        let authority = text(&secret, "ca.crt").filter(|text| {
+            let mut all = CertificateDer::pem_slice_iter(text.as_bytes());
+            matches!(all.next(), Some(Ok(_)))
+        });
+        let authority = authority.with_context(|| {
+            let place = self.place();
+            format!("{place} has no certificate under ca.crt: that of the authority that signed its tls.crt")
+        })?;
+        self.tell(&authority).await
+    }
+
+    fn place(&self) -> String {
+        format!("Secret {}/{}", self.namespace, self.secret)
     }
 
     /// Uses what is in the Secret.
@@ -133,9 +149,9 @@ impl Keeper {
         &self,
         certificate: &Certificate,
         used: &mut Option<String>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Secret> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
-        let place = format!("Secret {}/{}", self.namespace, self.secret);
+        let place = self.place();
         let secret = api
             .get_opt(&self.secret)
             .await
@@ -152,7 +168,7 @@ impl Keeper {
             tracing::info!("the webhook uses the certificate in {place}");
             *used = Some(pair.certificate);
         }
-        Ok(())
+        Ok(secret)
     }
 
     /// Makes the Secret, or renews what is in it when that is due.
@@ -206,18 +222,17 @@ impl Keeper {
             Err(kube::Error::Api(error)) if error.code == 409 => Ok(()),
             Err(error) => Err(error).context("write the webhook's certificate"),
             Ok(_) => {
-                tracing::info!(
-                    "made the webhook's certificate: Secret {}/{}",
-                    self.namespace,
-                    self.secret
-                );
+                tracing::info!("made the webhook's certificate: {}", self.place());
                 Ok(())
             }
         }
     }
 
     /// Tells the API server which authority to believe.
-    async fn tell(&self, name: &str, authority: &str) -> anyhow::Result<()> {
+    async fn tell(&self, authority: &str) -> anyhow::Result<()> {
+        let Some(name) = &self.configuration else {
+            return Ok(());
+        };
         let api: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
         let reading = || format!("read MutatingWebhookConfiguration {name}");
         let present = api.get_opt(name).await.with_context(reading)?;

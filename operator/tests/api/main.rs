@@ -22,6 +22,7 @@ mod definition;
 mod leader;
 mod manifests;
 mod rules;
+mod webhook;
 
 use std::path::Path;
 

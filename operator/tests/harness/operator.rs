@@ -26,6 +26,16 @@ pub(crate) struct Operator {
 impl Operator {
     /// Starts `program` for the namespace of the stage, in which it lives itself too; `name` is that of this replica.
     pub(crate) async fn start(program: &Path, stage: &Stage, name: &str) -> Self {
+        Self::start_with(program, stage, name, &[]).await
+    }
+
+    /// The same with further options.
+    pub(crate) async fn start_with(
+        program: &Path,
+        stage: &Stage,
+        name: &str,
+        options: &[String],
+    ) -> Self {
         grant(stage).await;
         let account = format!("system:serviceaccount:{}:pgdog-operator", stage.namespace);
         let kubeconfig = stage.server.kubeconfig(&account, &[]);
@@ -37,6 +47,7 @@ impl Operator {
         let metrics = free_port();
         let child = Command::new(program)
             .arg("run")
+            .args(options)
             .env("KUBECONFIG", kubeconfig)
             .env("WATCH_NAMESPACE", &stage.namespace)
             .env("POD_NAMESPACE", &stage.namespace)

@@ -165,6 +165,10 @@ impl Session {
             }
         };
         self.negotiate(&startup);
+        if self.runtime.registry.draining() {
+            let message = "the proxy is shutting down";
+            return Err(ErrorResponse::fatal(sqlstate::CANNOT_CONNECT_NOW, message).into());
+        }
         if startup.database == self.live.settings.admin.name {
             let console = self.admin(&startup).await?;
             return Ok(Login::Admin(Box::new(console)));

@@ -193,7 +193,7 @@ impl Registry {
     /// Tells all clients something, and those to come when it is [`Signal::DRAIN`].
     pub fn signal_all(&self, signal: Signal) {
         if signal.has(Signal::DRAIN) {
-            self.draining.store(true, Ordering::Release);
+            self.close();
         }
         for handle in self.all() {
             handle.signal(signal);
@@ -204,6 +204,11 @@ impl Registry {
     #[must_use]
     pub fn all(&self) -> Vec<Arc<ClientHandle>> {
         self.clients().values().cloned().collect()
+    }
+
+    /// From now on nobody else is let in.
+    pub fn close(&self) {
+        self.draining.store(true, Ordering::Release);
     }
 
     /// Whether the proxy shuts down.

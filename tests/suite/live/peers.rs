@@ -1,7 +1,8 @@
 //! Peers that come with the topology: a cancel request reaches its query from wherever in the fleet it lands.
 
+use pgdog_tests::raw::PATIENCE;
 use pgdog_tests::transcript::lines;
-use pgdog_tests::{Activity, Database, Message, Postgres, Proxy, RawClient};
+use pgdog_tests::{Activity, Database, Message, Postgres, Proxy, RawClient, wait};
 use serde_json::{Value, json};
 
 use super::{admin, config, topology, with_admin};
@@ -120,6 +121,50 @@ fn a_cancel_request_reaches_its_query_through_any_proxy_of_a_pushed_fleet() {
     }
     let (mut client, key) = login(&one, &database, (3, 2));
     reaches(&mut activity, &mut client, &key, &three);
+}
+
+#[test]
+fn a_proxy_that_lets_its_last_clients_finish_still_cancels_their_queries() {
+    if !Postgres::installed() {
+        return;
+    }
+    let database = Postgres::shared().fresh_database();
+    let (one, two) = (start(&database, "a"), start(&database, "b"));
+    let mut activity = Activity::of(Postgres::shared(), &database);
+    push(&database, 1, &[(1, &one, "a"), (2, &two, "b")]);
+    let (mut last, key) = login(&one, &database, (3, 2));
+    last.run("begin; savepoint a");
+    last.send(&[Message::query(SLEEP)]);
+    activity.wait(1, "state = 'active'");
+    one.signal("TERM");
+    assert!(
+        wait::until(PATIENCE, || one.log().contains("shutting down")),
+        "{}",
+        one.log()
+    );
+    // Nobody else is let in.
+    let mut late = RawClient::open(one.port()).expect("it still listens");
+    late.send(&[Message::startup(&[
+        ("user", "pgdog"),
+        ("database", database.name()),
+    ])]);
+    let told = lines(&late.until_eof().expect("it is closed"));
+    assert!(
+        told.last()
+            .is_some_and(|line| line.starts_with("E FATAL 57P03")),
+        "{told:?}"
+    );
+    cancel(&two, &key);
+    let told = lines(&last.until_ready());
+    assert!(
+        told.iter().any(|line| line.starts_with("E ERROR 57014")),
+        "{told:?}"
+    );
+    last.run("rollback to a");
+    reaches(&mut activity, &mut last, &key, &one);
+    last.send(&[Message::query("rollback")]);
+    let told = lines(&last.until_eof().expect("it is sent away"));
+    assert!(told.iter().any(|line| line == "C ROLLBACK"), "{told:?}");
 }
 
 #[test]
