@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt};
-use pgdog_operator_api::PgDogClusterStatus;
+use pgdog_operator_api::{PgDogCluster, PgDogClusterStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -191,6 +191,13 @@ impl Context {
             usize::try_from(sidecars.missing).ok()
         });
         counts.sum()
+    }
+
+    /// What the next reconciliation is to know.
+    pub fn remember(&self, cluster: &PgDogCluster, memory: Memory) {
+        let uid = cluster.uid().unwrap_or_default();
+        let mut all = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(uid, memory);
     }
 
     /// A cluster that is gone: the garbage collector takes its children, which it owns.

@@ -8,28 +8,28 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
-use pgdog_operator_api::{Distribution, HalfStatus, Mode, PgDogCluster, PgDogClusterStatus};
+use pgdog_operator_api::{Distribution, HalfStatus, PgDogCluster, PgDogClusterStatus};
 use serde_json::{Map, Value};
 
 use crate::apply::{self, ApplyError, Obstacle};
-use crate::atomic::{Kind, Order, Party, Progress, Target};
+use crate::atomic::{Kind, Progress, Target};
 use crate::context::{Context, Memory};
 use crate::decide::{Decision, Proxies, decide, renumber};
 use crate::discover::{self, Found};
 use crate::events;
-use crate::fleet::{Document, Place, ProxyId, Report, Want};
+use crate::fleet::{Document, Report, Want};
 use crate::observe::{self, Seen};
+use crate::orders;
 use crate::pausing::{self, Step};
+use crate::pods;
 use crate::render::config::Unrenderable;
-use crate::render::process::Ports;
 use crate::render::snapshot::Start;
-use crate::render::topology::Peer;
-use crate::render::{children, pod, snapshot};
+use crate::render::{children, snapshot};
 use crate::resharding;
 use crate::shares::{self, Ledger, Standing};
 use crate::sidecars;
-use crate::status::{self, Proxy};
-use crate::world::{World, ZONE, address, has_ended, is_leaving, is_ready};
+use crate::status;
+use crate::world::World;
 
 /// How often shares are brought in line with the demand.
 const DEMAND: Duration = Duration::from_secs(10);
@@ -97,7 +97,7 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
             write_status(&cluster, &cx, &mut memory, &status).await?;
         }
     }
-    remember(&cluster, memory, &cx);
+    cx.remember(&cluster, memory);
     cx.metrics.reconciled(begun.elapsed());
     cx.metrics.stand(&cx.fleet.states());
     cx.metrics.stand(&[("missing", cx.missing_sidecars())]);
@@ -140,12 +140,12 @@ fn plan<'a>(
     cx: &Context,
 ) -> Plan<'a> {
     let found = discover::discover(&cluster.spec, world);
-    let pods = proxies(cluster, world);
-    let reports = reports(cluster, &pods, cx);
-    let leaving = leaving(cluster, world);
-    let there = peers(cluster, pods.iter().chain(&leaving));
+    let pods = pods::proxies(cluster, world);
+    let reports = pods::reports(cluster, &pods, cx);
+    let leaving = pods::leaving(cluster, world);
+    let there = pods::peers(cluster, pods.iter().chain(&leaving));
     let peers = memory.peers.tell(there, Instant::now()).to_vec();
-    let changing = changing(cluster, memory, cx);
+    let changing = orders::changing(cluster, memory, cx);
     let known = Proxies {
         reports: &reports,
         peers: &peers,
@@ -161,8 +161,8 @@ fn plan<'a>(
         // Who starts while all change holds its clients until it is told that it may go on.
         memory.paused.get_or_insert(false);
     }
-    let step = pausing(cluster, leaving.len(), changing.as_ref(), memory, cx);
-    let obstacle = obstacle(&step, &pods, leaving.len());
+    let step = orders::pausing(cluster, leaving.len(), changing.as_ref(), memory, cx);
+    let obstacle = orders::obstacle(&step, &pods, leaving.len());
     let resharding = resharding::step(wanted, changing.as_ref(), obstacle);
     let kept = status.image.as_deref();
     let default = observe::default_image(cluster, kept, &cx.default_image, cx.upgrade_proxies);
@@ -254,7 +254,7 @@ async fn begin_what_is_due(
 ) -> Result<(), ApplyError> {
     if plan.step == Step::Begin {
         let target = Target::Paused(cluster.spec.paused);
-        begin(cluster, &plan.pods, target, memory, cx);
+        orders::begin(cluster, &plan.pods, target, memory, cx);
         return Ok(());
     }
     let (
@@ -268,15 +268,15 @@ async fn begin_what_is_due(
     };
     // Pods that have come while the file was written may have read the one before.
     let world = cx.stores.world(&cluster.namespace().unwrap_or_default());
-    let pods = proxies(cluster, &world);
-    if obstacle(&plan.step, &pods, leaving(cluster, &world).len()).is_some() {
+    let pods = pods::proxies(cluster, &world);
+    if orders::obstacle(&plan.step, &pods, pods::leaving(cluster, &world).len()).is_some() {
         return Ok(());
     }
     // Its number is its own, whatever becomes of it.
     renumber(&mut status.config.topology, other);
     write_status(cluster, cx, memory, status).await?;
     let target = Target::Topology(document(&status.config.topology, other, cx));
-    begin(cluster, &pods, target, memory, cx);
+    orders::begin(cluster, &pods, target, memory, cx);
     Ok(())
 }
 
@@ -291,17 +291,17 @@ async fn tell(
     cx: &Context,
 ) {
     let decision = plan.decision.as_ref();
-    let hint = resharding::hint(&plan.resharding).or_else(|| zoneless(cluster, &plan.pods));
+    let hint = resharding::hint(&plan.resharding).or_else(|| pods::zoneless(cluster, &plan.pods));
     let seen = Seen {
         found: &plan.found,
-        proxies: &seen_proxies(
+        proxies: &pods::seen(
             cluster,
             &plan.pods,
             &plan.reports,
             decision.ok(),
             &plan.image,
         ),
-        rolled: rolled(cluster, world),
+        rolled: pods::rolled(cluster, world),
         missing: &sidecars::missing(cluster, world),
         decision,
         trouble: trouble.map(|(reason, message)| (*reason, message.as_str())),
@@ -319,32 +319,6 @@ async fn tell(
     let before = status.conditions.clone();
     observe::observe(cluster, status, &seen, Timestamp::now());
     events::tell(cluster, &before, &status.conditions, cx).await;
-}
-
-/// How many pods are of the Deployment's template of now; nothing is known of a template that nobody has seen to yet.
-fn rolled(cluster: &PgDogCluster, world: &World) -> Option<i32> {
-    let name = children::proxy_name(cluster);
-    let deployment = world.deployments.iter().find(|d| d.name_any() == name)?;
-    let status = deployment.status.as_ref()?;
-    let seen = status.observed_generation == deployment.metadata.generation;
-    (seen && cluster.spec.mode == Mode::Deployment).then(|| status.updated_replicas.unwrap_or(0))
-}
-
-/// Reads cannot stay within a zone that a proxy does not know.
-fn zoneless(cluster: &PgDogCluster, pods: &[&Pod]) -> Option<Trouble> {
-    if !pod::wants_zone(cluster) {
-        return None;
-    }
-    let knows = |pod: &Pod| pod.labels().contains_key(ZONE);
-    let pod = pods
-        .iter()
-        .find(|pod| address(pod).is_some() && !knows(pod))?;
-    let message = format!(
-        "routing.preferSameZone: pod {} has no label {ZONE}, so its reads go to all zones: its node has none, or Kubernetes is \
-         older than 1.35 and does not pass it on",
-        pod.name_any()
-    );
-    Some(("ZoneUnknown", message))
 }
 
 /// Brings certificates and children in line; what is written and makes no configuration leaves them as they are.
@@ -431,8 +405,8 @@ fn recall(cluster: &PgDogCluster, world: &World, cx: &Context) -> Memory {
     };
     apply::recall(cluster, world, &mut memory);
     let status = cluster.status.clone().unwrap_or_default();
-    let mut pods = proxies(cluster, world);
-    pods.extend(leaving(cluster, world));
+    let mut pods = pods::proxies(cluster, world);
+    pods.extend(pods::leaving(cluster, world));
     memory.ledger = Ledger::recall(&status.shares, &pods);
     memory.paused = pausing::recall(&status).or(memory.paused);
     memory
@@ -455,178 +429,14 @@ fn divide(
         .map(|(pod, report)| shares::Seen {
             pod,
             share: report.share,
-            demand: cx.fleet.demand(&id(cluster, pod)),
-            starts: restarts(pod) < 0,
+            demand: cx.fleet.demand(&pods::id(cluster, pod)),
+            starts: pods::restarts(pod) < 0,
         })
         .collect();
     let terms = shares::terms(cluster, pods.len());
     let standing = memory.ledger.settle(terms.as_ref(), &seen);
     status.shares = memory.ledger.written(&seen);
     standing
-}
-
-/// How far a change of shards has come. One that has come to its end is remembered.
-fn changing(cluster: &PgDogCluster, memory: &mut Memory, cx: &Context) -> Option<Progress> {
-    let progress = progress(cluster, Kind::Sharding, cx);
-    if let Some(Progress::Done(Target::Topology(document))) = &progress {
-        memory.topology = Some(document.config.clone());
-        // Whatever else goes wrong now: it is in force.
-        remember(cluster, memory.clone(), cx);
-        cx.changes.forget(&cluster.uid().unwrap_or_default());
-        return None;
-    }
-    progress
-}
-
-fn progress(cluster: &PgDogCluster, kind: Kind, cx: &Context) -> Option<Progress> {
-    let uid = cluster.uid().unwrap_or_default();
-    let generation = cluster.meta().generation.unwrap_or_default();
-    cx.changes.progress(&uid, kind, generation)
-}
-
-/// Who or what has to come to an end before all proxies can change their shards at one moment.
-fn obstacle(pause: &Step, pods: &[&Pod], leaving: usize) -> Option<String> {
-    if !matches!(pause, Step::Nothing | Step::Keep(_)) {
-        return Some("a pause is not over, or not there yet".to_owned());
-    }
-    if leaving > 0 {
-        return Some(format!("{leaving} proxies let their last clients finish"));
-    }
-    // It may have read its file already.
-    let starts = |pod: &&&Pod| {
-        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
-        node.is_some() && restarts(pod) < 0
-    };
-    let pod = pods.iter().find(starts)?;
-    Some(format!("{} does not run", pod.name_any()))
-}
-
-/// What is to be done about a pause.
-fn pausing(
-    cluster: &PgDogCluster,
-    leaving: usize,
-    changing: Option<&Progress>,
-    memory: &mut Memory,
-    cx: &Context,
-) -> Step {
-    let mut progress = progress(cluster, Kind::Pause, cx);
-    if let Some(Progress::Done(Target::Paused(paused))) = progress {
-        memory.paused = Some(paused);
-        cx.changes.forget(&cluster.uid().unwrap_or_default());
-        progress = None;
-    }
-    let wanted = cluster.spec.paused;
-    match pausing::step(wanted, memory.paused, progress.as_ref(), leaving) {
-        Step::Begin if changing == Some(&Progress::Running) => Step::Wait {
-            reason: "Sharding",
-            message: "all proxies change their shards first".to_owned(),
-        },
-        step => step,
-    }
-}
-
-/// Begins to pause all proxies, to end that, or to change their shards.
-fn begin(cluster: &PgDogCluster, pods: &[&Pod], target: Target, memory: &mut Memory, cx: &Context) {
-    memory.paused.get_or_insert(false);
-    let parties = pods.iter().filter(|pod| restarts(pod) >= 0);
-    let parties = parties.filter_map(|pod| {
-        Some(Party {
-            name: pod.name_any(),
-            pod: pod.uid()?,
-            place: place(cluster, pod)?,
-        })
-    });
-    cx.changes.begin(Order {
-        owner: ObjectRef::from_obj(cluster),
-        cluster: cluster.uid().unwrap_or_default(),
-        generation: cluster.meta().generation.unwrap_or_default(),
-        epoch: cx.epoch,
-        target,
-        parties: parties.collect(),
-    });
-    // Also where this reconciliation ends here.
-    remember(cluster, memory.clone(), cx);
-}
-
-fn remember(cluster: &PgDogCluster, memory: Memory, cx: &Context) {
-    let uid = cluster.uid().unwrap_or_default();
-    let mut all = cx.memory.lock().unwrap_or_else(PoisonError::into_inner);
-    all.insert(uid, memory);
-}
-
-/// The pods of the proxies, in a stable order.
-fn proxies<'a>(cluster: &PgDogCluster, world: &'a World) -> Vec<&'a Pod> {
-    let mut pods = own(cluster, world);
-    pods.retain(|pod| !is_leaving(pod));
-    pods.sort_by_key(|pod| pod.name_any());
-    pods
-}
-
-/// The pods of proxies that let their last clients finish.
-fn leaving<'a>(cluster: &PgDogCluster, world: &'a World) -> Vec<&'a Pod> {
-    let mut pods = own(cluster, world);
-    pods.retain(|pod| is_leaving(pod) && !has_ended(pod));
-    pods
-}
-
-/// The pods in which a proxy of this cluster runs or has run.
-fn own<'a>(cluster: &PgDogCluster, world: &'a World) -> Vec<&'a Pod> {
-    match cluster.spec.mode {
-        Mode::Sidecar => sidecars::injected(cluster, world),
-        Mode::Deployment => {
-            let labels: Vec<_> = children::selector(cluster).into_iter().collect();
-            world.pods_with(&labels).map(AsRef::as_ref).collect()
-        }
-    }
-}
-
-fn id(cluster: &PgDogCluster, pod: &Pod) -> ProxyId {
-    ProxyId {
-        cluster: cluster.uid().unwrap_or_default(),
-        pod: pod.uid().unwrap_or_default(),
-    }
-}
-
-fn reports(cluster: &PgDogCluster, pods: &[&Pod], cx: &Context) -> Vec<Report> {
-    let reports: Vec<_> = pods
-        .iter()
-        .map(|pod| {
-            let mut report = match address(pod) {
-                Some(_) => cx.fleet.report(&id(cluster, pod)),
-                None => Report::unreachable("the pod has no address yet"),
-            };
-            if observe::lacks_files(cluster, pod) {
-                // It would refuse the settings that name them, and with it all others would go back to those of before.
-                let why =
-                    "the pod is of a former template, without the certificates of these settings";
-                report.settings = Report::unreachable(why).settings;
-            }
-            Report {
-                pod: pod.uid().unwrap_or_default(),
-                ..report
-            }
-        })
-        .collect();
-    if let Some(epoch) = reports.iter().filter_map(|report| report.fenced).max() {
-        cx.fenced.send_replace(Some(epoch));
-    }
-    reports
-}
-
-/// The proxies as they reach each other, also those that let their last clients finish. Sidecars do not: each listens within
-/// its pod only.
-fn peers<'a>(cluster: &PgDogCluster, pods: impl Iterator<Item = &'a &'a Pod>) -> Vec<Peer> {
-    if cluster.spec.mode == Mode::Sidecar {
-        return Vec::new();
-    }
-    pods.filter_map(|pod| {
-        Some(Peer {
-            pod_uid: pod.uid()?,
-            address: address(pod)?.to_owned(),
-            port: Ports::of(cluster).clients,
-        })
-    })
-    .collect()
 }
 
 fn versions(status: &PgDogClusterStatus, epoch: u64) -> snapshot::Versions {
@@ -660,7 +470,7 @@ fn push(
         .as_ref()
         .and_then(|rollout| rollout.ack_timeout);
     for (pod, given) in pods.iter().zip(&decision.given) {
-        let Some(place) = place(cluster, pod) else {
+        let Some(place) = pods::place(cluster, pod) else {
             continue;
         };
         let want = Want {
@@ -677,7 +487,7 @@ fn push(
             patience: patience.map_or(Duration::from_secs(30), Duration::from),
         };
         cx.fleet.bring(
-            &id(cluster, pod),
+            &pods::id(cluster, pod),
             place,
             want,
             &ObjectRef::from_obj(cluster),
@@ -692,62 +502,6 @@ fn document(half: &HalfStatus, config: &Map<String, Value>, cx: &Context) -> Arc
     let revision = u64::try_from(half.revision).unwrap_or_default();
     let (sha256, config) = (half.hash.clone(), config.clone());
     Arc::new(Document::new(cx.epoch, revision, sha256, config))
-}
-
-/// Where a proxy is reached.
-fn place(cluster: &PgDogCluster, pod: &Pod) -> Option<Place> {
-    let ip = address(pod)?;
-    let ip = if ip.contains(':') {
-        format!("[{ip}]")
-    } else {
-        ip.to_owned()
-    };
-    let namespace = cluster.namespace().unwrap_or_default();
-    Some(Place {
-        address: format!("{ip}:{}", Ports::of(cluster).admin),
-        name: format!("{}-proxy.{namespace}.pgdog", cluster.name_any()),
-        restarts: restarts(pod),
-    })
-}
-
-/// How often the proxy of a pod was started; another number is asked anew.
-fn restarts(pod: &Pod) -> i32 {
-    let status = pod.status.as_ref();
-    let main = status.and_then(|s| s.container_statuses.as_ref());
-    let init = status.and_then(|s| s.init_container_statuses.as_ref());
-    main.into_iter()
-        .chain(init)
-        .flatten()
-        .find(|container| container.name == crate::render::pod::CONTAINER)
-        .map_or(-1, |container| {
-            let runs = container
-                .state
-                .as_ref()
-                .is_some_and(|s| s.running.is_some());
-            if runs { container.restart_count } else { -1 }
-        })
-}
-
-fn seen_proxies(
-    cluster: &PgDogCluster,
-    pods: &[&Pod],
-    reports: &[Report],
-    decision: Option<&Decision>,
-    image: &str,
-) -> Vec<Proxy> {
-    let hash = decision.map(|decision| children::hash(&decision.process));
-    pods.iter()
-        .zip(reports)
-        .map(|(pod, report)| Proxy {
-            pod: pod.name_any(),
-            ready: match cluster.spec.mode {
-                Mode::Deployment => is_ready(pod),
-                Mode::Sidecar => sidecars::is_ready(pod),
-            },
-            updated: observe::is_updated(pod, hash.as_deref(), image),
-            report: report.clone(),
-        })
-        .collect()
 }
 
 /// The epoch of the leader that wrote the status. What no Lease can count is a lie.
@@ -767,7 +521,7 @@ async fn write_status(
     if memory.status.as_ref() != Some(status) || !is_ours {
         apply::status(cluster, status, cx).await?;
         memory.status = Some(status.clone());
-        remember(cluster, memory.clone(), cx);
+        cx.remember(cluster, memory.clone());
     }
     Ok(())
 }

@@ -1,0 +1,105 @@
+//! What all proxies do at one moment or not at all: a pause, its end, other shards. When each is due, and its beginning; how it is
+//! carried out stands in [`crate::atomic`].
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt};
+use pgdog_operator_api::PgDogCluster;
+
+use crate::atomic::{Kind, Order, Party, Progress, Target};
+use crate::context::{Context, Memory};
+use crate::pausing::{self, Step};
+use crate::pods::{place, restarts};
+
+/// How far a change of shards has come. One that has come to its end is remembered.
+pub(crate) fn changing(
+    cluster: &PgDogCluster,
+    memory: &mut Memory,
+    cx: &Context,
+) -> Option<Progress> {
+    let progress = progress(cluster, Kind::Sharding, cx);
+    if let Some(Progress::Done(Target::Topology(document))) = &progress {
+        memory.topology = Some(document.config.clone());
+        // Whatever else goes wrong now: it is in force.
+        cx.remember(cluster, memory.clone());
+        cx.changes.forget(&cluster.uid().unwrap_or_default());
+        return None;
+    }
+    progress
+}
+
+fn progress(cluster: &PgDogCluster, kind: Kind, cx: &Context) -> Option<Progress> {
+    let uid = cluster.uid().unwrap_or_default();
+    let generation = cluster.meta().generation.unwrap_or_default();
+    cx.changes.progress(&uid, kind, generation)
+}
+
+/// Who or what has to come to an end before all proxies can change their shards at one moment.
+pub(crate) fn obstacle(pause: &Step, pods: &[&Pod], leaving: usize) -> Option<String> {
+    if !matches!(pause, Step::Nothing | Step::Keep(_)) {
+        return Some("a pause is not over, or not there yet".to_owned());
+    }
+    if leaving > 0 {
+        return Some(format!("{leaving} proxies let their last clients finish"));
+    }
+    // It may have read its file already.
+    let starts = |pod: &&&Pod| {
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
+        node.is_some() && restarts(pod) < 0
+    };
+    let pod = pods.iter().find(starts)?;
+    Some(format!("{} does not run", pod.name_any()))
+}
+
+/// What is to be done about a pause.
+pub(crate) fn pausing(
+    cluster: &PgDogCluster,
+    leaving: usize,
+    changing: Option<&Progress>,
+    memory: &mut Memory,
+    cx: &Context,
+) -> Step {
+    let mut progress = progress(cluster, Kind::Pause, cx);
+    if let Some(Progress::Done(Target::Paused(paused))) = progress {
+        memory.paused = Some(paused);
+        cx.changes.forget(&cluster.uid().unwrap_or_default());
+        progress = None;
+    }
+    let wanted = cluster.spec.paused;
+    match pausing::step(wanted, memory.paused, progress.as_ref(), leaving) {
+        Step::Begin if changing == Some(&Progress::Running) => Step::Wait {
+            reason: "Sharding",
+            message: "all proxies change their shards first".to_owned(),
+        },
+        step => step,
+    }
+}
+
+/// Begins to pause all proxies, to end that, or to change their shards.
+pub(crate) fn begin(
+    cluster: &PgDogCluster,
+    pods: &[&Pod],
+    target: Target,
+    memory: &mut Memory,
+    cx: &Context,
+) {
+    memory.paused.get_or_insert(false);
+    let parties = pods.iter().filter(|pod| restarts(pod) >= 0);
+    let parties = parties.filter_map(|pod| {
+        Some(Party {
+            name: pod.name_any(),
+            pod: pod.uid()?,
+            place: place(cluster, pod)?,
+        })
+    });
+    cx.changes.begin(Order {
+        owner: ObjectRef::from_obj(cluster),
+        cluster: cluster.uid().unwrap_or_default(),
+        generation: cluster.meta().generation.unwrap_or_default(),
+        epoch: cx.epoch,
+        target,
+        parties: parties.collect(),
+    });
+    // Also where this reconciliation ends here.
+    cx.remember(cluster, memory.clone());
+}
