@@ -1,13 +1,13 @@
 //! Writes to the API server: children by server-side apply, the status, certificates.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::core::{NamespaceResourceScope, ObjectMeta};
 use kube::{Resource, ResourceExt};
 use pgdog_config::documents;
@@ -131,8 +131,24 @@ fn is_ours(cluster: &PgDogCluster, object: &ObjectMeta) -> bool {
     !owned && is(labels::MANAGED_BY, MANAGER) && is(labels::CLUSTER, &cluster.name_any())
 }
 
-/// Applies the children, and takes away those that are wanted no more. Returns why some could not be: an object of that name that
-/// belongs to somebody else is not touched, and no pod is made that would mount it.
+/// Applies the Secret that proxies start with. Returns why it could not be.
+///
+/// # Errors
+///
+/// What the API server refused.
+pub async fn config(
+    cluster: &PgDogCluster,
+    children: &Children,
+    world: &World,
+    memory: &mut Memory,
+    cx: &Context,
+) -> Result<Option<Obstacle>, ApplyError> {
+    look_after(cluster, world, memory);
+    apply(cluster, &children.config, memory, cx).await
+}
+
+/// Applies the other children, and takes away those that are wanted no more. Returns why some could not be: an object of that
+/// name that belongs to somebody else is not touched, and no pod is made that would mount it.
 ///
 /// # Errors
 ///
@@ -140,13 +156,10 @@ fn is_ours(cluster: &PgDogCluster, object: &ObjectMeta) -> bool {
 pub async fn children(
     cluster: &PgDogCluster,
     children: &Children,
-    world: &World,
     memory: &mut Memory,
     cx: &Context,
 ) -> Result<Vec<Obstacle>, ApplyError> {
-    look_after(cluster, world, memory);
     let mut obstacles = Vec::new();
-    obstacles.extend(apply(cluster, &children.config, memory, cx).await?);
     if let Some(account) = &children.account {
         obstacles.extend(apply(cluster, account, memory, cx).await?);
     }
@@ -499,6 +512,49 @@ async fn certificate(
         tracing::info!("renewed the certificate in Secret {secret}");
     }
     Ok(obstacle)
+}
+
+/// Whether the watches have seen what the API server has of a cluster now: itself with its status, the Secret that its proxies start
+/// with, and their pods.
+///
+/// # Errors
+///
+/// What the API server refused.
+pub async fn is_seen(
+    cluster: &PgDogCluster,
+    world: &World,
+    cx: &Context,
+) -> Result<bool, ApplyError> {
+    let (name, namespace) = (cluster.name_any(), cluster.namespace().unwrap_or_default());
+    let refused = |source| ApplyError::Refused {
+        what: format!("what is there of PgDogCluster/{name}"),
+        source: Box::new(source),
+    };
+    let clusters: Api<PgDogCluster> = Api::namespaced(cx.client.clone(), &namespace);
+    let now = clusters.get_metadata_opt(&name).await.map_err(refused)?;
+    if now.and_then(|one| one.metadata.resource_version) != cluster.resource_version() {
+        return Ok(false);
+    }
+    let config = config_secret(&name);
+    let secrets: Api<Secret> = Api::namespaced(cx.client.clone(), &namespace);
+    let now = secrets.get_metadata_opt(&config).await.map_err(refused)?;
+    let seen = world.secrets.get(&config);
+    if now.and_then(|one| one.metadata.resource_version)
+        != seen.and_then(|secret| secret.resource_version())
+    {
+        return Ok(false);
+    }
+    let api: Api<Pod> = Api::namespaced(cx.client.clone(), &namespace);
+    let label = match cluster.spec.mode {
+        Mode::Deployment => labels::CLUSTER,
+        Mode::Sidecar => labels::INJECT,
+    };
+    let which = ListParams::default().labels(&format!("{label}={name}"));
+    let now = api.list_metadata(&which).await.map_err(refused)?;
+    let now: BTreeSet<_> = now.items.iter().filter_map(ResourceExt::uid).collect();
+    let label = [(label.to_owned(), name.clone())];
+    let seen = world.pods_with(&label);
+    Ok(now == seen.filter_map(|pod| pod.uid()).collect())
 }
 
 /// What was in force before this process started, from the Secret that proxies start with.

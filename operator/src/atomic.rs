@@ -2,8 +2,8 @@
 //! aborted.
 //!
 //! Guarantees: nobody changes unless all could; who asks may vanish at any moment, as what is not committed is undone at its
-//! deadline. When a proxy falls silent between the two steps, those that were told stay so, and the rest is tried again; shards
-//! are taken back instead.
+//! deadline. When a proxy falls silent between the two steps, it is taken back from those that were told, and tried again. Only
+//! the end of a pause waits for nobody.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,13 +17,15 @@ use pgdog_operator_api::PgDogCluster;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::fleet::{Document, Place};
+use crate::fleet::{Document, Hold, Place};
 use crate::http::{Client, Failure, Identity};
 
 /// Time that running transactions have to end.
 const PREPARE: Duration = Duration::from_secs(10);
 /// Time after which what is not committed is undone: commits have what is left of it.
 const DEADLINE: Duration = Duration::from_secs(13);
+/// The same where one proxy comes to be like all others.
+const ALONE: Duration = Duration::from_secs(5);
 /// Time that a proxy has to answer anything else.
 const ANSWER: Duration = Duration::from_secs(2);
 /// Pause between two attempts to commit.
@@ -259,16 +261,8 @@ struct Asked {
 }
 
 impl Asked {
-    async fn prepare(&mut self, order: &Terms, left: Duration) -> Result<(), String> {
-        let asked = Prepare {
-            cluster_uid: Some(order.cluster.clone()),
-            pod_uid: Some(self.pod.clone()),
-            epoch: order.epoch,
-            id: order.id.clone(),
-            deadline_ms: u64::try_from(DEADLINE.as_millis()).unwrap_or(u64::MAX),
-            change: order.target.change(&order.cluster, &self.pod),
-        };
-        let answer = self.client.prepare(&asked, left).await;
+    async fn prepare(&mut self, order: &Terms) -> Result<(), String> {
+        let answer = prepare(&mut self.client, &self.pod, order, PREPARE).await;
         answer.map_err(|failure| match failure {
             Failure::Timeout(_) => format!(
                 "{}: transactions that run did not end within {PREPARE:?}",
@@ -278,26 +272,66 @@ impl Asked {
         })
     }
 
-    /// Tries until it has answered, or it is too late.
     async fn commit(&mut self, order: &Terms, end: Instant) -> Result<(), String> {
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let failure = match self.client.decide("commit", &order.decide(), ANSWER).await {
-                Ok(()) => return Ok(()),
-                Err(failure) => failure,
-            };
-            let again = match &failure {
-                Failure::Unreachable(_) | Failure::Timeout(_) => true,
-                // It is doing so.
-                Failure::Refused(refused) => refused.error == RefusedBecause::Busy,
-                Failure::Odd(_) => false,
-            };
-            if !again || left.is_zero() {
-                return Err(format!("{}: {failure}", self.name));
-            }
-            tokio::time::sleep(AGAIN).await;
-        }
+        let answer = commit(&mut self.client, order, end).await;
+        answer.map_err(|failure| format!("{}: {failure}", self.name))
     }
+}
+
+async fn prepare(
+    client: &mut Client,
+    pod: &str,
+    order: &Terms,
+    left: Duration,
+) -> Result<(), Failure> {
+    let asked = Prepare {
+        cluster_uid: Some(order.cluster.clone()),
+        pod_uid: Some(pod.to_owned()),
+        epoch: order.epoch,
+        id: order.id.clone(),
+        deadline_ms: u64::try_from(DEADLINE.as_millis()).unwrap_or(u64::MAX),
+        change: order.target.change(&order.cluster, pod),
+    };
+    client.prepare(&asked, left).await
+}
+
+/// Tries until it has answered, or it is too late.
+async fn commit(client: &mut Client, order: &Terms, end: Instant) -> Result<(), Failure> {
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let failure = match client.decide("commit", &order.decide(), ANSWER).await {
+            Ok(()) => return Ok(()),
+            Err(failure) => failure,
+        };
+        let again = match &failure {
+            Failure::Unreachable(_) | Failure::Timeout(_) => true,
+            // It is doing so.
+            Failure::Refused(refused) => refused.error == RefusedBecause::Busy,
+            Failure::Odd(_) => false,
+        };
+        if !again || left.is_zero() {
+            return Err(failure);
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Pauses one proxy, or ends that, as all others are already.
+///
+/// # Errors
+///
+/// [`Failure`]: it is as before, or will be at the deadline.
+pub async fn tell(
+    client: &mut Client,
+    cluster: &str,
+    pod: &str,
+    hold: Hold,
+) -> Result<(), Failure> {
+    let target = Target::Paused(hold.paused);
+    let terms = Terms::new(cluster.to_owned(), hold.epoch, "alone", target);
+    let end = Instant::now() + DEADLINE;
+    prepare(client, pod, &terms, ALONE).await?;
+    commit(client, &terms, end).await
 }
 
 /// What is ordered, without whom.
@@ -309,6 +343,20 @@ struct Terms {
 }
 
 impl Terms {
+    fn new(cluster: String, epoch: u64, of: impl std::fmt::Display, target: Target) -> Self {
+        Self {
+            // Never used again: no proxy takes it for a former one.
+            id: format!(
+                "{}-{of}-{}",
+                target.name(),
+                Timestamp::now().as_millisecond()
+            ),
+            cluster,
+            epoch,
+            target,
+        }
+    }
+
     fn decide(&self) -> Decide {
         Decide {
             epoch: self.epoch,
@@ -318,18 +366,8 @@ impl Terms {
 }
 
 async fn run(order: Order, identity: &Identity) -> Result<(), String> {
-    let terms = Terms {
-        // Never used again: no proxy takes it for a former one.
-        id: format!(
-            "{}-{}-{}",
-            order.target.name(),
-            order.generation,
-            Timestamp::now().as_millisecond()
-        ),
-        cluster: order.cluster,
-        epoch: order.epoch,
-        target: order.target,
-    };
+    let (generation, target) = (order.generation, order.target);
+    let terms = Terms::new(order.cluster, order.epoch, generation, target);
     let mut parties = Vec::new();
     for party in order.parties {
         let client = Client::new(party.place.address, &party.place.name, identity.clone());
@@ -345,15 +383,19 @@ async fn run(order: Order, identity: &Identity) -> Result<(), String> {
         status.map_err(|failure| format!("{}: {failure}", party.name))
     }))
     .await;
+    let states: Vec<_> = parties.into_iter().zip(states).collect();
+    if terms.target == Target::Paused(false) {
+        return resume(states, &terms).await;
+    }
     let mut rest = Vec::new();
-    for (party, status) in parties.into_iter().zip(states) {
+    for (party, status) in states {
         if !terms.target.is_in(&status?) {
             rest.push(party);
         }
     }
     let end = Instant::now() + DEADLINE;
     // The first refusal ends it: the others need not hold their clients any longer.
-    let prepared = try_join_all(rest.iter_mut().map(|party| party.prepare(&terms, PREPARE))).await;
+    let prepared = try_join_all(rest.iter_mut().map(|party| party.prepare(&terms))).await;
     if let Err(message) = prepared {
         let undo = terms.decide();
         // Who does not hear it undoes it at the deadline.
@@ -368,5 +410,24 @@ async fn run(order: Order, identity: &Identity) -> Result<(), String> {
     match committed.into_iter().find_map(Result::err) {
         Some(message) => Err(message),
         None => Ok(()),
+    }
+}
+
+/// The end of a pause waits for nobody who does not answer: the others' clients have waited long enough. Who is missing comes to
+/// be like them as soon as he is there.
+async fn resume(states: Vec<(Asked, Result<Status, String>)>, terms: &Terms) -> Result<(), String> {
+    let end = Instant::now() + DEADLINE;
+    let all = states.into_iter().map(|(mut party, status)| async move {
+        if terms.target.is_in(&status?) {
+            return Ok(());
+        }
+        party.prepare(terms).await?;
+        party.commit(terms, end).await
+    });
+    let ends = join_all(all).await;
+    let someone = ends.is_empty() || ends.iter().any(Result::is_ok);
+    match ends.into_iter().find_map(Result::err) {
+        Some(message) if !someone => Err(message),
+        _ => Ok(()),
     }
 }

@@ -97,6 +97,8 @@ pub struct Memory {
     pub peers: Peers,
     /// Whether the proxies are paused; `None` when nobody ever asked for it.
     pub paused: Option<bool>,
+    /// How often all of them were told to change together.
+    pub attempts: u64,
     /// Children as they were applied last, by kind and name.
     pub applied: BTreeMap<String, Applied>,
 }

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use self::courier::Courier;
 pub(crate) use self::report::is_unreachable;
 pub use self::report::{Ahead, Report, Share, Taken};
-pub use self::want::{Document, Want};
+pub use self::want::{Document, Hold, Want};
 use crate::http::{Client, Identity};
 use crate::metrics::Metrics;
 

@@ -195,24 +195,6 @@ impl Client {
         Ok(())
     }
 
-    /// Orders something: `pause`, `resume`. Not cancel safe: the connection is opened anew afterwards.
-    ///
-    /// # Errors
-    ///
-    /// [`Failure`].
-    pub async fn order(&mut self, what: &str, patience: Duration) -> Result<(), Failure> {
-        let done: serde_json::Value = self
-            .ask(
-                Method::POST,
-                &format!("/v1/{what}"),
-                Bytes::from_static(b"{}"),
-                patience,
-            )
-            .await?;
-        drop(done);
-        Ok(())
-    }
-
     /// Asks, and reads the answer.
     ///
     /// # Errors

@@ -1,6 +1,9 @@
 //! What all proxies do at one moment or not at all: a pause, its end, other shards. When each is due, and its beginning; how it is
 //! carried out stands in [`crate::atomic`].
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
@@ -10,6 +13,9 @@ use crate::atomic::{Kind, Order, Party, Progress, Target};
 use crate::context::{Context, Memory};
 use crate::pausing::{self, Step};
 use crate::pods::{place, restarts};
+
+/// Time in which kubelet brings a pod that waits the files of now.
+const NEW: Duration = Duration::from_secs(120);
 
 /// How far a change of shards has come. One that has come to its end is remembered.
 pub(crate) fn changing(
@@ -42,19 +48,28 @@ pub(crate) fn obstacle(pause: &Step, pods: &[&Pod], leaving: usize) -> Option<St
     if leaving > 0 {
         return Some(format!("{leaving} proxies let their last clients finish"));
     }
-    // It may have read its file already.
-    let starts = |pod: &&&Pod| {
-        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
-        node.is_some() && restarts(pod) < 0
-    };
-    let pod = pods.iter().find(starts)?;
+    let pod = pods.iter().find(|pod| starts(pod))?;
     Some(format!("{} does not run", pod.name_any()))
+}
+
+/// Whether a proxy starts: it may have read its file already.
+fn starts(pod: &Pod) -> bool {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
+    node.is_some() && restarts(pod) < 0
+}
+
+/// Whether a pod was made so short a while ago that its file may be one of before.
+fn is_new(pod: &Pod) -> bool {
+    let made = pod.metadata.creation_timestamp.as_ref();
+    made.is_some_and(|made| {
+        Duration::try_from(Timestamp::now().duration_since(made.0)).is_ok_and(|age| age < NEW)
+    })
 }
 
 /// What is to be done about a pause.
 pub(crate) fn pausing(
     cluster: &PgDogCluster,
-    leaving: usize,
+    (pods, leaving): (&[&Pod], usize),
     changing: Option<&Progress>,
     memory: &mut Memory,
     cx: &Context,
@@ -66,7 +81,17 @@ pub(crate) fn pausing(
         progress = None;
     }
     let wanted = cluster.spec.paused;
-    match pausing::step(wanted, memory.paused, progress.as_ref(), leaving) {
+    // One that does not come up at all holds up nobody: it is paused when it is there.
+    let new = pods.iter().find(|pod| starts(pod) && is_new(pod));
+    let obstacle = match (leaving, new) {
+        (0, None) => None,
+        (0, Some(pod)) => Some(("Starting", format!("{} starts", pod.name_any()))),
+        _ => Some((
+            "Draining",
+            format!("{leaving} proxies let their last clients finish"),
+        )),
+    };
+    match pausing::step(wanted, memory.paused, progress.as_ref(), obstacle) {
         Step::Begin if changing == Some(&Progress::Running) => Step::Wait {
             reason: "Sharding",
             message: "all proxies change their shards first".to_owned(),
@@ -84,6 +109,7 @@ pub(crate) fn begin(
     cx: &Context,
 ) {
     memory.paused.get_or_insert(false);
+    memory.attempts += 1;
     let parties = pods.iter().filter(|pod| restarts(pod) >= 0);
     let parties = parties.filter_map(|pod| {
         Some(Party {

@@ -40,9 +40,17 @@ pub fn recall(status: &PgDogClusterStatus) -> Option<bool> {
     Some(condition.status == ConditionStatus::True)
 }
 
-/// What is to be done, where no change has come to its end. `now` is what is in force, `leaving` the proxies that are on their way out and still serve clients.
+/// Who has to come or go before all proxies can be paused at one moment: why for programs, and for people.
+pub type Obstacle = (&'static str, String);
+
+/// What is to be done, where no change has come to its end. `now` is what is in force.
 #[must_use]
-pub fn step(wanted: bool, now: Option<bool>, progress: Option<&Progress>, leaving: usize) -> Step {
+pub fn step(
+    wanted: bool,
+    now: Option<bool>,
+    progress: Option<&Progress>,
+    obstacle: Option<Obstacle>,
+) -> Step {
     match (now, progress) {
         // Also one that is wanted no more: it may still take place.
         (_, Some(Progress::Running)) => Step::Running,
@@ -59,11 +67,10 @@ pub fn step(wanted: bool, now: Option<bool>, progress: Option<&Progress>, leavin
                 RETRY.as_secs()
             ),
         },
-        _ if wanted && leaving > 0 => Step::Wait {
-            reason: "Draining",
-            message: format!("{leaving} proxies let their last clients finish"),
+        _ => match obstacle.filter(|_| wanted) {
+            Some((reason, message)) => Step::Wait { reason, message },
+            None => Step::Begin,
         },
-        _ => Step::Begin,
     }
 }
 
@@ -96,30 +103,40 @@ mod tests {
     use super::*;
     use std::time::Instant;
 
+    fn draining() -> Option<Obstacle> {
+        Some((
+            "Draining",
+            "1 proxies let their last clients finish".to_owned(),
+        ))
+    }
+
     #[test]
     fn a_cluster_that_was_never_paused_is_left_alone() {
-        assert_eq!(step(false, None, None, 3), Step::Nothing);
+        assert_eq!(step(false, None, None, draining()), Step::Nothing);
         assert_eq!(finding(&Step::Nothing, false, None), None);
     }
 
     #[test]
     fn a_pause_begins_when_nobody_drains_and_is_kept_when_all_have_it() {
         assert!(matches!(
-            step(true, None, None, 1),
+            step(true, None, None, draining()),
             Step::Wait {
                 reason: "Draining",
                 ..
             }
         ));
-        assert_eq!(step(true, None, None, 0), Step::Begin);
-        assert_eq!(step(true, None, Some(&Progress::Running), 0), Step::Running);
+        assert_eq!(step(true, None, None, None), Step::Begin);
         assert_eq!(
-            step(false, Some(false), Some(&Progress::Running), 0),
+            step(true, None, Some(&Progress::Running), None),
             Step::Running
         );
-        assert_eq!(step(true, Some(true), None, 1), Step::Keep(true));
         assert_eq!(
-            step(false, Some(true), None, 1),
+            step(false, Some(false), Some(&Progress::Running), None),
+            Step::Running
+        );
+        assert_eq!(step(true, Some(true), None, draining()), Step::Keep(true));
+        assert_eq!(
+            step(false, Some(true), None, draining()),
             Step::Begin,
             "the end waits for nobody"
         );
@@ -132,7 +149,7 @@ mod tests {
             at,
             times: 1,
         };
-        let now = step(true, Some(false), Some(&failed(Instant::now())), 0);
+        let now = step(true, Some(false), Some(&failed(Instant::now())), None);
         let told = finding(&now, true, Some(false)).unwrap();
         assert_eq!(
             (told.status, told.reason),
@@ -141,7 +158,7 @@ mod tests {
         assert!(told.message.contains("shop-1"));
         let before = Instant::now().checked_sub(RETRY).unwrap();
         assert_eq!(
-            step(true, Some(false), Some(&failed(before)), 0),
+            step(true, Some(false), Some(&failed(before)), None),
             Step::Begin
         );
     }

@@ -17,14 +17,14 @@ use crate::context::{Context, Memory};
 use crate::decide::{Decision, Proxies, decide, renumber};
 use crate::discover::{self, Found};
 use crate::events;
-use crate::fleet::{Document, Report, Want};
+use crate::fleet::{Document, Hold, Report, Want};
 use crate::observe::{self, Seen};
 use crate::orders;
 use crate::pausing::{self, Step};
 use crate::pods;
+use crate::render::children::{self, Children};
 use crate::render::config::Unrenderable;
-use crate::render::snapshot::Start;
-use crate::render::{children, snapshot};
+use crate::render::snapshot::{self, Start};
 use crate::resharding;
 use crate::shares::{self, Ledger, Standing};
 use crate::sidecars;
@@ -39,6 +39,9 @@ const COUNTS: Duration = Duration::from_secs(1);
 
 /// Everything is looked at again after this time, whatever the watches say.
 const AGAIN: Duration = Duration::from_secs(60);
+
+/// The same while the watches are behind.
+const UNSEEN: Duration = Duration::from_secs(1);
 
 /// The same where something is in the way.
 const SOON: Duration = Duration::from_secs(10);
@@ -55,6 +58,11 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
         return Ok(Action::await_change());
     }
     let world = cx.stores.world(&cluster.namespace().unwrap_or_default());
+    let is_first = !cx.known().contains(&cluster.uid().unwrap_or_default());
+    if is_first && !apply::is_seen(&cluster, &world, &cx).await? {
+        // What a former leader did last may not have come by the watches yet.
+        return Ok(Action::requeue(UNSEEN));
+    }
     let mut memory = recall(&cluster, &world, &cx);
     let mut status = memory.status.clone().unwrap_or_default();
     status.epoch = i64::try_from(cx.epoch).ok();
@@ -111,6 +119,8 @@ pub async fn reconcile(cluster: Arc<PgDogCluster>, cx: Arc<Context>) -> Result<A
 struct Plan<'a> {
     found: Found,
     pods: Vec<&'a Pod>,
+    /// Those that let their last clients finish.
+    leaving: Vec<&'a Pod>,
     reports: Vec<Report>,
     decision: Result<Decision, Unrenderable>,
     /// How the budget is divided.
@@ -161,7 +171,13 @@ fn plan<'a>(
         // Who starts while all change holds its clients until it is told that it may go on.
         memory.paused.get_or_insert(false);
     }
-    let step = orders::pausing(cluster, leaving.len(), changing.as_ref(), memory, cx);
+    let step = orders::pausing(
+        cluster,
+        (&pods, leaving.len()),
+        changing.as_ref(),
+        memory,
+        cx,
+    );
     let obstacle = orders::obstacle(&step, &pods, leaving.len());
     let resharding = resharding::step(wanted, changing.as_ref(), obstacle);
     let kept = status.image.as_deref();
@@ -170,6 +186,7 @@ fn plan<'a>(
         image: observe::image(cluster, default),
         found,
         pods,
+        leaving,
         reports,
         decision,
         standing,
@@ -206,24 +223,27 @@ async fn carry_out(
     let standing = plan.standing.as_ref();
     let most = standing.and_then(|standing| shares::most(cluster, plan.pods.len(), standing));
     let pods = (plan.image.as_str(), start, most);
-    let applied = apply_all(
-        cluster,
-        (decision, changes),
-        pods,
-        status,
-        world,
-        memory,
-        cx,
-    )
-    .await;
-    let applied = match applied {
-        // Those that start from now on are as all are to be.
-        Ok(obstacles) if obstacles.is_empty() => {
-            begin_what_is_due(cluster, plan, status, memory, cx)
-                .await
-                .map(|()| obstacles)
+    let children = render(cluster, (decision, changes), pods, status, memory, cx);
+    // What those read that start from now on.
+    let told = apply::config(cluster, &children, world, memory, cx).await;
+    let begun = match &told {
+        Ok(None) => begin_what_is_due(cluster, plan, status, memory, cx).await,
+        Ok(Some(obstacle)) => {
+            put_off(cluster, plan, &obstacle.to_string(), memory, cx);
+            Ok(())
         }
-        applied => applied,
+        Err(error) => {
+            put_off(cluster, plan, &error.to_string(), memory, cx);
+            Ok(())
+        }
+    };
+    if let Err(error) = &begun {
+        put_off(cluster, plan, &error.to_string(), memory, cx);
+    }
+    let applied = match (told, begun) {
+        (Ok(None), Ok(())) => apply_rest(cluster, &children, world, memory, cx).await,
+        (Ok(Some(obstacle)), _) => Ok(vec![obstacle]),
+        (Err(error), _) | (_, Err(error)) => Err(error),
     };
     match applied {
         Ok(obstacles) => {
@@ -231,17 +251,30 @@ async fn carry_out(
             let trouble = obstacles.first().map(|one| (one.reason(), told.join("; ")));
             (trouble, None)
         }
-        Err(error) => {
-            if plan.resharding == resharding::Step::Begin {
-                // Newcomers are not held for what may not begin for long.
-                let uid = cluster.uid().unwrap_or_default();
-                let generation = cluster.meta().generation.unwrap_or_default();
-                let changes = &cx.changes;
-                changes.fail(&uid, Kind::Sharding, generation, error.to_string());
-            }
-            (Some(("ApplyFailed", error.to_string())), Some(error))
-        }
+        Err(error) => (Some(("ApplyFailed", error.to_string())), Some(error)),
     }
+}
+
+/// What was to begin and could not counts as failed: nobody is held for it for long. Only the end of a pause waits for nothing.
+fn put_off(cluster: &PgDogCluster, plan: &Plan<'_>, why: &str, memory: &mut Memory, cx: &Context) {
+    let kind = match (&plan.step, &plan.resharding) {
+        (Step::Begin, _) if !cluster.spec.paused => {
+            begin_resume(cluster, plan, memory, cx);
+            return;
+        }
+        (Step::Begin, _) => Kind::Pause,
+        (_, resharding::Step::Begin) => Kind::Sharding,
+        _ => return,
+    };
+    let uid = cluster.uid().unwrap_or_default();
+    let generation = cluster.meta().generation.unwrap_or_default();
+    cx.changes.fail(&uid, kind, generation, why.to_owned());
+}
+
+/// Also those that let their last clients finish hear that these may go on.
+fn begin_resume(cluster: &PgDogCluster, plan: &Plan<'_>, memory: &mut Memory, cx: &Context) {
+    let all: Vec<_> = plan.pods.iter().chain(&plan.leaving).copied().collect();
+    orders::begin(cluster, &all, Target::Paused(false), memory, cx);
 }
 
 /// Begins a pause, or a change of shards.
@@ -253,8 +286,10 @@ async fn begin_what_is_due(
     cx: &Context,
 ) -> Result<(), ApplyError> {
     if plan.step == Step::Begin {
-        let target = Target::Paused(cluster.spec.paused);
-        orders::begin(cluster, &plan.pods, target, memory, cx);
+        match cluster.spec.paused {
+            true => orders::begin(cluster, &plan.pods, Target::Paused(true), memory, cx),
+            false => begin_resume(cluster, plan, memory, cx),
+        }
         return Ok(());
     }
     let (
@@ -321,20 +356,15 @@ async fn tell(
     events::tell(cluster, &before, &status.conditions, cx).await;
 }
 
-/// Brings certificates and children in line; what is written and makes no configuration leaves them as they are.
-async fn apply_all(
+/// What the cluster is made of.
+fn render(
     cluster: &PgDogCluster,
     (decision, changes): (&Decision, bool),
     (image, start, most): (&str, Start, Option<i32>),
     status: &PgDogClusterStatus,
-    world: &World,
-    memory: &mut Memory,
+    memory: &Memory,
     cx: &Context,
-) -> Result<Vec<Obstacle>, ApplyError> {
-    let obstacles = apply::certificates(cluster, world, memory, cx).await?;
-    if !obstacles.is_empty() {
-        return Ok(obstacles);
-    }
+) -> Children {
     let mut versions = versions(status, cx.epoch);
     if decision.snapshot != decision.settings {
         // The file holds what was good before: what is pushed now is later.
@@ -357,7 +387,22 @@ async fn apply_all(
     if let Some(most) = most {
         children.hold_back(most);
     }
-    apply::children(cluster, &children, world, memory, cx).await
+    children
+}
+
+/// Brings certificates and all other children in line.
+async fn apply_rest(
+    cluster: &PgDogCluster,
+    children: &Children,
+    world: &World,
+    memory: &mut Memory,
+    cx: &Context,
+) -> Result<Vec<Obstacle>, ApplyError> {
+    let obstacles = apply::certificates(cluster, world, memory, cx).await?;
+    if !obstacles.is_empty() {
+        return Ok(obstacles);
+    }
+    apply::children(cluster, children, memory, cx).await
 }
 
 fn is_paused(cluster: &PgDogCluster) -> bool {
@@ -464,6 +509,19 @@ fn push(
     let half = &status.config.topology;
     let topology =
         (decision.has_hosts() && !changes).then(|| document(half, &decision.topology, cx));
+    let paused = match plan.step {
+        Step::Keep(paused) => Some(paused),
+        // What not all could come to is taken back from those that have.
+        Step::Wait { .. } => Some(memory.paused.unwrap_or(false)),
+        Step::Nothing | Step::Begin | Step::Running => None,
+    };
+    let paused = paused
+        .filter(|_| !plan.holds_newcomers())
+        .map(|paused| Hold {
+            paused,
+            epoch: cx.epoch,
+            attempt: memory.attempts,
+        });
     let patience = cluster
         .spec
         .config_rollout
@@ -480,10 +538,7 @@ fn push(
             budget: memory
                 .ledger
                 .document(&pod.uid().unwrap_or_default(), cx.epoch),
-            paused: match plan.step {
-                Step::Keep(paused) if !plan.holds_newcomers() => Some(paused),
-                _ => None,
-            },
+            paused,
             patience: patience.map_or(Duration::from_secs(30), Duration::from),
         };
         cx.fleet.bring(

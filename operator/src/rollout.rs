@@ -59,7 +59,9 @@ pub fn next(
         .filter(|&i| answers(taken[i]))
         .take(first)
         .collect();
-    if chosen.is_empty() || chosen.iter().all(|&i| has(taken[i])) {
+    // A refusal that stops nothing is an answer as well.
+    let done = |&i: &usize| has(taken[i]) || refused(taken[i]);
+    if chosen.iter().all(done) {
         return (Stage::Rolling, vec![true; all]);
     }
     let given = (0..all)
@@ -129,8 +131,8 @@ mod tests {
             on_nack: OnNack::Continue,
             ..policy
         };
-        let taken = [failed(Rejection::Nack), acked("new"), acked("old")];
-        assert_eq!(next_of(&policy, &taken).0, Stage::Canary);
+        let taken = [failed(Rejection::Nack), acked("old"), acked("old")];
+        assert_eq!(next_of(&policy, &taken), (Stage::Rolling, vec![true; 3]));
     }
 
     #[test]

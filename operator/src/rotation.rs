@@ -17,7 +17,7 @@ const OVERLAP: Duration = Duration::from_secs(600);
 /// A password that was replaced.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replaced {
-    /// Whose it was.
+    /// Whose it was: the [`key`] of an entry.
     pub user: String,
     /// What it was.
     pub password: String,
@@ -27,7 +27,7 @@ pub struct Replaced {
 
 impl std::fmt::Debug for Replaced {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Replaced({} until {})", self.user, self.until)
+        write!(f, "Replaced({:?} until {})", self.user, self.until)
     }
 }
 
@@ -41,7 +41,7 @@ pub fn replaced(
     now: Timestamp,
 ) -> Vec<Replaced> {
     let mut all: Vec<Replaced> = known.iter().filter(|r| r.until > now).cloned().collect();
-    let order = names(after);
+    let order: Vec<_> = entries(after).map(key).collect();
     let (before, after) = (before.map(passwords).unwrap_or_default(), passwords(after));
     for (user, password) in before {
         // A user who was taken out has no password that is accepted.
@@ -54,7 +54,7 @@ pub fn replaced(
         // Entries stand in the order of the spec; the name may stand in the Secret only.
         let overlap = order
             .iter()
-            .position(|name| *name == user)
+            .position(|key| *key == user)
             .and_then(|index| users.get(index))
             .and_then(|spec| spec.rotation_overlap)
             .map_or(OVERLAP, Duration::from);
@@ -115,9 +115,8 @@ pub fn with_former(settings: &Map<String, Value>, former: &Former) -> Map<String
     let mut settings = settings.clone();
     let users = settings.get_mut("users").and_then(Value::as_array_mut);
     for user in users.into_iter().flatten().filter_map(Value::as_object_mut) {
-        let name = user.get("name").and_then(Value::as_str).unwrap_or_default();
         let present = user.get("password").and_then(Value::as_str);
-        let still = former.get(name).into_iter().flatten();
+        let still = former.get(&key(user)).into_iter().flatten();
         let still: Vec<_> = still
             .filter(|one| Some(one.as_str()) != present)
             .cloned()
@@ -135,14 +134,15 @@ pub fn with_former(settings: &Map<String, Value>, former: &Former) -> Map<String
 #[must_use]
 pub fn renewed(settings: &Map<String, Value>, latest: &Map<String, Value>) -> Map<String, Value> {
     let mut settings = settings.clone();
-    let latest = latest.get("users").and_then(Value::as_array);
     let users = settings.get_mut("users").and_then(Value::as_array_mut);
     for user in users.into_iter().flatten().filter_map(Value::as_object_mut) {
-        let same = latest
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_object)
-            .find(|one| one.get("name") == user.get("name"));
+        let same = entries(latest)
+            .find(|one| key(one) == key(user))
+            .or_else(|| {
+                // Another list of databases may be among what is held back.
+                let mut named = entries(latest).filter(|one| one.get("name") == user.get("name"));
+                named.next().filter(|_| named.next().is_none())
+            });
         let Some(same) = same else { continue };
         for key in OF_SECRETS {
             match same.get(*key) {
@@ -154,27 +154,27 @@ pub fn renewed(settings: &Map<String, Value>, latest: &Map<String, Value>) -> Ma
     settings
 }
 
-/// The names of the users, in order.
-fn names(settings: &Map<String, Value>) -> Vec<String> {
-    let users = settings.get("users").and_then(Value::as_array);
-    let names = users.into_iter().flatten();
-    names
-        .map(|user| user["name"].as_str().unwrap_or_default().to_owned())
-        .collect()
+/// By what an entry of `[[users]]` is known: one name may have several, each of other databases.
+#[must_use]
+pub fn key(user: &Map<String, Value>) -> String {
+    let name = user.get("name").and_then(Value::as_str).unwrap_or_default();
+    let databases = user.get("databases").and_then(Value::as_array);
+    let databases = databases.into_iter().flatten().filter_map(Value::as_str);
+    // No name of a database begins another one by this.
+    databases.fold(name.to_owned(), |key, database| {
+        format!("{key}\0{database}")
+    })
 }
 
-/// The password of each user.
-fn passwords(settings: &Map<String, Value>) -> BTreeMap<String, String> {
+fn entries(settings: &Map<String, Value>) -> impl Iterator<Item = &Map<String, Value>> {
     let users = settings.get("users").and_then(Value::as_array);
-    users
-        .into_iter()
-        .flatten()
-        .filter_map(|user| {
-            Some((
-                user["name"].as_str()?.to_owned(),
-                user["password"].as_str()?.to_owned(),
-            ))
-        })
+    users.into_iter().flatten().filter_map(Value::as_object)
+}
+
+/// The password of each entry.
+fn passwords(settings: &Map<String, Value>) -> BTreeMap<String, String> {
+    entries(settings)
+        .filter_map(|user| Some((key(user), user.get("password")?.as_str()?.to_owned())))
         .collect()
 }
 
@@ -233,6 +233,37 @@ mod tests {
             })
         );
         assert_eq!(without_secrets(&renewed), without_secrets(&good));
+    }
+
+    #[test]
+    fn entries_of_one_name_have_passwords_of_their_own() {
+        let both = |first: &str, second: &str| -> Map<String, Value> {
+            let users = json!({"users": [
+                {"name": "app", "databases": ["shop"], "password": first},
+                {"name": "app", "databases": ["log"], "password": second},
+            ]});
+            users.as_object().unwrap().clone()
+        };
+        let now = Timestamp::now();
+        let one = replaced(&[], Some(&both("a", "b")), &both("new", "b"), &[], now);
+        let former = former(&one);
+        assert_eq!(former["app\0shop"], ["a"]);
+        assert_eq!(former.len(), 1, "the other entry's was not replaced");
+        let after = with_former(&both("new", "b"), &former);
+        assert_eq!(after["users"][0]["passwords"], json!(["a"]));
+        assert_eq!(after["users"][1].get("passwords"), None);
+        assert_eq!(
+            renewed(&both("a", "b"), &both("c", "d")),
+            both("c", "d"),
+            "each its own"
+        );
+        // Another list of databases is held back, the password is not.
+        let mut other = both("c", "d");
+        other["users"].as_array_mut().unwrap().truncate(1);
+        other["users"][0]["databases"] = json!(["shop", "more"]);
+        let kept = renewed(&both("a", "b"), &other);
+        assert_eq!(kept["users"][0]["password"], "c");
+        assert_eq!(kept["users"][0]["databases"], json!(["shop"]));
     }
 
     #[test]

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::Timestamp;
 use pgdog_config::api::Half;
 use pgdog_config::documents;
@@ -88,23 +90,11 @@ pub fn decide(
     memory: &mut Memory,
     status: &mut PgDogClusterStatus,
 ) -> Result<Decision, Unrenderable> {
-    let Proxies { reports, peers, .. } = proxies;
-    let with_peers = |mut topology: Map<String, Value>, memory: &Memory| {
-        if !peers.is_empty() {
-            let peers = topology::peers(memory.topology.as_ref(), peers);
-            topology.insert("peers".to_owned(), peers);
-        }
-        topology
-    };
+    let reports = proxies.reports;
     let rendered = match rendered(cluster, found, world, memory) {
         Ok(rendered) => rendered,
-        Err(error) => {
-            let topology = topology::render(&cluster.spec, found);
-            let topology = with_peers(or_former(cluster, found, topology, memory), memory);
-            return hosts_only(topology, proxies, memory, status, error);
-        }
+        Err(error) => return hosts_only(cluster, found, proxies, memory, status, error),
     };
-    let (topology, other) = in_force(with_peers(rendered.topology, memory), memory, proxies);
     let wanted = sha256(&rotation::without_secrets(&rendered.settings));
     if memory
         .refused
@@ -113,13 +103,89 @@ pub fn decide(
     {
         memory.refused = None;
     }
-    let config = &mut status.config;
-    rise(config, reports);
-    let mut settings = match (&memory.refused, &memory.good) {
+    let settings = match (&memory.refused, &memory.good) {
         (Some(_), Some(good)) => rotation::renewed(good, &rendered.settings),
         _ => rendered.settings.clone(),
     };
-    number(config, &settings, &topology, proxies.changing);
+    let rolled = roll_out(
+        cluster,
+        (settings, &rendered.settings, wanted),
+        reports,
+        memory,
+        &mut status.config,
+    );
+    memory.settings = Some(rendered.settings);
+    memory.process = Some(rendered.process.clone());
+    status.secrets = rendered.secrets;
+    let topology = with_kept(rendered.topology, &rolled.settings, memory);
+    Ok(decided(
+        rendered.process,
+        rolled,
+        topology,
+        proxies,
+        memory,
+        status,
+    ))
+}
+
+/// What is written makes no configuration, or a Secret is gone: the settings stay as far as they have come, and hosts go on
+/// coming and going.
+fn hosts_only(
+    cluster: &PgDogCluster,
+    found: &Found,
+    proxies: Proxies<'_>,
+    memory: &mut Memory,
+    status: &mut PgDogClusterStatus,
+    error: Unrenderable,
+) -> Result<Decision, Unrenderable> {
+    let topology = topology::render(&cluster.spec, found);
+    let topology = or_former(cluster, found, topology, memory);
+    let Some(latest) = memory.settings.clone().or_else(|| memory.good.clone()) else {
+        return Err(error);
+    };
+    let settings = match (&memory.refused, &memory.good) {
+        (Some(_), Some(good)) => rotation::renewed(good, &latest),
+        _ => latest,
+    };
+    // The time of former passwords runs out all the same.
+    let latest = rotation::with_former(&settings, &rotation::former(&memory.replaced));
+    let topology = with_kept(topology, &latest, memory);
+    let wrong = documents::check(Half::Topology, &Value::Object(topology.clone())).is_err();
+    let Some(process) = memory.process.clone().filter(|_| !wrong) else {
+        return Err(error);
+    };
+    let wanted = sha256(&rotation::without_secrets(&latest));
+    let rolled = roll_out(
+        cluster,
+        (latest.clone(), &latest, wanted),
+        proxies.reports,
+        memory,
+        &mut status.config,
+    );
+    let mut decision = decided(process, rolled, topology, proxies, memory, status);
+    decision.invalid = Some(error);
+    Ok(decision)
+}
+
+/// How far settings have come, and what new proxies start with meanwhile.
+struct Rolled {
+    settings: Map<String, Value>,
+    snapshot: Map<String, Value>,
+    given: Vec<bool>,
+    stage: Stage,
+}
+
+/// Goes on with these settings, or back to the last good ones where a proxy has refused them. `latest` holds what Secrets hold
+/// now; `wanted` is the SHA-256 by which settings are known that were refused.
+fn roll_out(
+    cluster: &PgDogCluster,
+    (mut settings, latest, wanted): (Map<String, Value>, &Map<String, Value>, String),
+    reports: &[Report],
+    memory: &mut Memory,
+    config: &mut ConfigStatus,
+) -> Rolled {
+    rise(config, reports);
+    renumber(&mut config.settings, &settings);
     let policy = cluster.spec.config_rollout.clone().unwrap_or_default();
     let (mut stage, mut given) = stage(cluster, config, reports, memory);
     if stage == Stage::Halted
@@ -128,26 +194,53 @@ pub fn decide(
         && let Some(good) = memory.good.clone().filter(|good| *good != settings)
     {
         memory.refused = Some(refusal(wanted, reports, config));
-        settings = rotation::renewed(&good, &rendered.settings);
-        number(config, &settings, &topology, proxies.changing);
-        stage = Stage::Halted;
+        settings = rotation::renewed(&good, latest);
+        renumber(&mut config.settings, &settings);
         given = vec![true; reports.len()];
+        stage = Stage::Halted;
     }
     if stage == Stage::Complete && !reports.is_empty() || is_everywhere(&stage, config, reports) {
         memory.good = Some(settings.clone());
     }
-    memory.topology = Some(topology.clone());
-    memory.settings = Some(rendered.settings);
-    memory.process = Some(rendered.process.clone());
-    status.secrets = rendered.secrets;
     let snapshot = match (&memory.good, stage) {
-        (Some(good), stage) if stage != Stage::Complete => {
-            rotation::renewed(good, memory.settings.as_ref().unwrap_or(&settings))
-        }
+        (Some(good), stage) if stage != Stage::Complete => rotation::renewed(good, latest),
         _ => settings.clone(),
     };
-    Ok(Decision {
-        process: rendered.process,
+    Rolled {
+        settings,
+        snapshot,
+        given,
+        stage,
+    }
+}
+
+/// What follows, with the topology in its number.
+fn decided(
+    process: Map<String, Value>,
+    rolled: Rolled,
+    mut topology: Map<String, Value>,
+    proxies: Proxies<'_>,
+    memory: &mut Memory,
+    status: &mut PgDogClusterStatus,
+) -> Decision {
+    if !proxies.peers.is_empty() {
+        let peers = topology::peers(memory.topology.as_ref(), proxies.peers);
+        topology.insert("peers".to_owned(), peers);
+    }
+    let (topology, other) = in_force(topology, memory, proxies);
+    // One that is being put in force by all has its number already.
+    if !proxies.changing {
+        renumber(&mut status.config.topology, &topology);
+    }
+    memory.topology = Some(topology.clone());
+    let Rolled {
+        settings,
+        snapshot,
+        given,
+        stage,
+    } = rolled;
+    Decision {
+        process,
         settings,
         snapshot,
         topology,
@@ -155,44 +248,61 @@ pub fn decide(
         given,
         stage,
         invalid: None,
-    })
+    }
 }
 
-/// What is written makes no configuration, or a Secret is gone: the settings stay, and hosts go on coming and going.
-fn hosts_only(
-    topology: Map<String, Value>,
-    proxies: Proxies<'_>,
-    memory: &mut Memory,
-    status: &mut PgDogClusterStatus,
-    error: Unrenderable,
-) -> Result<Decision, Unrenderable> {
-    let reports = proxies.reports;
-    let (topology, other) = in_force(topology, memory, proxies);
-    let settings = match (&memory.refused, &memory.good, &memory.settings) {
-        (Some(_), Some(good), Some(latest)) => rotation::renewed(good, latest),
-        (Some(_), Some(good), None) => good.clone(),
-        (_, _, Some(settings)) => settings.clone(),
-        _ => return Err(error),
-    };
-    // The time of former passwords runs out all the same.
-    let settings = rotation::with_former(&settings, &rotation::former(&memory.replaced));
-    let wrong = documents::check(Half::Topology, &Value::Object(topology.clone())).is_err();
-    let Some(process) = memory.process.clone().filter(|_| !wrong) else {
-        return Err(error);
-    };
-    rise(&mut status.config, reports);
-    number(&mut status.config, &settings, &topology, proxies.changing);
-    memory.topology = Some(topology.clone());
-    Ok(Decision {
-        process,
-        snapshot: settings.clone(),
-        settings,
-        topology,
-        other,
-        given: vec![true; reports.len()],
-        stage: Stage::Complete,
-        invalid: Some(error),
-    })
+/// The topology, with the databases that were taken out and that settings still name which a proxy has or starts with: it would
+/// refuse hosts without them. They go when all have the settings without them.
+fn with_kept(
+    mut topology: Map<String, Value>,
+    settings: &Map<String, Value>,
+    memory: &Memory,
+) -> Map<String, Value> {
+    let named = names(settings).chain(memory.good.iter().flat_map(names));
+    let present: BTreeSet<&str> = names(&topology).collect();
+    let former = memory.topology.iter().flat_map(databases);
+    let mut kept: BTreeMap<&str, &Value> = BTreeMap::new();
+    let named: BTreeSet<&str> = named.filter(|name| !present.contains(name)).collect();
+    for database in former {
+        if let Some(name) = database["name"]
+            .as_str()
+            .filter(|name| named.contains(name))
+        {
+            kept.entry(name).or_insert(database);
+        }
+    }
+    // All databases are on the same hosts: those of now.
+    let first = names(&topology).next().map(str::to_owned);
+    let hosts =
+        databases(&topology).filter(|database| database["name"].as_str() == first.as_deref());
+    let mut more = Vec::new();
+    for host in hosts {
+        for (name, former) in &kept {
+            let mut database = host.clone();
+            database["name"] = (*name).into();
+            if let Some(keys) = database.as_object_mut() {
+                keys.remove("database_name");
+                if let Some(of_server) = former.get("database_name") {
+                    keys.insert("database_name".to_owned(), of_server.clone());
+                }
+            }
+            more.push(database);
+        }
+    }
+    if let Some(all) = topology.get_mut("databases").and_then(Value::as_array_mut) {
+        all.extend(more);
+    }
+    topology
+}
+
+/// The entries of `databases` of either half.
+fn databases(half: &Map<String, Value>) -> impl Iterator<Item = &Value> {
+    let databases = half.get("databases").and_then(Value::as_array);
+    databases.into_iter().flatten()
+}
+
+fn names(half: &Map<String, Value>) -> impl Iterator<Item = &str> {
+    databases(half).filter_map(|database| database["name"].as_str())
 }
 
 /// What is in force from now on where this is wanted, and this itself where it has other shards than those in force: proxies that
@@ -341,19 +451,6 @@ fn rise(config: &mut ConfigStatus, reports: &[Report]) {
             );
             half.revision = seen + 1;
         }
-    }
-}
-
-/// Another content has another number. A topology that is being put in force by all has one already.
-fn number(
-    config: &mut ConfigStatus,
-    settings: &Map<String, Value>,
-    topology: &Map<String, Value>,
-    changing: bool,
-) {
-    renumber(&mut config.settings, settings);
-    if !changing {
-        renumber(&mut config.topology, topology);
     }
 }
 

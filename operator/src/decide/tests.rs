@@ -307,6 +307,74 @@ fn hosts_go_on_coming_while_a_secret_is_missing() {
 }
 
 #[test]
+fn a_missing_secret_brings_nobody_settings_that_are_halted_or_on_trial() {
+    for halted in [true, false] {
+        let mut case = settled(3);
+        let policy = json!({"autoRollback": false});
+        case.cluster.spec.config_rollout = serde_json::from_value(policy).unwrap();
+        case.set(7);
+        case.decide().unwrap();
+        if halted {
+            case.fail(0, Rejection::Nack);
+        }
+        let before = case.decide().unwrap();
+        assert_eq!(before.given, [true, false, false]);
+        case.world.secrets.clear();
+        let without = case.decide().unwrap();
+        assert!(matches!(without.invalid, Some(Unrenderable::Secrets(_))));
+        assert_eq!(without.given, before.given);
+        assert_eq!(without.stage, before.stage);
+        assert_eq!(size(&without.settings), &json!(7));
+        assert_eq!(
+            size(&without.snapshot),
+            &json!(10),
+            "new ones get what is good"
+        );
+    }
+}
+
+#[test]
+fn a_database_that_is_taken_out_keeps_its_hosts_until_all_have_settings_without_it() {
+    let names = |decision: &Decision| -> Vec<(String, String)> {
+        let all = decision.topology["databases"].as_array().unwrap().iter();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        all.map(|one| (text(&one["name"]), text(&one["database_name"])))
+            .collect()
+    };
+    let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+    let mut case = Case::new(2);
+    let databases = json!([{"name": "app"}, {"name": "old", "databaseName": "ancient"}]);
+    case.cluster.spec.databases = serde_json::from_value(databases).unwrap();
+    case.cluster.spec.users[0].databases = vec!["app".to_owned(), "old".to_owned()];
+    case.decide().unwrap();
+    (0..2).for_each(|proxy| case.ack(proxy));
+    case.decide().unwrap();
+
+    case.cluster.spec.databases.pop();
+    case.cluster.spec.users[0].databases.pop();
+    let decision = case.decide().unwrap();
+    let both = [pair("app", ""), pair("old", "ancient")];
+    assert_eq!(decision.given, [true, false]);
+    assert_eq!(names(&decision), both);
+    // The first refuses: all go on with what was good, on the hosts of now.
+    case.fail(0, Rejection::Nack);
+    let source = json!({"provider": "Static", "hosts": [{"host": "b.example"}]});
+    case.cluster.spec.source = serde_json::from_value(source).unwrap();
+    let decision = case.decide().unwrap();
+    assert_eq!(names(&decision), both);
+    assert_eq!(decision.topology["databases"][1]["host"], "b.example");
+    // A Secret is missing meanwhile.
+    let secret = case.world.secrets.remove("login").unwrap();
+    assert_eq!(names(&case.decide().unwrap()), both);
+    case.world.secrets.insert("login".to_owned(), secret);
+
+    case.set(3);
+    case.decide().unwrap();
+    (0..2).for_each(|proxy| case.ack(proxy));
+    assert_eq!(names(&case.decide().unwrap()), [pair("app", "")]);
+}
+
+#[test]
 fn what_is_printed_for_developers_holds_no_password() {
     let mut case = settled(1);
     for password in ["hush-1", "hush-2"] {

@@ -11,7 +11,8 @@ use pgdog_config::api::{Half, HostBudget, RefusedBecause, Version};
 use pgdog_operator_api::{PgDogCluster, Rejection};
 use tokio::sync::{mpsc, watch};
 
-use super::{Ahead, Document, Report, Share, Taken, Want, is_unreachable};
+use super::{Ahead, Document, Hold, Report, Share, Taken, Want, is_unreachable};
+use crate::atomic;
 use crate::http::{Client, Failure};
 use crate::metrics::Metrics;
 
@@ -202,23 +203,26 @@ impl Courier {
         self.demand.store(most.unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// One that starts, or was away when all others were paused, comes to be like them.
-    async fn paused(&mut self, want: &Want, before: Option<bool>) -> Option<bool> {
-        let Some(wanted) = want.paused else {
-            // A change of all proxies is under way, or there never was one.
-            return None;
-        };
-        if before == Some(wanted) {
+    /// One that starts, or was away when all others were paused, comes to be like them; so does one that was paused when not
+    /// all could be.
+    async fn paused(&mut self, want: &Want, before: Option<Hold>) -> Option<Hold> {
+        // Nothing: a change of all proxies is under way, or there never was one.
+        let hold = want.paused?;
+        if before == Some(hold) {
             return before;
         }
         let is = self.client.status(TOPOLOGY).await.ok()?.paused;
-        if is != wanted {
-            let order = if wanted { "pause" } else { "resume" };
-            let ordered = self.client.order(order, TOPOLOGY).await;
-            tracing::info!(pod = self.pod, ok = ordered.is_ok(), "{order}");
-            ordered.ok()?;
+        if is != hold.paused {
+            let told = atomic::tell(&mut self.client, &want.cluster_uid, &self.pod, hold).await;
+            tracing::info!(
+                pod = self.pod,
+                paused = hold.paused,
+                ok = told.is_ok(),
+                "told to be like the others"
+            );
+            told.ok()?;
         }
-        Some(wanted)
+        Some(hold)
     }
 
     fn body(&self, want: &Want, document: &Document) -> Bytes {
@@ -288,6 +292,10 @@ impl Courier {
                 // Others wait for what it has given back.
                 let _ = self.changed.send(self.owner.clone());
             }
+        }
+        if report.paused.is_some_and(|hold| hold.paused) && !status.paused {
+            // Somebody has resumed it alone.
+            report.paused = None;
         }
         for (taken, has) in [(&status.settings, true), (&status.topology, false)] {
             let reported = if has {

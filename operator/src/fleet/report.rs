@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use pgdog_config::api::HostBudget;
 use pgdog_operator_api::Rejection;
 
+use super::Hold;
+
 /// How a proxy stands to one half.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Taken {
@@ -93,7 +95,7 @@ pub struct Report {
     /// To its share of the budget.
     pub share: Share,
     /// Whether it is paused, where that was asked.
-    pub paused: Option<bool>,
+    pub paused: Option<Hold>,
     /// A leader of this later epoch has been there: this one is over.
     pub fenced: Option<u64>,
     /// Revisions of this epoch that it has and that are not lower than what it was sent.

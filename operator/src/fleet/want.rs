@@ -69,6 +69,17 @@ impl std::fmt::Debug for Document {
     }
 }
 
+/// Whether a proxy holds its clients' next transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// Whether it does.
+    pub paused: bool,
+    /// The epoch of this leader: what a former one orders is refused.
+    pub epoch: u64,
+    /// How often all proxies were told otherwise so far: each time some may have heard it and others not.
+    pub attempt: u64,
+}
+
 /// What a proxy is to have.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Want {
@@ -81,7 +92,7 @@ pub struct Want {
     /// What it may open to each host; `None` leaves what it has.
     pub budget: Option<Arc<Document>>,
     /// Whether it is to be paused; `None` leaves it as it is.
-    pub paused: Option<bool>,
+    pub paused: Option<Hold>,
     /// Time that it has to take settings.
     pub patience: Duration,
 }

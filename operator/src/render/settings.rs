@@ -25,6 +25,10 @@ impl Keys {
         self.set(key, value.map(millis));
     }
 
+    pub(super) fn map(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
     pub(super) fn into_value(self) -> Value {
         Value::Object(self.0)
     }

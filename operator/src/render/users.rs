@@ -7,9 +7,10 @@ use pgdog_operator_api::{PgDogClusterSpec, SecretStatus, UserSecret, UserSpec};
 use serde_json::Value;
 
 use super::settings::Keys;
+use crate::rotation::key;
 use crate::world::World;
 
-/// Passwords that are accepted besides the present ones, by user: those that were replaced a short while ago.
+/// Passwords that are accepted besides the present ones, by [`key`]: those that were replaced a short while ago.
 pub type Former = BTreeMap<String, Vec<String>>;
 
 /// Users, and the Secrets they came from.
@@ -88,7 +89,7 @@ fn entry(
     if password.is_none() {
         keys.set("password_hash", login.verifier);
     }
-    let old = former.get(&name).into_iter().flatten();
+    let old = former.get(&key(keys.map())).into_iter().flatten();
     let old: Vec<_> = old.filter(|one| Some(*one) != password.as_ref()).collect();
     if !old.is_empty() {
         keys.set("passwords", Some(old));
