@@ -29,6 +29,7 @@ pub mod inject;
 pub mod leader;
 pub mod metrics;
 pub mod observe;
+pub mod observed;
 mod orders;
 pub mod pausing;
 pub mod peers;

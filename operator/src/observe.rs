@@ -13,6 +13,7 @@ use pgdog_operator_api::{
 use crate::context::Refused;
 use crate::decide::Decision;
 use crate::discover::Found;
+use crate::observed::View;
 use crate::render::config::Unrenderable;
 use crate::render::pod::CONTAINER;
 use crate::render::{self, children};
@@ -25,6 +26,8 @@ use crate::status::{self, Finding, Proxy, Wanted};
 pub struct Seen<'a> {
     /// The hosts.
     pub found: &'a Found,
+    /// What the proxies have found out about them, where they have looked.
+    pub view: Option<&'a View>,
     /// The proxies.
     pub proxies: &'a [Proxy],
     /// How many of them are of the Deployment's template of now, as far as that is known.
@@ -62,11 +65,11 @@ pub fn observe(
     let updated = count(seen.proxies.iter().filter(|p| p.updated).count());
     now.updated_replicas = seen.rolled.map_or(updated, |rolled| rolled.min(updated));
     now.image = Some(seen.image.to_owned());
-    now.endpoints = status::endpoints(seen.found, &now.endpoints, time);
+    now.endpoints = status::endpoints(seen.found, seen.view, &now.endpoints, time);
     let wanted = wanted(now);
     now.config = status::config(&wanted, seen.proxies, &now.config);
 
-    let mut findings = vec![status::resolved(seen.found)];
+    let mut findings = vec![status::resolved(seen.found, seen.view)];
     findings.extend(validity(seen));
     now.tls = seen.tls.0.clone();
     findings.push(seen.tls.1.clone());
@@ -126,7 +129,10 @@ fn service(cluster: &PgDogCluster, now: &PgDogClusterStatus, seen: &Seen<'_>) ->
             )
         });
     }
-    [synced(now, seen), status::available(cluster, seen.proxies)]
+    [
+        synced(now, seen),
+        status::available(cluster, seen.proxies, seen.view),
+    ]
 }
 
 /// Whether every pod that asked for a sidecar has one.

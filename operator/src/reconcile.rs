@@ -19,6 +19,7 @@ use crate::discover::{self, Found};
 use crate::events;
 use crate::fleet::{Document, Hold, Report, Want};
 use crate::observe::{self, Seen};
+use crate::observed::{self, OBSERVERS};
 use crate::orders;
 use crate::pausing::{self, Step};
 use crate::pods;
@@ -327,8 +328,10 @@ async fn tell(
 ) {
     let decision = plan.decision.as_ref();
     let hint = resharding::hint(&plan.resharding).or_else(|| pods::zoneless(cluster, &plan.pods));
+    let view = observed::view(&plan.found, &plan.reports);
     let seen = Seen {
         found: &plan.found,
+        view: view.as_ref(),
         proxies: &pods::seen(
             cluster,
             &plan.pods,
@@ -527,7 +530,7 @@ fn push(
         .config_rollout
         .as_ref()
         .and_then(|rollout| rollout.ack_timeout);
-    for (pod, given) in pods.iter().zip(&decision.given) {
+    for (index, (pod, given)) in pods.iter().zip(&decision.given).enumerate() {
         let Some(place) = pods::place(cluster, pod) else {
             continue;
         };
@@ -539,6 +542,7 @@ fn push(
                 .ledger
                 .document(&pod.uid().unwrap_or_default(), cx.epoch),
             paused,
+            observes: index < OBSERVERS,
             patience: patience.map_or(Duration::from_secs(30), Duration::from),
         };
         cx.fleet.bring(

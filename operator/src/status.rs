@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
+use pgdog_config::Role;
 use pgdog_operator_api::{
     ClientTlsMode, Condition, ConditionStatus, ConditionType, ConfigStatus, EndpointsStatus,
     ExcludedHost, HalfStatus, Mode, OutOfSync, PgDogCluster, PgDogClusterStatus, PrimaryStatus,
@@ -14,6 +15,7 @@ use pgdog_operator_api::{
 use crate::authority;
 use crate::discover::{Found, Trouble};
 use crate::fleet::{Report, Taken};
+use crate::observed::View;
 use crate::render::pod::{admin_secret, client_tls_secret};
 use crate::world::World;
 
@@ -158,29 +160,22 @@ fn out_of_sync(pod: &str, half: &str, taken: &Taken) -> Option<OutOfSync> {
     })
 }
 
-/// The hosts that were found.
+/// The hosts that were found, with what the proxies have found out about them.
 #[must_use]
-pub fn endpoints(found: &Found, before: &EndpointsStatus, now: Timestamp) -> EndpointsStatus {
-    use pgdog_config::Role;
-    let primaries: Vec<_> = found
-        .hosts
-        .iter()
-        .filter(|host| host.hint == Role::Primary)
-        .map(|host| PrimaryStatus {
-            shard: i32::from(host.shard),
-            name: host.name.clone(),
-            address: format!("{}:{}", host.address, host.port),
-        })
-        .collect();
-    let replicas = found
-        .hosts
-        .iter()
-        .filter(|h| h.hint == Role::Replica)
-        .count();
+pub fn endpoints(
+    found: &Found,
+    view: Option<&View>,
+    before: &EndpointsStatus,
+    now: Timestamp,
+) -> EndpointsStatus {
+    let (primaries, replicas) = match view {
+        Some(view) => (view.primaries.clone(), view.replicas),
+        None => hinted(found),
+    };
     let (moved, former_primaries) = moves(&primaries, before);
     EndpointsStatus {
         primary_summary: match primaries.as_slice() {
-            [] if found.hosts.is_empty() => String::new(),
+            [] if found.hosts.is_empty() || view.is_some() => String::new(),
             [] => "asked by the proxies".to_owned(),
             [one] => one.name.clone(),
             several => format!("{} primaries", several.len()),
@@ -203,6 +198,17 @@ pub fn endpoints(found: &Found, before: &EndpointsStatus, now: Timestamp) -> End
         primaries,
         former_primaries,
     }
+}
+
+/// Primaries and replicas as labels say, before a proxy has looked.
+fn hinted(found: &Found) -> (Vec<PrimaryStatus>, usize) {
+    let of = |role: Role| found.hosts.iter().filter(move |host| host.hint == role);
+    let primaries = of(Role::Primary).map(|host| PrimaryStatus {
+        shard: i32::from(host.shard),
+        name: host.name.clone(),
+        address: format!("{}:{}", host.address, host.port),
+    });
+    (primaries.collect(), of(Role::Replica).count())
 }
 
 /// Whether a shard has another primary than the last that was known of it, and those that were last known of shards that have none
@@ -228,17 +234,23 @@ fn moves(now: &[PrimaryStatus], before: &EndpointsStatus) -> (bool, Vec<PrimaryS
     (moved, former)
 }
 
-/// Whether each shard has its primary.
+/// Whether each shard has its primary: where proxies have looked, what they say and not what labels say. Only that two say
+/// of themselves that they are it is told in any case.
 #[must_use]
-pub fn resolved(found: &Found) -> Finding {
+pub fn resolved(found: &Found, view: Option<&View>) -> Finding {
     let kind = ConditionType::EndpointsResolved;
-    match found.troubles.first() {
-        None => Finding::new(
-            kind,
-            true,
-            "Resolved",
-            format!("{} hosts", found.hosts.len()),
-        ),
+    let hinted = found
+        .troubles
+        .iter()
+        .filter(|trouble| view.is_none() || !matches!(trouble, Trouble::NoPrimary(_)));
+    let mut troubles = hinted.chain(view.iter().flat_map(|view| &view.troubles));
+    match troubles.next() {
+        None => {
+            let down = view.map(|view| view.down.as_slice()).unwrap_or_default();
+            let down: String = down.iter().map(|one| format!("; {one}")).collect();
+            let message = format!("{} hosts{down}", found.hosts.len());
+            Finding::new(kind, true, "Resolved", message)
+        }
         Some(Trouble::NotFound(message)) => Finding::new(kind, false, "SourceNotFound", message),
         Some(Trouble::NoPrimary(message)) => Finding::new(kind, false, "NoPrimary", message),
         Some(Trouble::SplitBrain(message)) => Finding::new(kind, false, "SplitBrain", message),
@@ -352,7 +364,7 @@ fn shortened(text: &str, most: usize) -> String {
 
 /// Whether clients are served.
 #[must_use]
-pub fn available(cluster: &PgDogCluster, proxies: &[Proxy]) -> Finding {
+pub fn available(cluster: &PgDogCluster, proxies: &[Proxy], view: Option<&View>) -> Finding {
     let kind = ConditionType::Available;
     let serving = |p: &&Proxy| p.ready;
     let ready = proxies.iter().filter(serving).count();
@@ -366,12 +378,17 @@ pub fn available(cluster: &PgDogCluster, proxies: &[Proxy]) -> Finding {
             "NoReadyReplicas",
             format!("none of {} proxies is ready", proxies.len()),
         ),
-        ready => Finding::new(
-            kind,
-            true,
-            "Ready",
-            format!("{ready} of {} proxies are ready", proxies.len()),
-        ),
+        ready => {
+            let message = format!("{ready} of {} proxies are ready", proxies.len());
+            // Nothing can be asked of anybody: a shard without a primary still has its reads.
+            match view.filter(|view| view.primaries.is_empty() && view.replicas == 0) {
+                Some(_) => {
+                    let message = format!("{message}, and no host of Postgres can be used");
+                    Finding::new(kind, false, "WaitingForPrimary", message)
+                }
+                None => Finding::new(kind, true, "Ready", message),
+            }
+        }
     }
 }
 
@@ -466,15 +483,14 @@ pub fn degraded(findings: &[Finding], trouble: Option<(&'static str, &str)>) -> 
             wrong(ConditionType::Progressing, Some("InvalidOwnership")),
             "InvalidOwnership",
         ),
-        (
-            wrong(ConditionType::EndpointsResolved, Some("SplitBrain")),
-            "SplitBrain",
-        ),
     ];
     for (finding, reason) in causes {
         if let Some(finding) = finding {
             return Finding::new(kind, true, reason, finding.message.clone());
         }
+    }
+    if let Some(finding) = wrong(ConditionType::EndpointsResolved, None) {
+        return Finding::new(kind, true, finding.reason, finding.message.clone());
     }
     Finding::new(kind, false, "AsExpected", "")
 }

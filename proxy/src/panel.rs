@@ -8,11 +8,12 @@ use pgdog_admin::control::{Ordered, Outcome};
 use pgdog_admin::http::Control;
 use pgdog_admin::metrics::{Kind, Metric};
 use pgdog_admin::{Order, Process, Shutdown};
-use pgdog_backend::Target;
+use pgdog_backend::host::Role;
+use pgdog_backend::{HostState, Target};
 use pgdog_config::api::{
     BudgetPushed, Cause, Changed, ConfigInForce, Decide, DrainBegun, Finding, Half, HalfInForce,
-    HostBudget, Phase, PoolSums, Prepare, Push, Pushed, Refused, RefusedBecause, Reloaded, Status,
-    findings,
+    HostBudget, HostRole, HostStatus, Phase, PoolSums, Prepare, Push, Pushed, Refused,
+    RefusedBecause, Reloaded, Status, findings,
 };
 use pgdog_config::{Config, PoolSettings, Problems, Severity, documents};
 use pgdog_session::Runtime;
@@ -64,6 +65,23 @@ impl Panel {
         Ok(())
     }
 
+    /// The hosts of all pools, each once: several databases may be on one.
+    fn hosts(&self) -> BTreeMap<String, HostStatus> {
+        let mut hosts: BTreeMap<String, HostStatus> = BTreeMap::new();
+        for account in self.runtime.accounts() {
+            let Some(host) = account.pool.host() else {
+                continue;
+            };
+            let trouble = host.trouble();
+            let seen = hosts.entry(host.address.to_string()).or_default();
+            seen.role = seen.role.max(role(host));
+            // It is up when it is for one of them.
+            seen.up |= trouble.is_none();
+            seen.trouble = if seen.up { None } else { trouble };
+        }
+        hosts
+    }
+
     fn pools(&self) -> PoolSums {
         let mut sums = PoolSums::default();
         for account in self.runtime.accounts() {
@@ -76,6 +94,17 @@ impl Panel {
             sums.pinned += u64::from(figures.pinned);
         }
         sums
+    }
+}
+
+fn role(host: &HostState) -> HostRole {
+    match host.role() {
+        Role::Primary => HostRole::Primary,
+        Role::Replica => HostRole::Replica,
+        Role::Unknown => match host.is_rival() {
+            true => HostRole::Split,
+            false => HostRole::Unknown,
+        },
     }
 }
 
@@ -189,6 +218,7 @@ impl Control for Panel {
             persistent: self.reloader.is_persistent(),
             clients: self.runtime.registry.len().into(),
             pools: self.pools(),
+            hosts: self.hosts(),
             attempts: self.reloader.attempts(),
             capabilities: [
                 "settings", "topology", "dry_run", "drain", "peers", "budget", "prepare",

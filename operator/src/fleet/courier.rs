@@ -22,7 +22,7 @@ const TOPOLOGY: Duration = Duration::from_secs(5);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// How often a proxy is asked whether it still has what it was given.
 const RESYNC: Duration = Duration::from_secs(300);
-/// The same for one that has a share of a budget: its demand is asked for.
+/// The same for one that is asked what it knows of Postgres, or has a share of a budget: its demand is asked for.
 const DEMAND: Duration = Duration::from_secs(3);
 /// The same for one that has to give connections back.
 const GIVES_BACK: Duration = Duration::from_millis(100);
@@ -297,6 +297,10 @@ impl Courier {
             // Somebody has resumed it alone.
             report.paused = None;
         }
+        if self.want.borrow().observes && report.hosts != status.hosts {
+            report.hosts = status.hosts;
+            let _ = self.changed.send(self.owner.clone());
+        }
         for (taken, has) in [(&status.settings, true), (&status.topology, false)] {
             let reported = if has {
                 &mut report.settings
@@ -328,6 +332,7 @@ fn interval(report: &Report, want: &Want) -> Duration {
     match (&want.budget, report.share) {
         (Some(_), Share::Over(_)) => GIVES_BACK,
         (Some(_), _) => DEMAND,
+        (None, _) if want.observes => DEMAND,
         (None, _) => RESYNC,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pgdog_config::api::HostBudget;
+use pgdog_config::api::{HostBudget, HostStatus};
 use pgdog_operator_api::Rejection;
 
 use super::Hold;
@@ -94,6 +94,8 @@ pub struct Report {
     pub topology: Taken,
     /// To its share of the budget.
     pub share: Share,
+    /// What it knows of each host of Postgres, by address and port, where that was asked.
+    pub hosts: BTreeMap<String, HostStatus>,
     /// Whether it is paused, where that was asked.
     pub paused: Option<Hold>,
     /// A leader of this later epoch has been there: this one is over.

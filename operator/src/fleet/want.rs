@@ -93,6 +93,8 @@ pub struct Want {
     pub budget: Option<Arc<Document>>,
     /// Whether it is to be paused; `None` leaves it as it is.
     pub paused: Option<Hold>,
+    /// Whether it is asked what it knows of Postgres: a few are enough.
+    pub observes: bool,
     /// Time that it has to take settings.
     pub patience: Duration,
 }

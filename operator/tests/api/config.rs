@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use pgdog_config::api::Half;
+use pgdog_config::api::{Half, HostRole};
 use pgdog_operator_api::{ConditionStatus, ConditionType};
 use serde_json::{Value, json};
 
@@ -578,4 +578,53 @@ async fn other_shards_come_to_all_proxies_or_to_none() {
     })
     .await;
     assert!(all[0].version(Half::Topology).unwrap() > before);
+}
+
+#[tokio::test]
+async fn what_the_proxies_find_of_postgres_is_in_the_status() {
+    const HOST: &str = "db.example:5432";
+    let Some(stage) = Stage::open("found").await else {
+        return;
+    };
+    let _operator = Operator::start(operator(), &stage, "one").await;
+    let mut proxies = Proxies::of_shop(&stage).await;
+    let all = proxies.add(&stage, 2).await;
+    for proxy in &all {
+        proxy.find(HOST, HostRole::Primary, Some("name cannot be resolved"));
+    }
+    let (resolved, available) = (ConditionType::EndpointsResolved, ConditionType::Available);
+    let told = stage
+        .condition("shop", resolved, ConditionStatus::False)
+        .await;
+    assert_eq!(told.reason, "NoPrimary");
+    assert!(
+        told.message.contains("db.example: name cannot be resolved"),
+        "{}",
+        told.message
+    );
+    let told = stage
+        .condition("shop", available, ConditionStatus::False)
+        .await;
+    assert_eq!(told.reason, "WaitingForPrimary");
+    stage
+        .condition("shop", ConditionType::Degraded, ConditionStatus::True)
+        .await;
+    for proxy in &all {
+        proxy.find(HOST, HostRole::Primary, None);
+    }
+    stage
+        .condition("shop", available, ConditionStatus::True)
+        .await;
+    stage
+        .condition("shop", resolved, ConditionStatus::True)
+        .await;
+    let status = stage.status("shop").await;
+    assert_eq!(status.endpoints.primary_summary, "db.example");
+    for proxy in &all {
+        proxy.find(HOST, HostRole::Split, None);
+    }
+    let told = stage
+        .condition("shop", resolved, ConditionStatus::False)
+        .await;
+    assert_eq!(told.reason, "SplitBrain");
 }

@@ -18,8 +18,9 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
 use kube::api::DeleteParams;
 use pgdog_config::api::{
-    BudgetPushed, Change, ChangeState, Changed, Decide, Half, HalfStatus, HostBudget, Origin,
-    Phase, PoolSums, Prepare, Push, PushState, Pushed, Refused, RefusedBecause, Status, Version,
+    BudgetPushed, Change, ChangeState, Changed, Decide, Half, HalfStatus, HostBudget, HostRole,
+    HostStatus, Origin, Phase, PoolSums, Prepare, Push, PushState, Pushed, Refused, RefusedBecause,
+    Status, Version,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -53,6 +54,7 @@ struct State {
     budget: Option<Version>,
     prepared: Option<Prepare>,
     paused: bool,
+    hosts: BTreeMap<String, HostStatus>,
     history: Vec<Taken>,
     /// Settings are refused with these words.
     refusal: Option<String>,
@@ -102,6 +104,16 @@ impl Proxy {
     /// Everything that it was given, in order.
     pub(crate) fn history(&self) -> Vec<Taken> {
         self.state().history.clone()
+    }
+
+    /// What it knows of a host from now on.
+    pub(crate) fn find(&self, host: &str, role: HostRole, trouble: Option<&str>) {
+        let status = HostStatus {
+            role,
+            up: trouble.is_none(),
+            trouble: trouble.map(ToOwned::to_owned),
+        };
+        self.state().hosts.insert(host.to_owned(), status);
     }
 
     /// Settings are refused from now on, with these words; or taken again.
@@ -293,6 +305,7 @@ impl Proxy {
             persistent: false,
             clients: 0,
             pools: PoolSums::default(),
+            hosts: state.hosts.clone(),
             attempts: Vec::new(),
             capabilities: Vec::new(),
         }

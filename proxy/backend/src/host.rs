@@ -157,6 +157,10 @@ pub struct HostState {
     pub(crate) retired: AtomicBool,
     health: Mutex<Health>,
     healthy: AtomicBool,
+    /// Nobody can log in to look after it.
+    locked: AtomicBool,
+    /// What went wrong last.
+    trouble: Mutex<String>,
     ban: AtomicU64,
     detail: Mutex<String>,
     /// Servers on loan, over all pools.
@@ -230,6 +234,8 @@ impl HostState {
             retired: AtomicBool::new(false),
             health: Mutex::default(),
             healthy: AtomicBool::new(true),
+            locked: AtomicBool::new(false),
+            trouble: Mutex::default(),
             ban: AtomicU64::new(0),
             detail: Mutex::default(),
             active: AtomicU32::new(0),
@@ -438,8 +444,33 @@ impl HostState {
         }
     }
 
+    fn trouble_slot(&self) -> MutexGuard<'_, String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why it cannot be used: it does not answer, or nobody can log in to look after it.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let up = self.is_healthy() && !self.locked.load(Ordering::Relaxed);
+        (!up).then(|| self.trouble_slot().clone())
+    }
+
+    /// Whether it takes writes though it is not the one that writes go to.
+    #[must_use]
+    pub fn is_rival(&self) -> bool {
+        let takes_writes = self.seen().is_some() && !self.recovers.load(Ordering::Relaxed);
+        takes_writes && self.is_healthy() && self.role() == Role::Unknown
+    }
+
+    /// No login can look after it.
+    pub(crate) fn lock_out(&self, error: &ServerError) {
+        *self.trouble_slot() = error.to_string();
+        self.locked.store(true, Ordering::Relaxed);
+    }
+
     /// Counts a failure.
     pub(crate) fn bad(&self, error: &ServerError) -> Turn {
+        *self.trouble_slot() = error.to_string();
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         health.good = 0;
         health.failures += if is_silence(error) { FALL } else { 1 };
@@ -451,6 +482,7 @@ impl HostState {
 
     /// Counts a good check.
     pub(crate) fn good(&self) -> Turn {
+        self.locked.store(false, Ordering::Relaxed);
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         health.failures = 0;
         health.good += 1;

@@ -240,7 +240,7 @@ impl Own {
                 found => return found,
             }
         }
-        match self.connect(&targets, plan).await? {
+        match self.connect(host, &targets, plan).await? {
             Some(server) => self.ask_on(server, host, plan).await,
             None => Ok(Found::Nothing),
         }
@@ -249,6 +249,7 @@ impl Own {
     /// Opens a connection with the first login that works. `None`: there is none.
     async fn connect(
         &mut self,
+        host: &HostState,
         targets: &[Arc<Target>],
         plan: &Plan,
     ) -> Result<Option<Server>, ServerError> {
@@ -272,13 +273,11 @@ impl Own {
                 Err(error) => return Err(error),
             }
         }
-        if let (Some(error), false) = (refused, self.told) {
-            self.told = true;
-            let address = targets.first().map(|t| t.address.to_string());
-            tracing::warn!(
-                "no login can watch {}: {error}",
-                address.unwrap_or_default()
-            );
+        if let Some(error) = refused {
+            host.lock_out(&error);
+            if !std::mem::replace(&mut self.told, true) {
+                tracing::warn!("no login can watch {}: {error}", host.address);
+            }
         }
         Ok(None)
     }

@@ -325,6 +325,34 @@ pub struct BudgetStatus {
     pub hosts: BTreeMap<String, HostBudget>,
 }
 
+/// What a host is, as the proxy has found.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum HostRole {
+    /// Nobody knows.
+    #[default]
+    Unknown,
+    /// It takes no writes.
+    Replica,
+    /// It takes writes.
+    Primary,
+    /// It takes writes, and is not the one that they go to: the other one is later, or nobody can tell.
+    Split,
+}
+
+/// What the proxy knows of a host.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct HostStatus {
+    /// What it is.
+    pub role: HostRole,
+    /// Whether it answers, and somebody can log in.
+    pub up: bool,
+    /// Why it is not up.
+    pub trouble: Option<String>,
+}
+
 /// Why a request was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -615,6 +643,9 @@ pub struct Status {
     pub clients: u64,
     /// Sums over all pools.
     pub pools: PoolSums,
+    /// What is known of each host that a user has a pool to, by address and port.
+    #[serde(default)]
+    pub hosts: BTreeMap<String, HostStatus>,
     /// The last attempts to change the configuration, the latest first.
     pub attempts: Vec<Attempt>,
     /// What this version can do, for who pushes to proxies of several versions.
