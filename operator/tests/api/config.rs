@@ -628,3 +628,56 @@ async fn what_the_proxies_find_of_postgres_is_in_the_status() {
         .await;
     assert_eq!(told.reason, "SplitBrain");
 }
+
+#[tokio::test]
+async fn a_pause_ends_though_a_proxy_is_silent_and_something_else_cannot_be_made() {
+    let Some(stage) = Stage::open("resumed").await else {
+        return;
+    };
+    let _operator = Operator::start(operator(), &stage, "one").await;
+    let mut proxies = Proxies::of_shop(&stage).await;
+    let all = proxies.add(&stage, 2).await;
+    stage
+        .status_when("shop", "2/2", |status| status.config.summary == "2/2")
+        .await;
+    // Nobody here knows PodMonitors.
+    let monitor = json!({"podMonitor": {"enabled": true}});
+    stage
+        .change("shop", json!({"monitoring": monitor}))
+        .await
+        .unwrap();
+    let trouble = stage
+        .condition("shop", ConditionType::Degraded, ConditionStatus::True)
+        .await;
+    assert_eq!(trouble.reason, "NoSuchKind");
+
+    // One of them has a transaction that does not end: neither is paused for long.
+    all[1].keep_busy(true);
+    stage.change("shop", json!({"paused": true})).await.unwrap();
+    until("it was tried", || async {
+        let status = stage.status("shop").await;
+        let paused = status.conditions.into_iter();
+        let paused = paused.filter(|c| c.kind == ConditionType::Paused);
+        paused.into_iter().find(|c| c.reason == "PauseFailed")
+    })
+    .await;
+    assert!(!all[0].is_paused() && !all[1].is_paused());
+    all[1].keep_busy(false);
+    stage
+        .condition("shop", ConditionType::Paused, ConditionStatus::True)
+        .await;
+    assert!(all.iter().all(|proxy| proxy.is_paused()));
+
+    proxies.cut(&all[1]);
+    stage
+        .change("shop", json!({"paused": false}))
+        .await
+        .unwrap();
+    until("the other's clients go on", || async {
+        (!all[0].is_paused()).then_some(())
+    })
+    .await;
+    stage
+        .condition("shop", ConditionType::Paused, ConditionStatus::False)
+        .await;
+}

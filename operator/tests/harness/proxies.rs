@@ -131,6 +131,11 @@ impl Proxy {
         self.state().hasty = hasty;
     }
 
+    /// Whether it holds its clients' next transactions.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.state().paused
+    }
+
     /// Whether a change is prepared that is neither committed nor aborted.
     pub(crate) fn is_prepared(&self) -> bool {
         self.state().prepared.is_some()
@@ -410,6 +415,12 @@ impl Proxies {
         let mut made: Vec<_> = made.buffer_unordered(AT_ONCE).collect().await;
         made.sort_by(|a, b| a.pod.cmp(&b.pod));
         made
+    }
+
+    /// One answers nobody any more who connects anew; its pod stays.
+    pub(crate) fn cut(&self, proxy: &Proxy) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, one| one.uid != proxy.uid);
     }
 
     /// Takes the pod of one away.
