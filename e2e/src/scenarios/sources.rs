@@ -8,7 +8,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use pgdog_config::api::Status;
-use pgdog_operator_api::{ConditionStatus, ConditionType};
+use pgdog_operator_api::{ConditionStatus, ConditionType, EndpointsStatus};
 use serde_json::{Value, json};
 use tokio_postgres::NoTls;
 
@@ -119,8 +119,20 @@ pub(crate) async fn headless(stage: Stage) -> anyhow::Result<String> {
     let promote = postgres::direct(&stage, "db-1").await?;
     postgres::switch(&stage, "db-0", "db-1", &promote).await?;
     write_reaches(&stage, "shop", "db-1").await?;
-    let found = stage.status("shop").await?.endpoints;
+    let found = primary_is(&stage, "shop", "db-1").await?;
+    ensure!(found.replicas == 1, "{found:?}");
+    ensure!(found.last_failover_time.is_some(), "{found:?}");
     Ok(format!("primary: {}", found.primary_summary))
+}
+
+/// The status names who takes writes, as the proxies have found out.
+async fn primary_is(stage: &Stage, cluster: &str, host: &str) -> anyhow::Result<EndpointsStatus> {
+    let what = format!("the status of {cluster} names {host}");
+    until(Duration::from_secs(15), &what, || async {
+        let found = stage.status(cluster).await?.endpoints;
+        Ok((found.primary_summary == host).then_some(found))
+    })
+    .await
 }
 
 /// Hosts by name, and the URI in a Secret.
@@ -162,7 +174,21 @@ pub(crate) async fn outside(stage: Stage) -> anyhow::Result<String> {
         .await?;
     for cluster in ["hosts", "uri"] {
         write_reaches(&stage, cluster, "db-1").await?;
+        primary_is(&stage, cluster, &name("db-1")).await?;
     }
+    // A name that nobody knows is told of.
+    let lost = json!({"source": {"provider": "Static", "hosts": [{"host": name("nobody")}]}});
+    stage.change("uri", lost).await?;
+    let (reason, message) = stage
+        .condition(
+            "uri",
+            ConditionType::EndpointsResolved,
+            ConditionStatus::False,
+            MINUTE,
+        )
+        .await?;
+    ensure!(reason == "NoPrimary", "{reason}: {message}");
+    ensure!(message.contains("nobody"), "{message}");
     Ok("hosts by name and by a URI, before and after a failover".to_owned())
 }
 
