@@ -14,6 +14,7 @@ use crate::authorities;
 use crate::authority::{Authority, Purpose};
 use crate::controller::{Leader, Watches, lead};
 use crate::http::Identity;
+use crate::inject::DefaultImage;
 use crate::leader::Leadership;
 use crate::metrics::{self, Metrics};
 use crate::render::process::OPERATOR_NAME;
@@ -122,7 +123,10 @@ async fn webhook(
     let known = Known {
         client: client.clone(),
         clusters: watches.clusters.clone(),
-        image: run.proxy_image.as_str().into(),
+        image: DefaultImage {
+            name: run.proxy_image.clone(),
+            upgrade: run.upgrade_proxies,
+        },
     };
     let certificate = Certificate::default();
     let everywhere = match run.pod_ip.is_some_and(|address| address.is_ipv6()) {

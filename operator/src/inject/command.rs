@@ -8,8 +8,11 @@ use kube::{Api, Client, ResourceExt};
 use pgdog_operator_api::{Mode, PgDogCluster};
 
 use super::manifest::{self, Ask};
-use super::named;
+use super::{DefaultImage, named};
 use crate::args::Inject;
+
+/// What `--image` is where nobody says it.
+const UNSAID: &str = "pgdog:latest";
 
 /// Reads, injects, prints.
 ///
@@ -55,11 +58,10 @@ pub async fn run(inject: Inject) -> anyhow::Result<()> {
         // A manifest outlives the resource that it was made of.
         cluster.metadata.uid = None;
     }
+    let image = default_image(&inject.image);
     let mut printed = String::new();
     for (file, text) in &files {
-        let rendered = manifest::render(text, default, &inject.image, &|ask| {
-            find(&given, &inject, ask)
-        });
+        let rendered = manifest::render(text, default, &image, &|ask| find(&given, &inject, ask));
         let rendered = rendered.with_context(|| (*file).clone())?;
         if !printed.is_empty() && !rendered.starts_with("---") {
             printed.push_str("---\n");
@@ -71,6 +73,14 @@ pub async fn run(inject: Inject) -> anyhow::Result<()> {
     }
     std::io::stdout().write_all(printed.as_bytes())?;
     Ok(())
+}
+
+/// Who says an image wants it; otherwise proxies get the one that others of their cluster have.
+fn default_image(name: &str) -> DefaultImage {
+    DefaultImage {
+        name: name.to_owned(),
+        upgrade: name != UNSAID,
+    }
 }
 
 fn read(file: &str) -> anyhow::Result<String> {
@@ -160,5 +170,26 @@ async fn fetch(
                 }
             )
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    #[test]
+    fn an_image_that_somebody_says_wins_over_that_of_the_clusters_proxies() {
+        let upgrades = |more: &[&str]| {
+            let words = ["x", "inject", "-f", "-"].iter().chain(more);
+            let Command::Inject(inject) = Cli::parse_from(words).command else {
+                panic!("inject was asked for");
+            };
+            default_image(&inject.image).upgrade
+        };
+        assert!(!upgrades(&[]));
+        assert!(upgrades(&["--image", "pgdog:2"]));
     }
 }

@@ -6,7 +6,7 @@
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::Value;
 
-use super::{Refusal, asked, inject, yaml};
+use super::{DefaultImage, Refusal, asked, inject, yaml};
 use pgdog_operator_api::{GROUP, PgDogCluster};
 
 /// What is wrong with a manifest.
@@ -94,7 +94,7 @@ pub fn clusters(text: &str) -> Result<Vec<PgDogCluster>, Wrong> {
 pub fn render<'c>(
     text: &str,
     default: Option<&str>,
-    image: &str,
+    image: &DefaultImage,
     find: &dyn Fn(&Ask) -> Result<&'c PgDogCluster, String>,
 ) -> Result<String, Wrong> {
     let mut rendered = String::new();

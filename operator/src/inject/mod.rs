@@ -14,6 +14,7 @@ use kube::{Resource, ResourceExt};
 use pgdog_operator_api::{Mode, PgDogCluster, Resources, annotations, labels};
 use serde_json::{Map, Value, json};
 
+use crate::observe;
 use crate::render::children;
 use crate::render::config::process;
 use crate::render::pod::{CONTAINER, VOLUMES, container, volumes};
@@ -24,6 +25,24 @@ const LOOPBACK: &str = "127.0.0.1";
 
 /// What every annotation and label of ours begins with.
 const PREFIX: &str = "pgdog.dev/";
+
+/// The image of proxies whose cluster names none.
+#[derive(Debug, Clone)]
+pub struct DefaultImage {
+    /// Which.
+    pub name: String,
+    /// Whether proxies get it also where others of their cluster were made with another one.
+    pub upgrade: bool,
+}
+
+impl DefaultImage {
+    /// The image of a cluster's proxies: the same as the operator expects them to have.
+    fn of(&self, cluster: &PgDogCluster) -> String {
+        let kept = cluster.status.as_ref().and_then(|now| now.image.as_deref());
+        let default = observe::default_image(cluster, kept, &self.name, self.upgrade);
+        observe::image(cluster, default)
+    }
+}
 
 /// Why a pod gets no sidecar.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -79,15 +98,18 @@ pub fn asked(pod: &Value) -> Option<&str> {
     pod["metadata"]["labels"][labels::INJECT].as_str()
 }
 
-/// Puts the proxy of a cluster into a pod or a pod's template: an object with `metadata` and `spec`. `image` is that of proxies whose
-/// cluster names none.
+/// Puts the proxy of a cluster into a pod or a pod's template: an object with `metadata` and `spec`.
 ///
 /// # Errors
 ///
 /// [`Refusal`]; then the pod is as it was.
-pub fn inject(cluster: &PgDogCluster, image: &str, pod: &mut Value) -> Result<(), Refusal> {
+pub fn inject(
+    cluster: &PgDogCluster,
+    image: &DefaultImage,
+    pod: &mut Value,
+) -> Result<(), Refusal> {
     check(cluster, pod)?;
-    let mut own = container(cluster, image);
+    let mut own = container(cluster, &image.of(cluster));
     let notes = &pod["metadata"]["annotations"];
     if let Some(image) = notes[annotations::IMAGE].as_str() {
         own.image = Some(image.to_owned());

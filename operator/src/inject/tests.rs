@@ -1,11 +1,11 @@
 //! Pods and manifests with sidecars.
 
 use kube::ResourceExt;
-use pgdog_operator_api::PgDogCluster;
+use pgdog_operator_api::{PgDogCluster, PgDogClusterStatus};
 use serde_json::{Value, json};
 
 use super::manifest::{Ask, asks, clusters, render};
-use super::{Refusal, inject, unknown};
+use super::{DefaultImage, Refusal, inject, unknown};
 
 fn cluster(spec: &Value) -> PgDogCluster {
     let mut all = json!({
@@ -26,6 +26,13 @@ fn cluster(spec: &Value) -> PgDogCluster {
     .unwrap()
 }
 
+fn default(image: &str) -> DefaultImage {
+    DefaultImage {
+        name: image.to_owned(),
+        upgrade: false,
+    }
+}
+
 fn pod() -> Value {
     json!({
         "metadata": {"labels": {"app": "web"}},
@@ -38,7 +45,7 @@ fn pod() -> Value {
 }
 
 fn injected(cluster: &PgDogCluster, mut pod: Value) -> Value {
-    inject(cluster, "pgdog:1", &mut pod).unwrap();
+    inject(cluster, &default("pgdog:1"), &mut pod).unwrap();
     pod
 }
 
@@ -96,7 +103,7 @@ fn an_older_sidecar_is_renewed_in_its_place() {
         .as_array_mut()
         .unwrap()
         .rotate_left(1);
-    inject(&cluster(&json!({})), "pgdog:2", &mut old).unwrap();
+    inject(&cluster(&json!({})), &default("pgdog:2"), &mut old).unwrap();
     assert_eq!(names(&old, "initContainers"), ["pgdog", "migrate"]);
     assert_eq!(old["spec"]["initContainers"][0]["image"], "pgdog:2");
     assert_eq!(old["spec"]["containers"][0]["env"][1]["value"], "6432");
@@ -150,6 +157,32 @@ fn annotations_of_a_pod_choose_its_image_and_resources() {
 }
 
 #[test]
+fn the_image_is_the_one_that_the_cluster_names_or_that_its_proxies_have() {
+    let of = |image: Value, kept: Option<&str>, upgrade: bool| {
+        let mut cluster = cluster(&json!({"image": image}));
+        cluster.status = kept.map(|kept| PgDogClusterStatus {
+            image: Some(kept.to_owned()),
+            ..PgDogClusterStatus::default()
+        });
+        let mut pod = pod();
+        let image = DefaultImage {
+            upgrade,
+            ..default("registry:5000/pgdog:2")
+        };
+        inject(&cluster, &image, &mut pod).unwrap();
+        pod["spec"]["initContainers"][0]["image"].clone()
+    };
+    let old = Some("registry:5000/pgdog:1");
+    assert_eq!(of(json!({}), None, false), "registry:5000/pgdog:2");
+    assert_eq!(of(json!({}), old, false), "registry:5000/pgdog:1");
+    assert_eq!(of(json!({}), old, true), "registry:5000/pgdog:2");
+    let own = json!({"repository": "mine", "tag": "3"});
+    assert_eq!(of(own, old, true), "mine:3");
+    let digest = json!({"digest": "sha256:cd"});
+    assert_eq!(of(digest, None, false), "registry:5000/pgdog@sha256:cd");
+}
+
+#[test]
 fn pods_that_can_have_none_are_refused_with_the_way_out() {
     let mut cases = vec![];
     let mut case = |change: &dyn Fn(&mut Value), words: &'static str| {
@@ -186,7 +219,7 @@ fn pods_that_can_have_none_are_refused_with_the_way_out() {
     case(&|spec| spec["volumes"] = json!(7), "volumes: is no list");
     for (before, words) in cases {
         let mut pod = before.clone();
-        let told = inject(&cluster(&json!({})), "pgdog:1", &mut pod)
+        let told = inject(&cluster(&json!({})), &default("pgdog:1"), &mut pod)
             .unwrap_err()
             .to_string();
         assert!(told.contains(words), "{told}");
@@ -194,21 +227,21 @@ fn pods_that_can_have_none_are_refused_with_the_way_out() {
     }
     let mut udp = pod();
     udp["spec"]["containers"][0]["ports"] = json!([{"containerPort": 6432, "protocol": "UDP"}]);
-    inject(&cluster(&json!({})), "pgdog:1", &mut udp).unwrap();
+    inject(&cluster(&json!({})), &default("pgdog:1"), &mut udp).unwrap();
     let deployment = cluster(&json!({"mode": "Deployment"}));
     assert_eq!(
-        inject(&deployment, "pgdog:1", &mut pod()),
+        inject(&deployment, &default("pgdog:1"), &mut pod()),
         Err(Refusal::Mode("shop".to_owned()))
     );
 }
 
-fn rendered(text: &str, default: Option<&str>) -> Result<String, String> {
+fn rendered(text: &str, by_default: Option<&str>) -> Result<String, String> {
     let shop = cluster(&json!({}));
     let find = |ask: &Ask| match ask.cluster.as_str() {
         "shop" => Ok(&shop),
         other => Err(format!("PgDogCluster {other} is not known")),
     };
-    render(text, default, "pgdog:1", &find).map_err(|wrong| wrong.to_string())
+    render(text, by_default, &default("pgdog:1"), &find).map_err(|wrong| wrong.to_string())
 }
 
 #[test]

@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use self::certificate::Certificate;
 use self::listen::Listener;
-use crate::inject::{asked, has_sidecar, inject, unknown};
+use crate::inject::{DefaultImage, asked, has_sidecar, inject, unknown};
 
 /// Largest question that is read: a pod of the largest size that there is, twice.
 const QUESTION_MAX: usize = 8 << 20;
@@ -36,12 +36,12 @@ pub struct Known {
     /// The clusters that the watch has seen.
     pub clusters: Store<PgDogCluster>,
     /// The image of proxies whose cluster names none.
-    pub image: Arc<str>,
+    pub image: DefaultImage,
 }
 
 impl std::fmt::Debug for Known {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Known({})", self.image)
+        write!(f, "Known({})", self.image.name)
     }
 }
 
@@ -110,7 +110,7 @@ pub fn respond(
     request: &AdmissionRequest<DynamicObject>,
     pod: &Value,
     cluster: Result<Option<&PgDogCluster>, String>,
-    image: &str,
+    image: &DefaultImage,
 ) -> AdmissionResponse {
     let mut response = AdmissionResponse::from(request);
     let Some(name) = asked(pod) else {

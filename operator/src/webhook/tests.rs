@@ -17,6 +17,7 @@ use tokio_rustls::TlsConnector;
 use super::certificate::Certificate;
 use super::{Known, respond, start};
 use crate::authority::{Authority, Purpose};
+use crate::inject::DefaultImage;
 
 fn cluster(mode: &str) -> PgDogCluster {
     serde_json::from_value(json!({
@@ -30,6 +31,13 @@ fn cluster(mode: &str) -> PgDogCluster {
         },
     }))
     .unwrap()
+}
+
+fn default() -> DefaultImage {
+    DefaultImage {
+        name: "pgdog:1".to_owned(),
+        upgrade: false,
+    }
 }
 
 fn pod(labels: &Value) -> Value {
@@ -69,7 +77,7 @@ fn answer(pod: &Value, cluster: Result<Option<&PgDogCluster>, String>) -> Admiss
     let review: AdmissionReview<DynamicObject> = serde_json::from_value(review(pod)).unwrap();
     let request: AdmissionRequest<DynamicObject> = review.try_into().unwrap();
     let read = serde_json::to_value(&request.object).unwrap();
-    let answer = respond(&request, &read, cluster, "pgdog:1");
+    let answer = respond(&request, &read, cluster, &default());
     assert_eq!(answer.uid, "r-1");
     answer
 }
@@ -90,6 +98,7 @@ fn a_labelled_pod_gets_its_sidecar_and_nobody_else_one() {
     assert_eq!(with["spec"]["initContainers"][0]["name"], "pgdog");
     assert_eq!(with["spec"]["initContainers"][0]["env"][0]["value"], "u-1");
     assert_eq!(with["spec"]["containers"][0]["env"][0]["name"], "PGHOST");
+    assert_eq!(with["spec"]["initContainers"][0]["image"], "pgdog:1");
     let other = answer(&pod(&json!({"app": "web"})), Ok(None));
     assert!(other.allowed && other.patch.is_none());
     // The second question for the same pod, or a sidecar that stands in the manifest.
@@ -181,7 +190,7 @@ async fn webhook() -> (SocketAddr, Certificate) {
     let known = Known {
         client: nobody.try_into().unwrap(),
         clusters: store,
-        image: "pgdog:1".into(),
+        image: default(),
     };
     let certificate = Certificate::default();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -170,6 +170,25 @@ async fn labelled_pods_get_their_proxy_by_the_operators_certificate_and_are_refu
     let told = message(hook.pod("other", Some("fleet")).await);
     assert!(told.contains("mode Deployment"), "{told}");
 
+    // The image that the cluster names is what its sidecars get, and what the operator expects of them.
+    let image = json!({"repository": "mine", "tag": "3"});
+    hook.stage
+        .try_make("own", &complete(json!({"mode": "Sidecar", "image": image})))
+        .await
+        .unwrap();
+    let pod = hook.pod("own-web", Some("own")).await.unwrap();
+    assert_eq!(proxy(&pod), Some("mine:3"));
+    let counted = hook
+        .stage
+        .status_when("own", "its sidecar is counted", |status| {
+            status
+                .sidecars
+                .as_ref()
+                .is_some_and(|all| all.injected == 1)
+        })
+        .await;
+    assert_eq!(counted.sidecars.unwrap().outdated, 0);
+
     // A certificate that goes is made again; the API server believes it as before.
     let secrets = hook.stage.api::<Secret>();
     secrets
