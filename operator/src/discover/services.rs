@@ -1,7 +1,7 @@
 //! The hosts behind Services: EndpointSlices joined with the pods they name.
 
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use kube::ResourceExt;
 use pgdog_config::Role;
 use pgdog_operator_api::{ServiceSource, Source};
@@ -11,6 +11,9 @@ use crate::world::{World, is_leaving};
 
 /// The label that ties slices to their Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// The port of Postgres where the source names none.
+const PORT: u16 = 5432;
 
 /// The hosts behind all Services of the source.
 pub(super) fn discover(source: &Source, shard: u16, world: &World) -> Found {
@@ -36,7 +39,7 @@ fn behind(of: &ServiceSource, shard: u16, world: &World, found: &mut Found) {
         .filter(|slice| slice.labels().get(SERVICE_NAME) == Some(&of.name));
     let mut empty = true;
     for slice in slices {
-        let Some(port) = port(of, slice) else {
+        let Some(port) = port(of, service, slice) else {
             continue;
         };
         for endpoint in &slice.endpoints {
@@ -86,36 +89,55 @@ fn external(of: &ServiceSource, service: &Service, shard: u16, found: &mut Found
     let Some(name) = name else {
         return;
     };
-    let port = of.port.as_deref().map_or(Ok(5432), str::parse);
+    let port = of.port.as_deref().map_or(Ok(PORT), str::parse);
     found.hosts.push(Host {
         shard,
         name: name.clone(),
         address: name,
-        port: port.unwrap_or(5432),
+        port: port.unwrap_or(PORT),
         hint: of.role,
         zone: None,
         weight: u8::MAX,
     });
 }
 
-/// The port of Postgres in a slice: by its name, by its number, or the only one there is.
-fn port(of: &ServiceSource, slice: &EndpointSlice) -> Option<u16> {
-    let ports = slice.ports.as_deref().unwrap_or_default();
-    let numbers = |name: &str| name.parse::<i32>().ok();
-    let chosen = match of.port.as_deref() {
-        Some(wanted) => ports
+/// The port of Postgres in a slice: the Service's port may have another number there, but has the same name. Where the Service
+/// does not say, the slice does.
+fn port(of: &ServiceSource, service: &Service, slice: &EndpointSlice) -> Option<u16> {
+    let wanted = of.port.clone().unwrap_or_else(|| PORT.to_string());
+    let is_wanted = |name: Option<&str>, number: Option<i32>| {
+        name == Some(&wanted) || number.is_some_and(|number| number.to_string() == wanted)
+    };
+    let spec = service.spec.as_ref();
+    let all: &[ServicePort] = spec.and_then(|s| s.ports.as_deref()).unwrap_or_default();
+    let there: &[EndpointPort] = slice.ports.as_deref().unwrap_or_default();
+    let of_service = all
+        .iter()
+        .find(|port| is_wanted(port.name.as_deref(), Some(port.port)))
+        .or_else(|| only(all));
+    let chosen = match of_service {
+        Some(port) => {
+            let named = |name: &Option<String>| name.clone().unwrap_or_default();
+            // A slice that a person wrote may know one port by no name, or by its own.
+            let free = |other: &&EndpointPort| all.len() == 1 || named(&other.name).is_empty();
+            there
+                .iter()
+                .find(|other| named(&other.name) == named(&port.name))
+                .or_else(|| only(there).filter(free))
+        }
+        None => there
             .iter()
-            .find(|p| {
-                p.name.as_deref() == Some(wanted)
-                    || (numbers(wanted).is_some() && p.port == numbers(wanted))
-            })
-            .or_else(|| (ports.len() == 1).then(|| &ports[0])),
-        None => ports
-            .iter()
-            .find(|p| p.port == Some(5432))
-            .or_else(|| ports.first()),
+            .find(|port| is_wanted(port.name.as_deref(), port.port))
+            .or_else(|| only(there)),
     };
     u16::try_from(chosen?.port?).ok()
+}
+
+fn only<T>(all: &[T]) -> Option<&T> {
+    match all {
+        [one] => Some(one),
+        _ => None,
+    }
 }
 
 fn host(endpoint: &Endpoint, world: &World) -> Result<(String, String), Excluded> {

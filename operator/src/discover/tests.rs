@@ -265,6 +265,48 @@ fn a_service_is_its_pods_once_each_and_none_that_leave() {
 }
 
 #[test]
+fn a_port_of_a_service_is_found_behind_it_by_its_name() {
+    let of = |ports: Value, there: Value, wanted: Option<&str>| {
+        let mut slice = (*slice("pg", json!([{"addresses": ["10.0.0.1"]}]))).clone();
+        slice.ports = serde_json::from_value(there).unwrap();
+        let world = World {
+            services: vec![service("pg", json!({"ports": ports}))],
+            slices: vec![Arc::new(slice)],
+            ..World::default()
+        };
+        let source = json!({"provider": "Service", "services": [{"name": "pg", "port": wanted}]});
+        found(source, &world).hosts.first().map(|host| host.port)
+    };
+    let two = json!([{"name": "metrics", "port": 9187}, {"name": "pg", "port": 5432}]);
+    let behind = json!([{"name": "metrics", "port": 9187}, {"name": "pg", "port": 5433}]);
+    for wanted in [None, Some("5432"), Some("pg")] {
+        assert_eq!(
+            of(two.clone(), behind.clone(), wanted),
+            Some(5433),
+            "{wanted:?}"
+        );
+    }
+    assert_eq!(of(two.clone(), behind.clone(), Some("metrics")), Some(9187));
+    // The number behind the Service, where the Service itself has no such port.
+    assert_eq!(of(two.clone(), behind.clone(), Some("5433")), Some(5433));
+    assert_eq!(of(two.clone(), behind, Some("mysql")), None);
+    // These pods have no port of the name that the Service looks for.
+    let metrics = json!([{"name": "metrics", "port": 9187}]);
+    assert_eq!(of(two.clone(), metrics, None), None);
+    // None is it for sure, and the first one is as good as the second.
+    let odd = json!([{"name": "a", "port": 1}, {"name": "b", "port": 2}]);
+    assert_eq!(of(odd.clone(), odd, None), None);
+    for unnamed in [Value::Null, "".into()] {
+        let behind = json!([{"name": unnamed, "port": 5433}]);
+        assert_eq!(
+            of(json!([{"port": 6000}]), behind.clone(), None),
+            Some(5433)
+        );
+        assert_eq!(of(two.clone(), behind, None), Some(5433), "written by hand");
+    }
+}
+
+#[test]
 fn a_host_behind_several_services_is_one_host() {
     let endpoint = |name: &str, ip: &str| json!({"addresses": [ip], "targetRef": {"kind": "Pod", "name": name}});
     let world = World {
