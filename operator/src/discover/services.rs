@@ -33,10 +33,7 @@ fn behind(of: &ServiceSource, shard: u16, world: &World, found: &mut Found) {
         )));
         return;
     };
-    let slices = world
-        .slices
-        .iter()
-        .filter(|slice| slice.labels().get(SERVICE_NAME) == Some(&of.name));
+    let (slices, others) = slices(service, world);
     let mut empty = true;
     for slice in slices {
         let Some(port) = port(of, service, slice) else {
@@ -64,6 +61,41 @@ fn behind(of: &ServiceSource, shard: u16, world: &World, found: &mut Found) {
     if empty {
         external(of, service, shard, found);
     }
+    for endpoint in others.iter().flat_map(|slice| &slice.endpoints) {
+        let name = named(endpoint);
+        let mut known = found.hosts.iter().map(|host| &host.name);
+        let mut told = found.excluded.iter().map(|excluded| &excluded.name);
+        if !known.any(|known| *known == name) && !told.any(|told| *told == name) {
+            found.excluded.push(Excluded {
+                name,
+                reason: "the Service has hosts of the other address family".to_owned(),
+            });
+        }
+    }
+}
+
+/// The slices of a Service, in a stable order: those of the one address family by which its hosts are reached, and the others. A
+/// host of both families would else be reached by the one today and by the other tomorrow, or be two.
+fn slices<'w>(
+    service: &Service,
+    world: &'w World,
+) -> (Vec<&'w EndpointSlice>, Vec<&'w EndpointSlice>) {
+    let name = service.name_any();
+    let of_service = |slice: &&EndpointSlice| slice.labels().get(SERVICE_NAME) == Some(&name);
+    let all = world.slices.iter().map(AsRef::as_ref);
+    let mut all: Vec<_> = all.filter(of_service).collect();
+    all.sort_by_key(|slice| slice.name_any());
+    let spec = service.spec.as_ref();
+    let own = spec.and_then(|spec| spec.ip_families.as_ref()?.first());
+    let first = own.map_or(if world.ipv6 { "IPv6" } else { "IPv4" }, String::as_str);
+    // Who is ready does not count: a family stays the same while hosts come and go.
+    let filled = all.iter().filter(|slice| !slice.endpoints.is_empty());
+    let family = filled
+        .map(|slice| slice.address_type.as_str())
+        .min_by_key(|family| (*family != first, *family))
+        .unwrap_or(first);
+    all.into_iter()
+        .partition(|slice| slice.address_type == family)
 }
 
 /// Adds a host. One may stand in several slices while these are rearranged, and behind several Services: a primary may answer
@@ -140,11 +172,19 @@ fn only<T>(all: &[T]) -> Option<&T> {
     }
 }
 
+/// The pod of an endpoint, or its address where it names none.
+fn named(endpoint: &Endpoint) -> String {
+    let target = endpoint.target_ref.as_ref();
+    let pod = target.and_then(|target| target.name.clone());
+    pod.or_else(|| endpoint.addresses.first().cloned())
+        .unwrap_or_default()
+}
+
 fn host(endpoint: &Endpoint, world: &World) -> Result<(String, String), Excluded> {
     let address = endpoint.addresses.first().cloned().unwrap_or_default();
     let target = endpoint.target_ref.as_ref();
-    let pod = target.and_then(|target| target.name.clone());
-    let name = pod.clone().unwrap_or_else(|| address.clone());
+    let pod = target.and_then(|target| target.name.as_ref());
+    let name = named(endpoint);
     let excluded = |reason: &str| Excluded {
         name: name.clone(),
         reason: reason.to_owned(),
@@ -161,7 +201,7 @@ fn host(endpoint: &Endpoint, world: &World) -> Result<(String, String), Excluded
         world
             .pods
             .iter()
-            .any(|one| one.name_any() == pod && is_leaving(one))
+            .any(|one| one.name_any() == *pod && is_leaving(one))
     });
     if leaving {
         return Err(excluded("the pod is terminating"));

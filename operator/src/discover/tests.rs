@@ -307,6 +307,68 @@ fn a_port_of_a_service_is_found_behind_it_by_its_name() {
 }
 
 #[test]
+fn a_host_of_both_address_families_is_reached_by_the_same_one_always() {
+    let pod = |name: &str, ip: &str, ready: bool| json!({"addresses": [ip], "conditions": {"ready": ready}, "targetRef": {"kind": "Pod", "name": name}});
+    let of = |name: &str, family: &str, endpoints: Value| {
+        let mut slice = (*slice("pg", endpoints)).clone();
+        slice.metadata.name = Some(name.to_owned());
+        family.clone_into(&mut slice.address_type);
+        Arc::new(slice)
+    };
+    let told = |slices: &[Arc<EndpointSlice>], families: Value, ipv6: bool| {
+        let mut world = World {
+            services: vec![service("pg", json!({"ipFamilies": families}))],
+            slices: slices.to_vec(),
+            ipv6,
+            ..World::default()
+        };
+        let source = json!({"provider": "Service", "services": [{"name": "pg"}]});
+        let one = found(source.clone(), &world);
+        world.slices.reverse();
+        assert_eq!(found(source, &world), one, "the order of the slices");
+        let hosts: Vec<_> = one.hosts.into_iter().map(|host| host.address).collect();
+        let out: Vec<_> = one.excluded.into_iter().map(|out| out.name).collect();
+        (hosts.join(" "), out.join(" "))
+    };
+    let answer = |hosts: &str, out: &str| (hosts.to_owned(), out.to_owned());
+    let both = [
+        of("pg-1", "IPv6", json!([pod("a", "fd00::1", true)])),
+        of("pg-2", "IPv4", json!([pod("a", "10.0.0.1", true)])),
+    ];
+    assert_eq!(told(&both, Value::Null, false), answer("10.0.0.1", ""));
+    assert_eq!(told(&both, Value::Null, true), answer("fd00::1", ""));
+    let six_first = json!(["IPv6", "IPv4"]);
+    assert_eq!(told(&both, six_first.clone(), false), answer("fd00::1", ""));
+    // The one of the other slice is told first to be ready.
+    let soon = [
+        both[0].clone(),
+        of("pg-2", "IPv4", json!([pod("a", "10.0.0.1", false)])),
+    ];
+    assert_eq!(told(&soon, Value::Null, false), answer("", "a"));
+    let none = [both[0].clone(), of("pg-2", "IPv4", json!([]))];
+    assert_eq!(told(&none, Value::Null, false), answer("fd00::1", ""));
+    // Nobody says that these are one host.
+    let by_hand = [
+        of("pg-1", "IPv6", json!([{"addresses": ["fd00::1"]}])),
+        of("pg-2", "IPv4", json!([{"addresses": ["10.0.0.1"]}])),
+    ];
+    assert_eq!(
+        told(&by_hand, Value::Null, false),
+        answer("10.0.0.1", "fd00::1")
+    );
+    assert_eq!(
+        told(&by_hand, six_first, false),
+        answer("fd00::1", "10.0.0.1")
+    );
+    // A pod that stands in two slices of a family for a while.
+    let twice = [
+        of("pg-1", "IPv4", json!([pod("a", "10.0.0.1", true)])),
+        of("pg-2", "IPv4", json!([pod("a", "10.0.0.2", true)])),
+    ];
+    assert_eq!(told(&twice, Value::Null, false), answer("10.0.0.1", ""));
+}
+
+#[test]
 fn a_host_behind_several_services_is_one_host() {
     let endpoint = |name: &str, ip: &str| json!({"addresses": [ip], "targetRef": {"kind": "Pod", "name": name}});
     let world = World {
