@@ -76,9 +76,12 @@ impl Changed {
     }
 }
 
+/// The namespace and the name of a resource.
+type Key = (String, String);
+
 /// Resources that cannot be read, as another version of the operator stored them, by namespace and name.
 #[derive(Debug, Default)]
-pub struct Unreadable(Mutex<BTreeMap<(String, String), (ObjectMeta, String)>>);
+pub struct Unreadable(Mutex<BTreeMap<Key, (ObjectMeta, String)>>);
 
 impl Unreadable {
     /// What they are and why.
@@ -88,11 +91,23 @@ impl Unreadable {
         all.values().cloned().collect()
     }
 
+    /// Those of a namespace, or of all.
+    fn within(&self, namespace: Option<&str>) -> BTreeSet<Key> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = all.keys();
+        keys.filter(|key| namespace.is_none_or(|namespace| key.0 == namespace))
+            .cloned()
+            .collect()
+    }
+
+    fn remove(&self, gone: &BTreeSet<Key>, metrics: &Metrics) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|key, _| !gone.contains(key));
+        metrics.unreadable(all.len());
+    }
+
     fn set(&self, of: &ObjectMeta, error: Option<String>, metrics: &Metrics) {
-        let key = (
-            of.namespace.clone().unwrap_or_default(),
-            of.name.clone().unwrap_or_default(),
-        );
+        let key = key(of);
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match error {
             Some(error) => {
@@ -114,6 +129,13 @@ impl Unreadable {
         }
         metrics.unreadable(all.len());
     }
+}
+
+fn key(of: &ObjectMeta) -> Key {
+    (
+        of.namespace.clone().unwrap_or_default(),
+        of.name.clone().unwrap_or_default(),
+    )
 }
 
 /// What watches need.
@@ -186,16 +208,18 @@ impl Around {
         let streams = self.apis::<DeserializeGuard<PgDogCluster>>().into_iter();
         let streams = streams.map(|api| {
             tokio::spawn(look(api.clone(), self.metrics.clone()));
-            let (unreadable, metrics) = (unreadable.clone(), self.metrics.clone());
+            let mut reading = Reading {
+                namespace: api.namespace().map(ToOwned::to_owned),
+                unseen: BTreeSet::new(),
+                unreadable: unreadable.clone(),
+                metrics: self.metrics.clone(),
+            };
             let events = watch(api, watcher::Config::default().timeout(WATCH)).default_backoff();
             events
                 .modify(|object| object.managed_fields_mut().clear())
                 .filter_map(move |event| {
                     let readable = match event {
-                        Ok(event) => readable(event, |object, error| {
-                            unreadable.set(object, error, &metrics);
-                        })
-                        .map(Ok),
+                        Ok(event) => reading.next(event).map(Ok),
                         Err(error) => Some(Err(error)),
                     };
                     std::future::ready(readable)
@@ -247,30 +271,54 @@ impl Around {
 
 type Events<K> = BoxStream<'static, Result<Event<K>, watcher::Error>>;
 
-/// The event without its guard; none of an object that cannot be read. `told` hears of each object whether it can.
-fn readable<K: Resource>(
-    event: Event<DeserializeGuard<K>>,
-    told: impl Fn(&ObjectMeta, Option<String>),
-) -> Option<Event<K>> {
-    let open = |guard: DeserializeGuard<K>| match guard.0 {
-        Ok(object) => {
-            told(object.meta(), None);
-            Some(object)
+/// One watch of resources of which some cannot be read.
+struct Reading {
+    /// Its namespace, where it is not all.
+    namespace: Option<String>,
+    /// What could not be read before the watch began anew, and was not seen since: it was deleted meanwhile.
+    unseen: BTreeSet<Key>,
+    unreadable: Arc<Unreadable>,
+    metrics: Arc<Metrics>,
+}
+
+impl Reading {
+    /// The event without its guard; none of an object that cannot be read.
+    fn next<K: Resource>(&mut self, event: Event<DeserializeGuard<K>>) -> Option<Event<K>> {
+        match event {
+            Event::Init => {
+                self.unseen = self.unreadable.within(self.namespace.as_deref());
+                Some(Event::Init)
+            }
+            Event::InitDone => {
+                let gone = std::mem::take(&mut self.unseen);
+                self.unreadable.remove(&gone, &self.metrics);
+                Some(Event::InitDone)
+            }
+            Event::Apply(guard) => self.open(guard).map(Event::Apply),
+            Event::InitApply(guard) => self.open(guard).map(Event::InitApply),
+            Event::Delete(guard) => {
+                self.tell(guard.meta(), None);
+                guard.0.ok().map(Event::Delete)
+            }
         }
-        Err(invalid) => {
-            told(&invalid.metadata, Some(invalid.error));
-            None
+    }
+
+    fn open<K: Resource>(&mut self, guard: DeserializeGuard<K>) -> Option<K> {
+        match guard.0 {
+            Ok(object) => {
+                self.tell(object.meta(), None);
+                Some(object)
+            }
+            Err(invalid) => {
+                self.tell(&invalid.metadata, Some(invalid.error));
+                None
+            }
         }
-    };
-    match event {
-        Event::Init => Some(Event::Init),
-        Event::InitDone => Some(Event::InitDone),
-        Event::Apply(guard) => open(guard).map(Event::Apply),
-        Event::InitApply(guard) => open(guard).map(Event::InitApply),
-        Event::Delete(guard) => {
-            told(guard.meta(), None);
-            guard.0.ok().map(Event::Delete)
-        }
+    }
+
+    fn tell(&mut self, of: &ObjectMeta, error: Option<String>) {
+        self.unseen.remove(&key(of));
+        self.unreadable.set(of, error, &self.metrics);
     }
 }
 
@@ -498,22 +546,62 @@ mod tests {
         assert_eq!(next(0, Event::InitDone), ["five", "four"]);
     }
 
+    fn reading(namespace: Option<&str>, unreadable: &Arc<Unreadable>) -> Reading {
+        Reading {
+            namespace: namespace.map(ToOwned::to_owned),
+            unseen: BTreeSet::new(),
+            unreadable: unreadable.clone(),
+            metrics: Arc::new(Metrics::new().unwrap()),
+        }
+    }
+
+    fn guarded(namespace: &str, name: &str, spec: &Value) -> DeserializeGuard<PgDogCluster> {
+        let metadata = json!({"namespace": namespace, "name": name});
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
+    }
+
+    fn odd(namespace: &str, name: &str) -> DeserializeGuard<PgDogCluster> {
+        guarded(namespace, name, &json!({"mode": "Aquarium"}))
+    }
+
     #[test]
     fn a_cluster_that_cannot_be_read_hides_no_other() {
-        let of = |value: Value| serde_json::from_value::<DeserializeGuard<PgDogCluster>>(value);
-        let metadata = |name: &str| json!({"namespace": "demo", "name": name});
-        let odd = json!({"metadata": metadata("odd"), "spec": {"mode": "Aquarium"}});
-        let good = json!({"metadata": metadata("good"), "spec": {"databases": []}});
-        let (unreadable, metrics) = (Unreadable::default(), Metrics::new().unwrap());
-        let told = |object: &ObjectMeta, error| unreadable.set(object, error, &metrics);
-        assert!(readable(Event::Apply(of(odd).unwrap()), told).is_none());
-        assert!(readable(Event::Apply(of(good).unwrap()), told).is_some());
+        let good = |name| guarded("demo", name, &json!({"databases": []}));
+        let unreadable = Arc::<Unreadable>::default();
+        let mut reading = reading(None, &unreadable);
+        assert!(reading.next(Event::Apply(odd("demo", "odd"))).is_none());
+        assert!(reading.next(Event::Apply(good("good"))).is_some());
         let (object, error) = unreadable.all().remove(0);
         assert_eq!(object.name.as_deref(), Some("odd"));
         assert!(error.contains("Aquarium"), "{error}");
-        let mended = json!({"metadata": metadata("odd"), "spec": {"databases": []}});
-        assert!(readable(Event::Apply(of(mended).unwrap()), told).is_some());
+        assert!(reading.next(Event::Apply(good("odd"))).is_some());
         assert!(unreadable.all().is_empty());
+    }
+
+    #[test]
+    fn a_cluster_that_goes_while_its_watch_is_down_is_not_told_any_more() {
+        let unreadable = Arc::<Unreadable>::default();
+        let names = || -> Vec<_> {
+            let all = unreadable.all().into_iter();
+            all.map(|(object, _)| object.name.unwrap()).collect()
+        };
+        let (mut a, mut b) = (
+            reading(Some("a"), &unreadable),
+            reading(Some("b"), &unreadable),
+        );
+        a.next::<PgDogCluster>(Event::Init);
+        a.next(Event::InitApply(odd("a", "gone")));
+        a.next(Event::InitApply(odd("a", "stays")));
+        a.next::<PgDogCluster>(Event::InitDone);
+        b.next(Event::Apply(odd("b", "other")));
+        // It begins anew, and breaks off.
+        a.next::<PgDogCluster>(Event::Init);
+        a.next(Event::InitApply(odd("a", "gone")));
+        a.next::<PgDogCluster>(Event::Init);
+        a.next(Event::InitApply(odd("a", "stays")));
+        assert_eq!(names(), ["gone", "stays", "other"]);
+        a.next::<PgDogCluster>(Event::InitDone);
+        assert_eq!(names(), ["stays", "other"]);
     }
 
     #[tokio::test]
