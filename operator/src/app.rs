@@ -24,8 +24,8 @@ use crate::webhook::{self, Known};
 /// How often the operator's own certificate is renewed.
 const RENEWAL: Duration = Duration::from_secs(24 * 3600);
 
-/// How often it is looked after the authority.
-const LOOK: Duration = Duration::from_secs(600);
+/// How often it is looked after the authority: whoever misses its Secret waits for the leader to make it again.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// Time that what is being done has to come to its end.
 const ENDING: Duration = Duration::from_secs(5);

@@ -132,17 +132,49 @@ impl Authorities {
 ///
 /// When the API server does not answer, or the Secret holds something else.
 pub async fn load(client: &Client, namespace: &str, leads: bool) -> anyhow::Result<Authorities> {
+    keep(client, namespace, leads, None).await
+}
+
+/// The authorities as they are. A Secret that is not there is nobody's business but the leader's, which has its content.
+///
+/// # Errors
+///
+/// When the API server does not answer, or the Secret is not there or holds something else.
+pub async fn present(client: &Client, namespace: &str) -> anyhow::Result<Authorities> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let secret = read(&api).await?;
+    let secret =
+        secret.with_context(|| format!("Secret {namespace}/{AUTHORITY} is not there yet"))?;
+    authorities(namespace, &secret)
+}
+
+async fn read(api: &Api<Secret>) -> anyhow::Result<Option<Secret>> {
+    let secret = api.get_opt(AUTHORITY).await;
+    secret.context("read the operator's authority")
+}
+
+fn authorities(namespace: &str, secret: &Secret) -> anyhow::Result<Authorities> {
+    let data = secret.data.as_ref();
+    data.and_then(Authorities::read).with_context(|| {
+        format!("Secret {namespace}/{AUTHORITY} has no keys tls.crt and tls.key: delete it, and it is made anew")
+    })
+}
+
+/// Makes the Secret where it is not there: of what it held, where that is known.
+async fn keep(
+    client: &Client,
+    namespace: &str,
+    leads: bool,
+    known: Option<&Authorities>,
+) -> anyhow::Result<Authorities> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     loop {
-        let present = api.get_opt(AUTHORITY).await;
-        let Some(mut secret) = present.context("read the operator's authority")? else {
-            create(&api, &Authorities::generate()?).await?;
+        let Some(mut secret) = read(&api).await? else {
+            let made = known.map_or_else(Authorities::generate, |known| Ok(known.clone()))?;
+            create(&api, &made).await?;
             continue;
         };
-        let data = secret.data.take().unwrap_or_default();
-        let mut authorities = Authorities::read(&data).with_context(|| {
-            format!("Secret {namespace}/{AUTHORITY} has no keys tls.crt and tls.key: delete it, and it is made anew")
-        })?;
+        let mut authorities = authorities(namespace, &secret)?;
         if !leads || !authorities.advance(Timestamp::now())? {
             return Ok(authorities);
         }
@@ -164,16 +196,9 @@ pub async fn load(client: &Client, namespace: &str, leads: bool) -> anyhow::Resu
 
 /// Waits until there are others than these. A Secret that was deleted is made again. Cancel safe.
 pub async fn superseded(client: &Client, namespace: &str, own: &Authorities, look: Duration) {
-    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     loop {
         tokio::time::sleep(look).await;
-        let looked = async {
-            if api.get_metadata_opt(AUTHORITY).await?.is_none() {
-                create(&api, own).await?;
-            }
-            load(client, namespace, true).await
-        };
-        match looked.await {
+        match keep(client, namespace, true, Some(own)).await {
             Ok(present) if present != *own => return,
             Ok(_) => {}
             Err(error) => tracing::warn!("failed to look after the authority: {error:#}"),

@@ -119,7 +119,7 @@ impl Keeper {
         used: &mut Option<String>,
     ) -> anyhow::Result<()> {
         if let Some(service) = &self.service {
-            let all = authorities::load(&self.client, &self.namespace, false).await?;
+            let all = authorities::present(&self.client, &self.namespace).await?;
             let authority = Authority::among(&all)?;
             self.make(service, &authority).await?;
             self.read(certificate, used).await?;

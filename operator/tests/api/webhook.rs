@@ -198,6 +198,17 @@ async fn labelled_pods_get_their_proxy_by_the_operators_certificate_and_are_refu
     hook.stage.there::<Secret>(SECRET).await;
     hook.injected("again").await;
 
+    // So does its authority, with what it was: proxies trust no other.
+    let before: Secret = hook.stage.there("pgdog-operator-ca").await;
+    secrets
+        .delete("pgdog-operator-ca", &DeleteParams::default())
+        .await
+        .unwrap();
+    let after: Secret = hook.stage.there("pgdog-operator-ca").await;
+    assert_ne!(after.metadata.uid, before.metadata.uid);
+    assert!(after.data == before.data, "it is another authority");
+    assert!(!operator.log().contains("there is another authority"));
+
     operator.kill();
     assert!(message(hook.pod("late", Some("shop")).await).contains("failed calling webhook"));
     hook.pod("free", None).await.unwrap();
