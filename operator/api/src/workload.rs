@@ -243,13 +243,16 @@ pub enum UpdateType {
 }
 
 /// How pods are replaced by new ones.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.type == 'Recreate' || !has(self.maxSurge) || (self.maxSurge != 0 && self.maxSurge != '0%') || (has(self.maxUnavailable) && self.maxUnavailable != 0 && self.maxUnavailable != '0%')").message("maxSurge (1 where it is not set) and maxUnavailable (0 where it is not set) must not both be 0"),
+)]
 pub struct UpdateStrategy {
     /// In which order.
     #[serde(default, rename = "type")]
     pub kind: UpdateType,
-    /// How many may be missing, a number or a percentage. Default: 0.
+    /// How many may be missing, a number or a percentage. Default: 0. With `maxSurge: 0` it must be above 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_unavailable: Option<IntOrString>,
     /// How many more there may be, a number or a percentage. Default: 1.

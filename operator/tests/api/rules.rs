@@ -157,6 +157,16 @@ fn cases() -> Vec<(&'static str, Value, Value)> {
             json!({"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8"]}}),
         ),
         (
+            "maxSurge (1 where it is not set) and maxUnavailable (0 where it is not set) must not both be 0",
+            json!({"strategy": {"maxSurge": 0}}),
+            json!({"strategy": {"maxSurge": 0, "maxUnavailable": 1}}),
+        ),
+        (
+            "maxSurge (1 where it is not set) and maxUnavailable (0 where it is not set) must not both be 0",
+            json!({"strategy": {"maxSurge": "0%", "maxUnavailable": 0}}),
+            json!({"strategy": {"type": "Recreate", "maxSurge": 0}}),
+        ),
+        (
             "either minAvailable or maxUnavailable",
             json!({"pdb": {"minAvailable": 1, "maxUnavailable": 1}}),
             json!({"pdb": {"minAvailable": "50%"}}),
