@@ -36,9 +36,10 @@ pub struct Inject {
     /// `pgdog.dev/inject` gets it; with none or several only those with it do, each that which the label names.
     #[arg(short, long, value_name = "FILE|NAME")]
     pub cluster: Vec<String>,
-    /// The image of proxies whose `PgDogCluster` names none.
-    #[arg(long, env = "PROXY_IMAGE", default_value = "pgdog:latest")]
-    pub image: String,
+    /// The image of proxies whose `PgDogCluster` names none. Default: the one that its proxies have, as the API server tells of it, else
+    /// pgdog:latest.
+    #[arg(long, env = "PROXY_IMAGE")]
+    pub image: Option<String>,
     /// The namespace of workloads that name none.
     #[arg(short, long)]
     pub namespace: Option<String>,

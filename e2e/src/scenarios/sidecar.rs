@@ -216,20 +216,8 @@ async fn injected(stage: &Stage, workload: &Value) -> anyhow::Result<Value> {
     let program = program.unwrap_or_else(|_| "target/debug/pgdog-operator".to_owned());
     let file = std::env::temp_dir().join(format!("{}.json", stage.namespace));
     std::fs::write(&file, workload.to_string())?;
-    let image = stage
-        .status("shop")
-        .await?
-        .image
-        .context("no image in the status")?;
     let output = tokio::process::Command::new(&program)
-        .args([
-            "inject",
-            "--namespace",
-            &stage.namespace,
-            "--image",
-            &image,
-            "--file",
-        ])
+        .args(["inject", "--namespace", &stage.namespace, "--file"])
         .arg(&file)
         .output()
         .await

@@ -11,9 +11,6 @@ use super::manifest::{self, Ask};
 use super::{DefaultImage, named};
 use crate::args::Inject;
 
-/// What `--image` is where nobody says it.
-const UNSAID: &str = "pgdog:latest";
-
 /// Reads, injects, prints.
 ///
 /// # Errors
@@ -58,7 +55,7 @@ pub async fn run(inject: Inject) -> anyhow::Result<()> {
         // A manifest outlives the resource that it was made of.
         cluster.metadata.uid = None;
     }
-    let image = default_image(&inject.image);
+    let image = default_image(inject.image.as_deref());
     let mut printed = String::new();
     for (file, text) in &files {
         let rendered = manifest::render(text, default, &image, &|ask| find(&given, &inject, ask));
@@ -76,10 +73,10 @@ pub async fn run(inject: Inject) -> anyhow::Result<()> {
 }
 
 /// Who says an image wants it; otherwise proxies get the one that others of their cluster have.
-fn default_image(name: &str) -> DefaultImage {
+fn default_image(said: Option<&str>) -> DefaultImage {
     DefaultImage {
-        name: name.to_owned(),
-        upgrade: name != UNSAID,
+        name: said.unwrap_or("pgdog:latest").to_owned(),
+        upgrade: said.is_some(),
     }
 }
 
@@ -187,7 +184,7 @@ mod tests {
             let Command::Inject(inject) = Cli::parse_from(words).command else {
                 panic!("inject was asked for");
             };
-            default_image(&inject.image).upgrade
+            default_image(inject.image.as_deref()).upgrade
         };
         assert!(!upgrades(&[]));
         assert!(upgrades(&["--image", "pgdog:2"]));
