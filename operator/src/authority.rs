@@ -159,6 +159,14 @@ pub fn not_after(pem: &str) -> Option<Timestamp> {
     Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
 }
 
+/// Whether there is a certificate in a file; what else stands in it is nobody's concern.
+#[must_use]
+pub fn is_certificate(pem: &[u8]) -> bool {
+    x509_parser::pem::Pem::iter_from_buffer(pem)
+        .flatten()
+        .any(|block| block.label == "CERTIFICATE" && block.parse_x509().is_ok())
+}
+
 /// From when on a certificate is valid.
 #[must_use]
 pub fn not_before(pem: &str) -> Option<Timestamp> {

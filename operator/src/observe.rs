@@ -14,7 +14,7 @@ use crate::context::Refused;
 use crate::decide::Decision;
 use crate::discover::Found;
 use crate::observed::View;
-use crate::render::config::Unrenderable;
+use crate::render::config::{Missing, Unrenderable};
 use crate::render::pod::CONTAINER;
 use crate::render::{self, children};
 use crate::rollout::Stage;
@@ -191,7 +191,12 @@ fn validity(seen: &Seen<'_>) -> [Finding; 2] {
                 "SecretsMissing",
                 "it cannot be told before all Secrets are there",
             ),
-            Finding::new(secrets, false, "SecretNotFound", missing.join("; ")),
+            Finding::new(
+                secrets,
+                false,
+                missing.first().map_or("SecretNotFound", |one| one.what.reason()),
+                told(missing),
+            ),
         ],
         Some(Unrenderable::Invalid(problems)) => {
             let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
@@ -201,6 +206,11 @@ fn validity(seen: &Seen<'_>) -> [Finding; 2] {
             ]
         }
     }
+}
+
+fn told(missing: &[Missing]) -> String {
+    let told: Vec<_> = missing.iter().map(|one| one.message.as_str()).collect();
+    told.join("; ")
 }
 
 /// Good settings that came back are not those that are wanted, nor are former shards.

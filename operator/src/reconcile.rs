@@ -390,6 +390,9 @@ fn render(
     if let Some(most) = most {
         children.hold_back(most);
     }
+    if decision.keeps_pods() && !children.is_stopped() {
+        children.deployment = None;
+    }
     children
 }
 

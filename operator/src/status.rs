@@ -17,6 +17,7 @@ use crate::discover::{Found, Trouble};
 use crate::fleet::{Report, Taken};
 use crate::observed::View;
 use crate::render::pod::{admin_secret, client_tls_secret};
+use crate::render::tls;
 use crate::world::World;
 
 /// A proxy as it was seen.
@@ -421,7 +422,11 @@ pub fn certificates(cluster: &PgDogCluster, world: &World, now: Timestamp) -> (T
         admin_not_after: end(&admin).map(Time),
         client_not_after: end(&of_client).filter(|_| shown).map(Time),
     };
-    let mut finding = Finding::new(kind, true, "Valid", "");
+    let missing = tls::missing(cluster, world);
+    let mut finding = match missing.first() {
+        Some(one) => Finding::new(kind, false, one.what.reason(), one.message.clone()),
+        None => Finding::new(kind, true, "Valid", "all certificates are valid"),
+    };
     for (secret, own, end) in ends {
         finding = match end {
             None if own => Finding::new(
@@ -430,14 +435,8 @@ pub fn certificates(cluster: &PgDogCluster, world: &World, now: Timestamp) -> (T
                 "Pending",
                 format!("Secret {secret} is being made"),
             ),
-            None => Finding::new(
-                kind,
-                false,
-                "SecretNotFound",
-                format!(
-                    "tls.client.secretRef: there is no certificate in key tls.crt of Secret {secret}"
-                ),
-            ),
+            // It is told of already.
+            None => continue,
             Some(end) if end <= now => {
                 Finding::new(kind, false, "Expired", format!("Secret {secret}: on {end}"))
             }
@@ -539,6 +538,15 @@ mod tests {
             .secrets
             .insert("shop-admin-tls".to_owned(), secret.clone());
         assert_eq!(reason(&world, 0), "SecretNotFound");
+        let rubbish = Secret {
+            data: Some(BTreeMap::from([(
+                "tls.crt".to_owned(),
+                ByteString(b"rubbish".to_vec()),
+            )])),
+            ..Secret::default()
+        };
+        world.secrets.insert("mine".to_owned(), Arc::new(rubbish));
+        assert_eq!(reason(&world, 0), "NoCertificate");
         world.secrets.insert("mine".to_owned(), secret);
         assert_eq!(reason(&world, 0), "Valid");
         assert_eq!(reason(&world, 84), "Expiring");

@@ -496,12 +496,15 @@ pub fn slim_deployment(deployment: &mut Deployment) {
 }
 
 /// What is read of a Secret: no keys of certificates, which nobody but their owners should have, and nothing that is too long to
-/// be a login. Our own we keep whole: they are what a former leader knew.
+/// be a login. Of many certificates the first are enough. Our own we keep whole: they are what a former leader knew.
 pub fn slim_secret(secret: &mut Secret) {
     slim(secret);
     let ours = secret.labels().get(labels::MANAGED_BY).map(String::as_str) == Some(MANAGER);
     if let Some(data) = &mut secret.data {
         data.retain(|key, value| {
+            if ["tls.crt", "ca.crt"].contains(&key.as_str()) && !ours {
+                value.0.truncate(LONGEST);
+            }
             !["tls.key", "ca.key"].contains(&key.as_str()) && (ours || value.0.len() <= LONGEST)
         });
     }
@@ -647,11 +650,13 @@ mod tests {
             ("password".to_owned(), text(20)),
             ("tls.key".to_owned(), text(20)),
             ("dump.sql".to_owned(), text(LONGEST + 1)),
+            ("ca.crt".to_owned(), text(LONGEST + 1)),
         ]));
         slim_secret(&mut secret);
+        let kept = secret.data.unwrap().into_iter();
         assert_eq!(
-            secret.data.unwrap().into_keys().collect::<Vec<_>>(),
-            ["password"]
+            kept.map(|(key, value)| (key, value.0.len())).collect::<Vec<_>>(),
+            [("ca.crt".to_owned(), LONGEST), ("password".to_owned(), 20)]
         );
     }
 

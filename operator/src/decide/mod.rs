@@ -62,6 +62,12 @@ impl Decision {
         let hosts = self.topology.get("databases").and_then(Value::as_array);
         hosts.is_some_and(|hosts| !hosts.is_empty())
     }
+
+    /// Whether the pods that there are stay as they are, for want of a Secret that new ones would mount.
+    #[must_use]
+    pub fn keeps_pods(&self) -> bool {
+        self.invalid.as_ref().is_some_and(Unrenderable::keeps_pods)
+    }
 }
 
 /// The proxies there are, in one order.

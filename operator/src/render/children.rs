@@ -126,6 +126,13 @@ pub fn render(
 }
 
 impl Children {
+    /// Whether there is to be no pod at all.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        let spec = self.deployment.as_ref().and_then(|d| d.spec.as_ref());
+        spec.is_some_and(|spec| spec.replicas == Some(0))
+    }
+
     /// No more pods than these, for now.
     pub fn hold_back(&mut self, most: i32) {
         let spec = self.deployment.as_mut().and_then(|d| d.spec.as_mut());

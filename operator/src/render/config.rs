@@ -6,7 +6,7 @@ use pgdog_operator_api::{Mode, PgDogCluster, SecretStatus};
 use serde_json::{Map, Value};
 
 use super::users::Users;
-use super::{children, process, settings, topology, users};
+use super::{children, process, settings, tls, topology, users};
 use crate::discover::Found;
 use crate::world::World;
 
@@ -34,13 +34,58 @@ impl std::fmt::Debug for Rendered {
     }
 }
 
+/// What is wrong with a Secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lack {
+    /// It is not there.
+    Secret,
+    /// It has not the key.
+    Key,
+    /// Nothing stands in the key.
+    Value,
+    /// What stands in the key is no certificate.
+    Certificate,
+}
+
+impl Lack {
+    /// The same for programs.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Secret => "SecretNotFound",
+            Self::Key => "KeyMissing",
+            Self::Value => "KeyEmpty",
+            Self::Certificate => "NoCertificate",
+        }
+    }
+}
+
+/// A Secret that does not hold what it should.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// What is wrong with it.
+    pub what: Lack,
+    /// Whether pods mount it: new ones would wait for it.
+    pub mounted: bool,
+    /// The same for people.
+    pub message: String,
+}
+
 /// Why there is no configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unrenderable {
     /// Secrets or keys of Secrets are missing.
-    Secrets(Vec<String>),
+    Secrets(Vec<Missing>),
     /// What is written makes no configuration.
     Invalid(Vec<Finding>),
+}
+
+impl Unrenderable {
+    /// Whether the pods that there are have to stay as they are: none of another template could start.
+    #[must_use]
+    pub fn keeps_pods(&self) -> bool {
+        matches!(self, Self::Secrets(missing) if missing.iter().any(|one| one.mounted))
+    }
 }
 
 /// Makes the configuration of a cluster.
@@ -55,8 +100,16 @@ pub fn render(
     former: &users::Former,
 ) -> Result<Rendered, Unrenderable> {
     check_pods(cluster).map_err(Unrenderable::Invalid)?;
-    let Users { entries, secrets } =
-        users::render(&cluster.spec, world, former).map_err(Unrenderable::Secrets)?;
+    let users = users::render(&cluster.spec, world, former);
+    let of_tls = tls::missing(cluster, world);
+    let Users { entries, secrets } = match users {
+        Ok(users) if of_tls.is_empty() => users,
+        users => {
+            let mut missing = users.err().unwrap_or_default();
+            missing.extend(of_tls);
+            return Err(Unrenderable::Secrets(missing));
+        }
+    };
     let (process, settings) = {
         let mut process = process::render(cluster, world.ipv6);
         let (own, live) = settings::render(cluster, entries).map_err(Unrenderable::Invalid)?;

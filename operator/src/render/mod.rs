@@ -10,5 +10,6 @@ pub mod settings;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 pub mod topology;
 pub mod users;

@@ -9,8 +9,9 @@ use pgdog_operator_api::PgDogCluster;
 use serde_json::{Value, json};
 
 use super::children::Children;
-use super::config::{Rendered, Unrenderable, render};
+use super::config::{Lack, Missing, Rendered, Unrenderable, render};
 use super::{children, snapshot};
+use crate::authority::Authority;
 use crate::discover::discover;
 use crate::render::users::Former;
 use crate::world::World;
@@ -191,10 +192,98 @@ fn a_secret_that_is_missing_is_named_with_its_place() {
     assert_eq!(
         rendered(&spec),
         Err(Unrenderable::Secrets(vec![
-            "spec.users[0].secretRef: there is no Secret gone".to_owned(),
-            "spec.users[1].secretRef: Secret login has no key pw".to_owned(),
+            missing(
+                Lack::Secret,
+                "spec.users[0].secretRef: there is no Secret gone"
+            ),
+            missing(
+                Lack::Key,
+                "spec.users[1].secretRef: Secret login has no key pw"
+            ),
         ]))
     );
+}
+
+fn missing(what: Lack, message: &str) -> Missing {
+    Missing {
+        what,
+        mounted: message.contains("spec.tls"),
+        message: message.to_owned(),
+    }
+}
+
+/// A Secret of this text, which is there beside the login.
+fn with(name: &str, key: &str, text: &str) -> World {
+    let mut world = world();
+    let text = k8s_openapi::ByteString(text.as_bytes().to_vec());
+    let secret = Secret {
+        data: Some(BTreeMap::from([(key.to_owned(), text)])),
+        ..Secret::default()
+    };
+    world.secrets.insert(name.to_owned(), Arc::new(secret));
+    world
+}
+
+#[test]
+fn a_password_of_no_letters_is_none() {
+    let cluster = cluster(&json!({"users": [{"name": "app", "secretRef": {"name": "blank"}}]}));
+    let world = with("blank", "password", "");
+    let found = discover(&cluster.spec, &world);
+    let wrong = missing(
+        Lack::Value,
+        "spec.users[0].secretRef: key password of Secret blank is empty",
+    );
+    assert_eq!(
+        render(&cluster, &found, &world, &Former::new()),
+        Err(Unrenderable::Secrets(vec![wrong]))
+    );
+}
+
+#[test]
+fn a_certificate_that_is_missing_is_named_with_its_place_and_keeps_the_pods() {
+    let of = |spec: &Value, world: &World| {
+        let cluster = cluster(&json!({"tls": spec}));
+        let found = discover(&cluster.spec, world);
+        render(&cluster, &found, world, &Former::new()).map(|_| ())
+    };
+    let one = |lack: Lack, message: &str| Err(Unrenderable::Secrets(vec![missing(lack, message)]));
+    let server = json!({"server": {"mode": "verify_full", "caSecretRef": "ca"}});
+    let place = "spec.tls.server.caSecretRef";
+    let gone = of(&server, &world());
+    assert_eq!(
+        gone,
+        one(Lack::Secret, &format!("{place}: there is no Secret ca"))
+    );
+    assert!(gone.unwrap_err().keeps_pods());
+    assert_eq!(
+        of(&server, &with("ca", "tls.crt", "x")),
+        one(Lack::Key, &format!("{place}: Secret ca has no key ca.crt"))
+    );
+    assert_eq!(
+        of(&server, &with("ca", "ca.crt", "rubbish")),
+        one(
+            Lack::Certificate,
+            &format!("{place}: key ca.crt of Secret ca is no certificate in PEM")
+        )
+    );
+    let authority = Authority::generate().unwrap();
+    assert_eq!(
+        of(&server, &with("ca", "ca.crt", &authority.certificate)),
+        Ok(())
+    );
+    // A bundle may begin with something else.
+    let bundle = format!("# ours\n{}{}", authority.key, authority.certificate);
+    assert_eq!(of(&server, &with("ca", "ca.crt", &bundle)), Ok(()));
+    let both = json!({
+        "client": {"mode": "Require", "secretRef": "a", "caSecretRef": "b"},
+        "server": {"clientSecretRef": "c"},
+    });
+    let Err(Unrenderable::Secrets(all)) = of(&both, &world()) else {
+        panic!("it is taken");
+    };
+    assert_eq!(all.len(), 3);
+    let unused = json!({"client": {"mode": "Disabled", "secretRef": "a"}});
+    assert_eq!(of(&unused, &world()), Ok(()));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use kube::ResourceExt;
 use pgdog_operator_api::{PgDogClusterSpec, SecretStatus, UserSecret, UserSpec};
 use serde_json::Value;
 
+use super::config::{Lack, Missing};
 use super::settings::Keys;
 use crate::rotation::key;
 use crate::world::World;
@@ -41,12 +42,12 @@ struct Login {
 ///
 /// # Errors
 ///
-/// Every Secret and key that is missing.
+/// Every Secret and key that is missing or empty.
 pub fn render(
     spec: &PgDogClusterSpec,
     world: &World,
     former: &Former,
-) -> Result<Users, Vec<String>> {
+) -> Result<Users, Vec<Missing>> {
     let mut users = Users::default();
     let mut missing = Vec::new();
     for (index, user) in spec.users.iter().enumerate() {
@@ -68,14 +69,17 @@ fn entry(
     world: &World,
     former: &Former,
     secrets: &mut Vec<SecretStatus>,
-) -> Result<Value, String> {
+) -> Result<Value, Missing> {
     let place = format!("spec.users[{index}]");
     let login = match &user.secret_ref {
         Some(secret) => read(secret, &format!("{place}.secretRef"), world, secrets)?,
         None => Login::default(),
     };
     let name = user.name.clone().or(login.name).ok_or_else(|| {
-        format!("{place}: its Secret holds no name (username, user), and there is no spec.users[{index}].name")
+        lack(
+            Lack::Key,
+            format!("{place}: its Secret holds no name (username, user), and there is no spec.users[{index}].name"),
+        )
     })?;
     let mut keys = Keys::default();
     keys.set("name", Some(&name));
@@ -111,16 +115,26 @@ fn entry(
     Ok(keys.into_value())
 }
 
+const fn lack(what: Lack, message: String) -> Missing {
+    Missing {
+        what,
+        mounted: false,
+        message,
+    }
+}
+
 fn read(
     of: &UserSecret,
     place: &str,
     world: &World,
     secrets: &mut Vec<SecretStatus>,
-) -> Result<Login, String> {
-    let secret = world
-        .secrets
-        .get(&of.name)
-        .ok_or_else(|| format!("{place}: there is no Secret {}", of.name))?;
+) -> Result<Login, Missing> {
+    let secret = world.secrets.get(&of.name).ok_or_else(|| {
+        lack(
+            Lack::Secret,
+            format!("{place}: there is no Secret {}", of.name),
+        )
+    })?;
     let keys = of.keys.clone().unwrap_or_default();
     let first = |own: &Option<String>, known: &[&str]| match own {
         Some(key) => world.secret_text(&of.name, key),
@@ -133,9 +147,17 @@ fn read(
         password: first(&keys.password, &["password"]),
         verifier: first(&keys.verifier, &["verifier"]),
     };
+    let password = keys.password.as_deref().unwrap_or("password");
+    let verifier = keys.verifier.as_deref().unwrap_or("verifier");
     if login.password.is_none() && login.verifier.is_none() {
-        let key = keys.password.as_deref().unwrap_or("password");
-        return Err(format!("{place}: Secret {} has no key {key}", of.name));
+        let message = format!("{place}: Secret {} has no key {password}", of.name);
+        return Err(lack(Lack::Key, message));
+    }
+    for (key, value) in [(password, &login.password), (verifier, &login.verifier)] {
+        if value.as_deref() == Some("") {
+            let message = format!("{place}: key {key} of Secret {} is empty", of.name);
+            return Err(lack(Lack::Value, message));
+        }
     }
     let status = SecretStatus {
         name: of.name.clone(),
