@@ -584,6 +584,9 @@ pub fn recall(cluster: &PgDogCluster, world: &World, memory: &mut Memory) {
     memory.paused = (file["snapshot"]["paused"] == true).then_some(false);
     memory.refused =
         read(snapshot::REFUSED).and_then(|refused| serde_json::from_value(refused).ok());
+    if let Some(refused) = &memory.refused {
+        memory.files.clone_from(&refused.files);
+    }
 }
 
 #[cfg(test)]

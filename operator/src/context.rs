@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -87,8 +88,10 @@ pub struct Memory {
     pub process: Option<Map<String, Value>>,
     /// The last settings that all proxies acknowledged.
     pub good: Option<Map<String, Value>>,
-    /// Settings that a proxy refused: not tried again before there are others.
+    /// Settings that a proxy refused: not tried again before there are others, or other files that they name.
     pub refused: Option<Refused>,
+    /// The files that settings name, as they were seen last.
+    pub files: Files,
     /// Passwords that are still accepted.
     pub replaced: Vec<Replaced>,
     /// What each proxy may have of the budget.
@@ -138,6 +141,21 @@ pub struct Refused {
     /// Uid of the pod that refused them: when it has gone, they are tried again.
     #[serde(default)]
     pub pod: String,
+    /// When.
+    #[serde(default)]
+    pub at: Timestamp,
+    /// The files that they name, as they were then.
+    #[serde(default)]
+    pub files: Files,
+}
+
+/// The versions of the Secrets with certificates that are mounted, and since when there are these.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Files {
+    /// SHA-256 of the versions; `None` where there are none, or nobody has looked yet.
+    pub sha256: Option<String>,
+    /// When they became these, as far as is known.
+    pub since: Option<Timestamp>,
 }
 
 /// What all reconciliations share.

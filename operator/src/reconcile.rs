@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use crate::apply::{self, ApplyError, Obstacle};
 use crate::atomic::{Kind, Progress, Target};
 use crate::context::{Context, Memory};
-use crate::decide::{Decision, Proxies, decide, renumber};
+use crate::decide::{Decision, Proxies, decide, renumber, until_attempt};
 use crate::discover::{self, Found};
 use crate::events;
 use crate::fleet::{Document, Hold, Report, Want};
@@ -418,8 +418,8 @@ fn is_paused(cluster: &PgDogCluster) -> bool {
         .is_some_and(|operation| operation.reconciliation_paused)
 }
 
-/// When to look again: at the latest when a former password is over, a pause is tried again, shares follow the demand, or
-/// proxies that have come are told to the others.
+/// When to look again: at the latest when a former password is over, a pause is tried again, shares follow the demand,
+/// refused settings are tried again, or proxies that have come are told to the others.
 fn next(cluster: &PgDogCluster, memory: &Memory, plan: &Plan<'_>) -> Duration {
     let budget = cluster
         .spec
@@ -435,6 +435,7 @@ fn next(cluster: &PgDogCluster, memory: &Memory, plan: &Plan<'_>) -> Duration {
     };
     let most = most.min(memory.peers.left(Instant::now()).unwrap_or(most));
     let now = Timestamp::now();
+    let most = most.min(until_attempt(memory, now).unwrap_or(most));
     let ends = memory
         .replaced
         .iter()

@@ -5,22 +5,30 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use pgdog_config::api::Half;
 use pgdog_config::documents;
 use pgdog_operator_api::{ConfigStatus, HalfStatus, PgDogCluster, PgDogClusterStatus, Rejection};
 use serde_json::{Map, Value};
 
-use crate::context::{Memory, Refused};
+use crate::context::{Files, Memory, Refused};
 use crate::discover::Found;
 use crate::fleet::{Report, Taken, is_unreachable};
 use crate::render::config::{Rendered, Unrenderable, render};
+use crate::render::tls;
 use crate::render::topology::{self, Peer};
 use crate::resharding;
 use crate::rollout::{self, Stage};
 use crate::rotation;
 use crate::world::World;
+
+/// Other files have come to all pods after this time: kubelets look at mounted Secrets each minute or so.
+const ARRIVAL: SignedDuration = SignedDuration::from_mins(3);
+
+/// How often refused settings are tried again meanwhile.
+const ATTEMPTS: SignedDuration = SignedDuration::from_mins(1);
 
 /// What the proxies are to have.
 #[derive(Clone, PartialEq)]
@@ -97,6 +105,8 @@ pub fn decide(
     status: &mut PgDogClusterStatus,
 ) -> Result<Decision, Unrenderable> {
     let reports = proxies.reports;
+    let now = Timestamp::now();
+    look_at_files(cluster, world, now, &mut memory.files);
     let rendered = match rendered(cluster, found, world, memory) {
         Ok(rendered) => rendered,
         Err(error) => return hosts_only(cluster, found, proxies, memory, status, error),
@@ -105,7 +115,7 @@ pub fn decide(
     if memory
         .refused
         .as_ref()
-        .is_some_and(|refused| is_over(refused, &wanted, reports))
+        .is_some_and(|refused| is_over(refused, &wanted, reports, (&memory.files, now)))
     {
         memory.refused = None;
     }
@@ -199,7 +209,7 @@ fn roll_out(
         && memory.refused.is_none()
         && let Some(good) = memory.good.clone().filter(|good| *good != settings)
     {
-        memory.refused = Some(refusal(wanted, reports, config));
+        memory.refused = Some(refusal(wanted, reports, config, &memory.files));
         settings = rotation::renewed(&good, latest);
         renumber(&mut config.settings, &settings);
         given = vec![true; reports.len()];
@@ -404,7 +414,12 @@ fn is_everywhere(stage: &Stage, config: &ConfigStatus, reports: &[Report]) -> bo
 }
 
 /// Which proxy refused the settings of this number, and why.
-fn refusal(sha256: String, reports: &[Report], config: &ConfigStatus) -> Refused {
+fn refusal(
+    sha256: String,
+    reports: &[Report],
+    config: &ConfigStatus,
+    files: &Files,
+) -> Refused {
     let number = u64::try_from(config.settings.revision).unwrap_or_default();
     let refused = reports.iter().find_map(|report| match &report.settings {
         Taken::Failed {
@@ -419,14 +434,48 @@ fn refusal(sha256: String, reports: &[Report], config: &ConfigStatus) -> Refused
         sha256,
         message,
         pod,
+        at: Timestamp::now(),
+        files: files.clone(),
     }
 }
 
-/// Whether refused settings may be tried: they are others, or who refused them has gone. A proxy of an older image, or one
-/// without a volume that they name, says nothing of those that took its place.
-fn is_over(refused: &Refused, wanted: &str, reports: &[Report]) -> bool {
+/// Whether refused settings may be tried: they are others, or who refused them has gone, or files that they name may have
+/// become others. A proxy of an older image, or one without a volume that they name, says nothing of those that took its place.
+fn is_over(
+    refused: &Refused,
+    wanted: &str,
+    reports: &[Report],
+    (files, now): (&Files, Timestamp),
+) -> bool {
     let has_gone = || reports.iter().all(|report| report.pod != refused.pod);
-    refused.sha256 != wanted || (!reports.is_empty() && has_gone())
+    refused.sha256 != wanted
+        || (!reports.is_empty() && has_gone())
+        || refused.files.sha256 != files.sha256
+        || attempt(refused, files).is_some_and(|at| at <= now)
+}
+
+/// When refused settings are tried again because of files that were still on their way.
+fn attempt(refused: &Refused, files: &Files) -> Option<Timestamp> {
+    let at = refused.at + ATTEMPTS;
+    // The last time they have come for certain.
+    let end = files.since? + ARRIVAL + ATTEMPTS;
+    (at <= end).then_some(at)
+}
+
+/// The time until refused settings are tried again though nothing else happens.
+pub(crate) fn until_attempt(memory: &Memory, now: Timestamp) -> Option<Duration> {
+    let at = attempt(memory.refused.as_ref()?, &memory.files)?;
+    let left = Duration::try_from(at.duration_since(now)).ok()?;
+    Some(left + Duration::from_secs(1))
+}
+
+/// Takes notice of other versions of the Secrets with certificates.
+fn look_at_files(cluster: &PgDogCluster, world: &World, now: Timestamp, files: &mut Files) {
+    let sha256 = tls::sha256(cluster, world);
+    if files.sha256 != sha256 {
+        let since = sha256.is_some().then_some(now);
+        *files = Files { sha256, since };
+    }
 }
 
 /// What a proxy counts as its revision at most: more than this is no number that anybody counted to.

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Resource;
 use pgdog_operator_api::{PgDogCluster, PgDogClusterStatus, Rejection};
 use serde_json::{Value, json};
 
-use super::{Decision, Proxies, decide};
+use super::{Decision, Proxies, decide, until_attempt};
 use crate::apply;
 use crate::context::Memory;
 use crate::discover::discover;
@@ -258,6 +259,76 @@ fn refused_settings_are_tried_again_when_who_refused_them_has_gone() {
     assert_eq!(size(&case.decide().unwrap().settings), &json!(10));
     "d".clone_into(&mut case.reports[0].pod);
     assert_eq!(size(&case.decide().unwrap().settings), &json!(7));
+}
+
+/// A Secret with an authority of servers, in this version.
+fn authority(version: &str) -> Arc<Secret> {
+    let pair = crate::authority::Authority::generate().unwrap();
+    let mut secret: Secret = serde_json::from_value(json!({
+        "metadata": {"name": "ca", "resourceVersion": version},
+    }))
+    .unwrap();
+    let text = k8s_openapi::ByteString(pair.certificate.into_bytes());
+    secret.data = Some([("ca.crt".to_owned(), text)].into());
+    Arc::new(secret)
+}
+
+#[test]
+fn settings_that_were_refused_for_their_files_are_tried_again_with_others_until_these_have_arrived() {
+    let mut case = settled(1);
+    "a".clone_into(&mut case.reports[0].pod);
+    case.world.secrets.insert("ca".to_owned(), authority("1"));
+    case.cluster.spec.tls =
+        serde_json::from_value(json!({"server": {"mode": "verify_full", "caSecretRef": "ca"}}))
+            .unwrap();
+    let is_tried = |case: &mut Case| {
+        let settings = case.decide().unwrap().settings;
+        settings["general"]["tls_verify"] == "verify_full"
+    };
+    let is_refused = |case: &mut Case| {
+        case.fail(0, Rejection::Nack);
+        !is_tried(case)
+    };
+    // All that was seen and done so far is older than it is.
+    let later = |case: &mut Case, seconds: i64| {
+        let time = SignedDuration::from_secs(seconds);
+        if let Some(since) = &mut case.memory.files.since {
+            *since -= time;
+        }
+        if let Some(refused) = &mut case.memory.refused {
+            refused.at -= time;
+        }
+    };
+    assert!(is_tried(&mut case));
+    later(&mut case, 600);
+    assert!(is_refused(&mut case));
+    case.ack(0);
+    later(&mut case, 61);
+    assert!(!is_tried(&mut case), "it does not flap");
+    assert_eq!(until_attempt(&case.memory, Timestamp::now()), None);
+
+    case.world.secrets.insert("ca".to_owned(), authority("2"));
+    assert!(is_tried(&mut case));
+    assert!(is_refused(&mut case), "its file is still the former one");
+    for _ in 0..3 {
+        case.ack(0);
+        assert!(!is_tried(&mut case), "once a minute");
+        assert!(until_attempt(&case.memory, Timestamp::now()).is_some());
+        later(&mut case, 60);
+        assert!(is_tried(&mut case));
+        assert!(is_refused(&mut case));
+    }
+    case.ack(0);
+    later(&mut case, 61);
+    assert!(!is_tried(&mut case), "the file has come and is wrong as well");
+
+    // Somebody has removed it, and made it again.
+    case.world.secrets.remove("ca");
+    assert!(case.decide().unwrap().keeps_pods());
+    case.world.secrets.insert("ca".to_owned(), authority("3"));
+    assert!(is_tried(&mut case));
+    case.ack(0);
+    assert!(is_tried(&mut case) && case.memory.refused.is_none());
 }
 
 #[test]
