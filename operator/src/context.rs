@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 
 use crate::atomic::Changes;
 use crate::authority::Authority;
+use crate::events::Events;
 use crate::fleet::Fleet;
 use crate::leader::Term;
 use crate::metrics::Metrics;
@@ -181,7 +182,7 @@ pub struct Context {
     /// What is remembered of each cluster, by uid.
     pub memory: Mutex<HashMap<String, Memory>>,
     /// Writes Events.
-    pub recorder: kube::runtime::events::Recorder,
+    pub events: Events,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Told the epoch of another leader that has taken over.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt};
 use kube::runtime::Controller;
 use kube::runtime::controller::{Action, Config};
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt};
 use pgdog_operator_api::PgDogCluster;
@@ -19,7 +19,7 @@ use crate::args::Run;
 use crate::atomic::Changes;
 use crate::authority::Authority;
 use crate::context::{Context, Stores};
-use crate::events;
+use crate::events::{self, Events};
 use crate::fleet::Fleet;
 use crate::http::Identity;
 use crate::leader::Term;
@@ -160,7 +160,7 @@ pub async fn lead(
         default_image: run.proxy_image.clone(),
         upgrade_proxies: run.upgrade_proxies,
         memory: Mutex::new(HashMap::new()),
-        recorder: Recorder::new(client.clone(), reporter),
+        events: Events::new(client.clone(), reporter),
         metrics,
         fenced,
     });

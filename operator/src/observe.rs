@@ -249,7 +249,7 @@ fn progressing(cluster: &PgDogCluster, now: &PgDogClusterStatus, seen: &Seen<'_>
         return Finding::new(kind, true, "RollingOut", message);
     }
     match seen.decision.map(|decision| decision.stage) {
-        Ok(Stage::Complete) => Finding::new(kind, false, "Complete", ""),
+        Ok(Stage::Complete) => Finding::new(kind, false, "Complete", "all proxies are as they are to be"),
         Ok(Stage::Canary) => Finding::new(
             kind,
             true,

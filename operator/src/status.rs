@@ -491,7 +491,7 @@ pub fn degraded(findings: &[Finding], trouble: Option<(&'static str, &str)>) -> 
     if let Some(finding) = wrong(ConditionType::EndpointsResolved, None) {
         return Finding::new(kind, true, finding.reason, finding.message.clone());
     }
-    Finding::new(kind, false, "AsExpected", "")
+    Finding::new(kind, false, "AsExpected", "nothing is wrong")
 }
 
 #[cfg(test)]

@@ -169,6 +169,42 @@ async fn a_resource_becomes_children_that_it_owns_a_status_and_events() {
 }
 
 #[tokio::test]
+async fn another_message_is_another_event_and_none_is_without_words() {
+    let Some(stage) = Stage::open("words").await else {
+        return;
+    };
+    let _operator = Operator::start(operator(), &stage, "one").await;
+    let proxies = Proxies::of_shop(&stage).await;
+    for gone in ["first", "second"] {
+        let users = json!([{"secretRef": {"name": gone}}]);
+        stage.change("shop", json!({"users": users})).await.unwrap();
+        until(&format!("an Event about {gone}"), || async {
+            let events = stage.api::<Event>().list(&ListParams::default()).await;
+            let events = events.unwrap().items;
+            assert!(events.iter().all(|event| event.note.is_some()));
+            events
+                .iter()
+                .any(|event| {
+                    event.reason.as_deref() == Some("SecretsResolvedSecretNotFound")
+                        && event.note.as_ref().is_some_and(|note| note.contains(gone))
+                })
+                .then_some(())
+        })
+        .await;
+        let users = json!([{"secretRef": {"name": "login"}}]);
+        stage.change("shop", json!({"users": users})).await.unwrap();
+        stage
+            .condition(
+                "shop",
+                ConditionType::SecretsResolved,
+                ConditionStatus::True,
+            )
+            .await;
+    }
+    drop(proxies);
+}
+
+#[tokio::test]
 async fn fields_of_others_stay_and_ours_are_put_right() {
     let Some(stage) = Stage::open("fields").await else {
         return;
