@@ -163,7 +163,10 @@ mod tests {
         let note = |text: &str| Some(text.to_owned());
         assert_eq!(
             told(&well, &bad),
-            [("DegradedSecretMissing".to_owned(), note("there is no Secret login"))]
+            [(
+                "DegradedSecretMissing".to_owned(),
+                note("there is no Secret login")
+            )]
         );
         assert_eq!(
             told(&bad, &well),

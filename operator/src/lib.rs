@@ -41,6 +41,7 @@ pub mod rollout;
 pub mod rotation;
 pub mod shares;
 pub mod sidecars;
+pub mod standstill;
 pub mod status;
 pub mod watch;
 pub mod webhook;

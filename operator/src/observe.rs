@@ -80,6 +80,11 @@ pub fn observe(
         findings.push(injected(seen.missing));
     }
     let mut degraded = status::degraded(&findings, seen.trouble);
+    if let Some(message) = status::standing_still(seen.proxies, true)
+        && degraded.status == ConditionStatus::False
+    {
+        degraded = Finding::new(ConditionType::Degraded, true, "ProxiesFailing", message);
+    }
     if let Some((reason, message)) = seen.hint
         && degraded.status == ConditionStatus::False
     {
@@ -194,7 +199,9 @@ fn validity(seen: &Seen<'_>) -> [Finding; 2] {
             Finding::new(
                 secrets,
                 false,
-                missing.first().map_or("SecretNotFound", |one| one.what.reason()),
+                missing
+                    .first()
+                    .map_or("SecretNotFound", |one| one.what.reason()),
                 told(missing),
             ),
         ],
@@ -233,7 +240,22 @@ fn synced(now: &PgDogClusterStatus, seen: &Seen<'_>) -> Finding {
     }
 }
 
+/// How far pods and settings have come, and which proxies do not get on.
 fn progressing(cluster: &PgDogCluster, now: &PgDogClusterStatus, seen: &Seen<'_>) -> Finding {
+    let finding = progress(cluster, now, seen);
+    match status::standing_still(seen.proxies, false) {
+        Some(still) if finding.reason == "Complete" => {
+            Finding::new(finding.kind, true, "WaitingForProxies", still)
+        }
+        Some(still) => Finding {
+            message: format!("{}; {still}", finding.message),
+            ..finding
+        },
+        None => finding,
+    }
+}
+
+fn progress(cluster: &PgDogCluster, now: &PgDogClusterStatus, seen: &Seen<'_>) -> Finding {
     let kind = ConditionType::Progressing;
     // Nobody replaces sidecars of a former time but the application's own next rollout: they are counted.
     let rolls = cluster.spec.mode == Mode::Deployment;
@@ -249,7 +271,9 @@ fn progressing(cluster: &PgDogCluster, now: &PgDogClusterStatus, seen: &Seen<'_>
         return Finding::new(kind, true, "RollingOut", message);
     }
     match seen.decision.map(|decision| decision.stage) {
-        Ok(Stage::Complete) => Finding::new(kind, false, "Complete", "all proxies are as they are to be"),
+        Ok(Stage::Complete) => {
+            Finding::new(kind, false, "Complete", "all proxies are as they are to be")
+        }
         Ok(Stage::Canary) => Finding::new(
             kind,
             true,

@@ -6,12 +6,13 @@ use pgdog_operator_api::{Mode, PgDogCluster};
 
 use crate::context::Context;
 use crate::decide::Decision;
-use crate::fleet::{Place, ProxyId, Report};
+use crate::fleet::{Place, ProxyId, Report, Taken, is_unreachable};
 use crate::observe;
 use crate::render::process::Ports;
 use crate::render::topology::Peer;
 use crate::render::{children, pod};
 use crate::sidecars;
+use crate::standstill;
 use crate::status::Proxy;
 use crate::world::{World, ZONE, address, has_ended, is_leaving, is_ready};
 
@@ -59,6 +60,9 @@ pub(crate) fn reports(cluster: &PgDogCluster, pods: &[&Pod], cx: &Context) -> Ve
                 Some(_) => cx.fleet.report(&id(cluster, pod)),
                 None => Report::unreachable("the pod has no address yet"),
             };
+            if let Some(why) = standstill::of(pod) {
+                explain(&mut report, why.message());
+            }
             if observe::lacks_files(cluster, pod) {
                 // It would refuse the settings that name them, and with it all others would go back to those of before.
                 let why =
@@ -75,6 +79,17 @@ pub(crate) fn reports(cluster: &PgDogCluster, pods: &[&Pod], cx: &Context) -> Ve
         cx.fenced.send_replace(Some(epoch));
     }
     reports
+}
+
+/// Why nobody answers: what stands in the way says more than that there is no answer.
+fn explain(report: &mut Report, why: &str) {
+    for taken in [&mut report.settings, &mut report.topology] {
+        if is_unreachable(taken)
+            && let Taken::Failed { message, .. } = taken
+        {
+            why.clone_into(message);
+        }
+    }
 }
 
 /// The proxies as they reach each other, also those that let their last clients finish. Sidecars do not: each listens within
@@ -148,6 +163,7 @@ pub(crate) fn seen(
                 Mode::Sidecar => sidecars::is_ready(pod),
             },
             updated: observe::is_updated(pod, hash.as_deref(), image),
+            standstill: standstill::of(pod),
             report: report.clone(),
         })
         .collect()

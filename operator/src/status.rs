@@ -18,6 +18,7 @@ use crate::fleet::{Report, Taken};
 use crate::observed::View;
 use crate::render::pod::{admin_secret, client_tls_secret};
 use crate::render::tls;
+use crate::standstill::Standstill;
 use crate::world::World;
 
 /// A proxy as it was seen.
@@ -29,6 +30,8 @@ pub struct Proxy {
     pub ready: bool,
     /// Whether it is of the latest template.
     pub updated: bool,
+    /// Why it does not run.
+    pub standstill: Option<Standstill>,
     /// How it stands to its configuration.
     pub report: Report,
 }
@@ -353,7 +356,7 @@ pub fn merge(
     conditions.sort_by_key(|c| c.kind);
 }
 
-fn shortened(text: &str, most: usize) -> String {
+pub(crate) fn shortened(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();
     }
@@ -451,6 +454,21 @@ pub fn certificates(cluster: &PgDogCluster, world: &World, now: Timestamp) -> (T
         break;
     }
     (status, finding)
+}
+
+/// Why proxies do not run; of several the first is told.
+#[must_use]
+pub fn standing_still(proxies: &[Proxy], failing: bool) -> Option<String> {
+    let mut still = proxies.iter().filter_map(|proxy| {
+        let why = proxy.standstill.as_ref()?;
+        let told = !failing || matches!(why, Standstill::Failing(_));
+        told.then(|| format!("{}: {}", proxy.pod, why.message()))
+    });
+    let first = still.next()?;
+    Some(match still.count() {
+        0 => first,
+        others => format!("{first} (and {others} more)"),
+    })
 }
 
 /// Whether somebody has to do something: what is wrong with what was written.

@@ -469,8 +469,9 @@ pub fn slim_pod(pod: &mut Pod) {
     }
     if let Some(status) = pod.status.take() {
         let conditions = status.conditions.map(|all| {
-            let ready = all.into_iter().filter(|c| c.type_ == "Ready");
-            ready.collect()
+            let kept = ["Ready", "PodScheduled"];
+            let kept = all.into_iter().filter(|c| kept.contains(&&*c.type_));
+            kept.collect()
         });
         pod.status = Some(PodStatus {
             phase: status.phase,
@@ -627,6 +628,7 @@ mod tests {
             ]},
             "status": {"phase": "Running", "podIP": "10.0.0.1", "conditions": [
                 {"type": "Ready", "status": "True"}, {"type": "Initialized", "status": "True"},
+                {"type": "PodScheduled", "status": "True"},
             ]},
         }))
         .unwrap();
@@ -641,7 +643,9 @@ mod tests {
                     {"name": "pgdog", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "/v"}]},
                     {"name": "other", "image": "j"},
                 ]},
-                "status": {"phase": "Running", "podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]},
+                "status": {"phase": "Running", "podIP": "10.0.0.1", "conditions": [
+                    {"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"},
+                ]},
             })
         );
         let mut secret = secret("a", "login");
@@ -655,7 +659,8 @@ mod tests {
         slim_secret(&mut secret);
         let kept = secret.data.unwrap().into_iter();
         assert_eq!(
-            kept.map(|(key, value)| (key, value.0.len())).collect::<Vec<_>>(),
+            kept.map(|(key, value)| (key, value.0.len()))
+                .collect::<Vec<_>>(),
             [("ca.crt".to_owned(), LONGEST), ("password".to_owned(), 20)]
         );
     }

@@ -414,12 +414,7 @@ fn is_everywhere(stage: &Stage, config: &ConfigStatus, reports: &[Report]) -> bo
 }
 
 /// Which proxy refused the settings of this number, and why.
-fn refusal(
-    sha256: String,
-    reports: &[Report],
-    config: &ConfigStatus,
-    files: &Files,
-) -> Refused {
+fn refusal(sha256: String, reports: &[Report], config: &ConfigStatus, files: &Files) -> Refused {
     let number = u64::try_from(config.settings.revision).unwrap_or_default();
     let refused = reports.iter().find_map(|report| match &report.settings {
         Taken::Failed {

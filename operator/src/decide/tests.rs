@@ -274,7 +274,8 @@ fn authority(version: &str) -> Arc<Secret> {
 }
 
 #[test]
-fn settings_that_were_refused_for_their_files_are_tried_again_with_others_until_these_have_arrived() {
+fn settings_that_were_refused_for_their_files_are_tried_again_with_others_until_these_have_arrived()
+{
     let mut case = settled(1);
     "a".clone_into(&mut case.reports[0].pod);
     case.world.secrets.insert("ca".to_owned(), authority("1"));
@@ -320,7 +321,10 @@ fn settings_that_were_refused_for_their_files_are_tried_again_with_others_until_
     }
     case.ack(0);
     later(&mut case, 61);
-    assert!(!is_tried(&mut case), "the file has come and is wrong as well");
+    assert!(
+        !is_tried(&mut case),
+        "the file has come and is wrong as well"
+    );
 
     // Somebody has removed it, and made it again.
     case.world.secrets.remove("ca");

@@ -407,6 +407,65 @@ async fn a_proxy_that_does_not_answer_holds_up_nobody_and_is_named() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_does_not_run_is_told_with_the_reason() {
+    let Some(stage) = Stage::open("standstill").await else {
+        return;
+    };
+    let _operator = Operator::start(operator(), &stage, "one").await;
+    let mut proxies = Proxies::of_shop(&stage).await;
+    proxies.add(&stage, 1).await;
+    stage
+        .condition("shop", ConditionType::Degraded, ConditionStatus::False)
+        .await;
+    let labels = json!({"app.kubernetes.io/name": "pgdog", "pgdog.dev/cluster": "shop"});
+    stage.pod("shop-proxy-stuck", &labels, "127.99.99.99").await;
+    let pods = stage.api::<Pod>();
+    let stand = async |status: Value| {
+        let status = Patch::Merge(json!({"status": status}));
+        pods.patch_status("shop-proxy-stuck", &PatchParams::default(), &status)
+            .await
+            .unwrap();
+    };
+    let place = json!({
+        "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available",
+    });
+    stand(json!({
+        "phase": "Pending", "conditions": [place], "containerStatuses": null, "podIP": null, "podIPs": null,
+    }))
+    .await;
+    let waits = |kind: ConditionType, words: &'static str| {
+        let stage = &stage;
+        async move {
+            stage
+                .status_when("shop", words, |status| {
+                    let mut conditions = status.conditions.iter();
+                    conditions.any(|c| {
+                        c.kind == kind
+                            && c.status == ConditionStatus::True
+                            && c.message.contains(words)
+                    })
+                })
+                .await
+        }
+    };
+    let status = waits(ConditionType::Progressing, "Unschedulable: 0/1 nodes").await;
+    let told = &status.config.out_of_sync[0].message;
+    assert_eq!(told, "Unschedulable: 0/1 nodes are available");
+    let ended = json!({"exitCode": 1, "reason": "Error", "message": "no such option"});
+    let container = json!({
+        "name": "pgdog", "image": "", "imageID": "", "ready": false, "restartCount": 4,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": ended},
+    });
+    stand(json!({"conditions": null, "containerStatuses": [container]})).await;
+    let words = "shop-proxy-stuck: CrashLoopBackOff: no such option";
+    let status = waits(ConditionType::Degraded, words).await;
+    let mut conditions = status.conditions.iter();
+    assert!(conditions.any(|c| c.reason == "ProxiesFailing"));
+    let told = &status.config.out_of_sync[0].message;
+    assert_eq!(told, "CrashLoopBackOff: no such option");
+}
+
+#[tokio::test]
 async fn a_proxy_that_was_replaced_is_given_everything() {
     let Some(stage) = Stage::open("replaced").await else {
         return;
