@@ -206,7 +206,11 @@ impl Ledger {
                     self.proxies.remove(&pod);
                 }
                 Some((None, _)) => {}
-                _ => entry.told = Some((None, next(&mut self.revision))),
+                _ => {
+                    entry.told = Some((None, next(&mut self.revision)));
+                    // From now on it may have got it: any number, also where the budget comes back before it has answered.
+                    entry.bound = Bound::Unknown;
+                }
             }
         }
     }
@@ -437,5 +441,23 @@ mod tests {
         assert_eq!(told, Value::Null);
         ledger.settle(None, &[seen(&a, Share::Held(revision), false)]);
         assert!(ledger.document("a", 1).is_none());
+    }
+
+    #[test]
+    fn a_budget_that_comes_back_believes_nothing_of_those_that_were_told_that_there_is_none() {
+        let (a, b) = (pod("a"), pod("b"));
+        let all = |of_a| [seen(&a, of_a, false), seen(&b, Share::Pending, false)];
+        let written = BTreeMap::from([("a".to_owned(), 25), ("b".to_owned(), 1)]);
+        let mut ledger = Ledger::recall(&written, &[&a, &b]);
+        ledger.settle(Some(&terms()), &all(Share::Pending));
+        ledger.settle(None, &all(Share::Pending));
+        assert!(ledger.written(&all(Share::Pending)).is_empty());
+        let standing = ledger.settle(Some(&terms()), &all(Share::Pending)).unwrap();
+        assert_eq!(standing.room, None, "each may have any number");
+        let (told, revision) = limit(&ledger, "a");
+        assert_eq!(told, 25);
+        ledger.settle(Some(&terms()), &all(Share::Held(revision)));
+        let written = ledger.written(&all(Share::Pending));
+        assert_eq!(written, BTreeMap::from([("a".to_owned(), 25)]));
     }
 }
