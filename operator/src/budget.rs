@@ -11,13 +11,13 @@ use pgdog_operator_api::{Budget, Distribution};
 /// Part of the budget for proxies that are about to start, where nothing is said, per cent.
 const RESERVE: u32 = 10;
 
-/// What a proxy may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a proxy may have, in the order of how much that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Bound {
-    /// Nobody has told it anything yet: any number.
-    Unknown,
     /// So many at most, whatever became of what it was told last.
     AtMost(u32),
+    /// Nobody has told it anything yet: any number.
+    Unknown,
 }
 
 /// A proxy as far as its share goes.

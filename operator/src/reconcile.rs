@@ -486,7 +486,7 @@ fn divide(
         })
         .collect();
     let terms = shares::terms(cluster, pods.len());
-    let standing = memory.ledger.settle(terms.as_ref(), &seen);
+    let standing = memory.ledger.settle(terms.as_ref(), &seen, Instant::now());
     status.shares = memory.ledger.written(&seen);
     standing
 }

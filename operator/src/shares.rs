@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -20,6 +21,9 @@ use crate::world::is_leaving;
 /// Sidecars that are thought to start at once, at least: nobody says how many there will be.
 const SIDECARS: u32 = 4;
 
+/// For so long a pod may be given the file that its proxies started with before: a kubelet looks about once a minute.
+const LATE: Duration = Duration::from_secs(3 * 60);
+
 /// What each proxy may have, and what it was told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ledger {
@@ -27,6 +31,9 @@ pub struct Ledger {
     targets: BTreeMap<String, u32>,
     /// The highest revision so far.
     revision: u64,
+    /// What stands in the file that proxies start with, `None` where that is any number, and when it was last known to stand
+    /// there: the last one is that of now.
+    starts: Vec<(Option<u32>, Instant)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,10 +111,14 @@ fn surge(cluster: &PgDogCluster, replicas: u32) -> u32 {
 }
 
 impl Ledger {
-    /// What was written down by a former leader, by name of pod.
+    /// What was written down by a former leader, by name of pod. Where it has written nothing of those that there are, there was
+    /// no budget.
     #[must_use]
     pub fn recall(written: &BTreeMap<String, i32>, pods: &[&Pod]) -> Self {
         let mut ledger = Self::default();
+        if written.is_empty() && !pods.is_empty() {
+            ledger.starts.push((None, Instant::now()));
+        }
         for pod in pods {
             let bound = written.get(&pod.name_any()).copied();
             let bound = bound.and_then(|bound| u32::try_from(bound).ok());
@@ -123,8 +134,14 @@ impl Ledger {
     }
 
     /// Divides the budget among these pods; also those that are on their way out have something. Without a budget those that
-    /// had a share are told that there is no limit any more.
-    pub fn settle(&mut self, terms: Option<&Terms>, seen: &[Seen<'_>]) -> Option<Standing> {
+    /// had a share are told that there is no limit any more. What proxies start with from now on is that of these terms.
+    pub fn settle(
+        &mut self,
+        terms: Option<&Terms>,
+        seen: &[Seen<'_>],
+        now: Instant,
+    ) -> Option<Standing> {
+        let start = self.starts_with(terms.map(|terms| terms.start), now);
         let uid = |seen: &Seen<'_>| seen.pod.uid().unwrap_or_default();
         self.proxies
             .retain(|pod, _| seen.iter().any(|seen| uid(seen) == *pod));
@@ -136,11 +153,15 @@ impl Ledger {
         for seen in seen {
             let entry = self.proxies.entry(uid(seen)).or_insert(Entry {
                 bound: match seen.starts {
-                    true => Bound::AtMost(terms.start),
+                    true => start,
                     false => Bound::Unknown,
                 },
                 told: None,
             });
+            if seen.starts {
+                // Its file is read when it runs, and may be a later one than when it was first seen.
+                entry.bound = entry.bound.max(start);
+            }
             // It has no more than that, and opens no more.
             if let Some((Some(limit), revision)) = entry.told
                 && seen.share == Share::Held(revision)
@@ -190,7 +211,32 @@ impl Ledger {
                 }
             }
         }
-        Some(free / (terms.start + terms.checks).max(1))
+        let start = match self.highest_start() {
+            Bound::AtMost(start) => start,
+            // Those that come are seen to have any number: then nothing is said of it.
+            Bound::Unknown => terms.start,
+        };
+        Some(free / (start + terms.checks).max(1))
+    }
+
+    /// Notes what stands in the file that proxies start with, and tells what one may have that starts now.
+    fn starts_with(&mut self, start: Option<u32>, now: Instant) -> Bound {
+        if let Some((_, until)) = self.starts.last_mut() {
+            *until = now;
+        }
+        self.starts
+            .retain(|(former, until)| *former != start && now.duration_since(*until) < LATE);
+        self.starts.push((start, now));
+        self.highest_start()
+    }
+
+    /// The most of what stands in the file that proxies start with, or has stood there a short while ago.
+    fn highest_start(&self) -> Bound {
+        let starts = self.starts.iter();
+        starts
+            .map(|(start, _)| start.map_or(Bound::Unknown, Bound::AtMost))
+            .max()
+            .unwrap_or(Bound::Unknown)
     }
 
     /// There is no budget any more.
@@ -337,12 +383,14 @@ mod tests {
             .zip(shares)
             .map(|(pod, share)| seen(pod, share, false))
             .collect();
-        let standing = ledger.settle(Some(&terms()), &two).unwrap();
+        let standing = ledger.settle(Some(&terms()), &two, Instant::now()).unwrap();
         assert_eq!(standing.room, Some(4));
         assert_eq!(most(&cluster(9), 2, &standing), Some(5));
         let mut three = two;
         three.push(seen(&pods[2], Share::Pending, true));
-        let standing = ledger.settle(Some(&terms()), &three).unwrap();
+        let standing = ledger
+            .settle(Some(&terms()), &three, Instant::now())
+            .unwrap();
         assert_eq!(standing.room, Some(3));
         // Two have given back what is above their share of a third.
         let held = |pod: &Pod, ledger: &Ledger| Share::Held(limit(ledger, &pod.uid().unwrap()).1);
@@ -350,7 +398,9 @@ mod tests {
         for (seen, share) in three.iter_mut().zip(two) {
             seen.share = share;
         }
-        let standing = ledger.settle(Some(&terms()), &three).unwrap();
+        let standing = ledger
+            .settle(Some(&terms()), &three, Instant::now())
+            .unwrap();
         let bounds: u32 = ledger
             .proxies
             .values()
@@ -373,7 +423,12 @@ mod tests {
             seen(&a, Share::Pending, false),
             seen(&b, Share::Pending, false),
         ];
-        assert!(!ledger.settle(Some(&terms()), &first).unwrap().held);
+        assert!(
+            !ledger
+                .settle(Some(&terms()), &first, Instant::now())
+                .unwrap()
+                .held
+        );
         let (told, of_a) = limit(&ledger, "a");
         let (_, of_b) = limit(&ledger, "b");
         assert_eq!(told, 25);
@@ -382,7 +437,12 @@ mod tests {
             seen(&a, Share::Held(of_a), false),
             seen(&b, Share::Over(of_b), false),
         ];
-        assert!(!ledger.settle(Some(&terms()), &second).unwrap().held);
+        assert!(
+            !ledger
+                .settle(Some(&terms()), &second, Instant::now())
+                .unwrap()
+                .held
+        );
         assert_eq!(
             ledger.written(&second),
             BTreeMap::from([("a".to_owned(), 25)])
@@ -391,7 +451,12 @@ mod tests {
             seen(&a, Share::Held(of_a), false),
             seen(&b, Share::Held(of_b), false),
         ];
-        assert!(ledger.settle(Some(&terms()), &third).unwrap().held);
+        assert!(
+            ledger
+                .settle(Some(&terms()), &third, Instant::now())
+                .unwrap()
+                .held
+        );
         assert_eq!(
             limit(&ledger, "a"),
             (json!(25), of_a),
@@ -408,7 +473,7 @@ mod tests {
             seen(&a, Share::Pending, false),
             seen(&b, Share::Pending, true),
         ];
-        ledger.settle(Some(&terms()), &all).unwrap();
+        ledger.settle(Some(&terms()), &all, Instant::now()).unwrap();
         assert_eq!(limit(&ledger, "a").0, 25);
         assert_eq!(
             limit(&ledger, "b").0,
@@ -419,7 +484,9 @@ mod tests {
             seen(&a, Share::Held(limit(&ledger, "a").1), false),
             seen(&b, Share::Pending, true),
         ];
-        ledger.settle(Some(&terms()), &given).unwrap();
+        ledger
+            .settle(Some(&terms()), &given, Instant::now())
+            .unwrap();
         assert_eq!(limit(&ledger, "b").0, 25);
         assert_eq!(
             ledger.written(&given)["b"],
@@ -432,14 +499,22 @@ mod tests {
     fn without_a_budget_the_limits_are_taken_back_once() {
         let a = pod("a");
         let mut ledger = Ledger::default();
-        ledger.settle(Some(&terms()), &[seen(&a, Share::Pending, true)]);
+        ledger.settle(
+            Some(&terms()),
+            &[seen(&a, Share::Pending, true)],
+            Instant::now(),
+        );
         assert_eq!(
-            ledger.settle(None, &[seen(&a, Share::Pending, false)]),
+            ledger.settle(None, &[seen(&a, Share::Pending, false)], Instant::now()),
             None
         );
         let (told, revision) = limit(&ledger, "a");
         assert_eq!(told, Value::Null);
-        ledger.settle(None, &[seen(&a, Share::Held(revision), false)]);
+        ledger.settle(
+            None,
+            &[seen(&a, Share::Held(revision), false)],
+            Instant::now(),
+        );
         assert!(ledger.document("a", 1).is_none());
     }
 
@@ -449,15 +524,93 @@ mod tests {
         let all = |of_a| [seen(&a, of_a, false), seen(&b, Share::Pending, false)];
         let written = BTreeMap::from([("a".to_owned(), 25), ("b".to_owned(), 1)]);
         let mut ledger = Ledger::recall(&written, &[&a, &b]);
-        ledger.settle(Some(&terms()), &all(Share::Pending));
-        ledger.settle(None, &all(Share::Pending));
+        ledger.settle(Some(&terms()), &all(Share::Pending), Instant::now());
+        ledger.settle(None, &all(Share::Pending), Instant::now());
         assert!(ledger.written(&all(Share::Pending)).is_empty());
-        let standing = ledger.settle(Some(&terms()), &all(Share::Pending)).unwrap();
+        let standing = ledger
+            .settle(Some(&terms()), &all(Share::Pending), Instant::now())
+            .unwrap();
         assert_eq!(standing.room, None, "each may have any number");
         let (told, revision) = limit(&ledger, "a");
         assert_eq!(told, 25);
-        ledger.settle(Some(&terms()), &all(Share::Held(revision)));
+        ledger.settle(Some(&terms()), &all(Share::Held(revision)), Instant::now());
         let written = ledger.written(&all(Share::Pending));
         assert_eq!(written, BTreeMap::from([("a".to_owned(), 25)]));
+    }
+
+    /// As they are before they are granted anything.
+    fn nothing_granted() -> Terms {
+        Terms {
+            aside: 60,
+            ..terms()
+        }
+    }
+
+    #[test]
+    fn who_starts_may_have_read_the_file_of_a_while_ago() {
+        let files = [(2, 0), (1, 60), (1, 239), (1, 240), (5, 300), (3, 301)];
+        let begin = Instant::now();
+        let mut ledger = Ledger::default();
+        let bounds = files.map(|(start, after)| {
+            let terms = Terms {
+                start,
+                ..nothing_granted()
+            };
+            let now = begin + Duration::from_secs(after);
+            ledger.settle(Some(&terms), &[], now);
+            let newcomer = pod("a");
+            let standing =
+                ledger.settle(Some(&terms), &[seen(&newcomer, Share::Pending, true)], now);
+            (ledger.proxies["a"].bound, standing.unwrap().room.unwrap())
+        });
+        let most = bounds.map(|(bound, _)| bound);
+        assert_eq!(most, [2, 2, 2, 1, 5, 5].map(Bound::AtMost));
+        // Those that come next may have read it as well.
+        let room = bounds.map(|(_, room)| room);
+        assert_eq!(room, [57 / 3, 57 / 3, 57 / 3, 58 / 2, 54 / 6, 54 / 6]);
+    }
+
+    #[test]
+    fn who_waits_for_its_node_reads_the_file_when_it_runs() {
+        let a = pod("a");
+        let mut ledger = Ledger::default();
+        for start in [1, 4] {
+            let terms = Terms {
+                start,
+                ..nothing_granted()
+            };
+            ledger.settle(
+                Some(&terms),
+                &[seen(&a, Share::Pending, true)],
+                Instant::now(),
+            );
+        }
+        assert_eq!(ledger.proxies["a"].bound, Bound::AtMost(4));
+    }
+
+    #[test]
+    fn who_starts_while_a_budget_comes_may_know_nothing_of_it() {
+        let (a, b) = (pod("a"), pod("b"));
+        let begin = Instant::now();
+        let later = begin + LATE;
+        let all = [
+            seen(&a, Share::Pending, false),
+            seen(&b, Share::Pending, true),
+        ];
+        let of_b = |ledger: &mut Ledger, now| {
+            ledger.settle(Some(&nothing_granted()), &all, now);
+            ledger.proxies["b"].bound
+        };
+        let mut ledger = Ledger::default();
+        ledger.settle(None, &all[..1], begin);
+        let mut late = ledger.clone();
+        assert_eq!(of_b(&mut ledger, begin), Bound::Unknown);
+        late.settle(Some(&nothing_granted()), &all[..1], begin);
+        assert_eq!(of_b(&mut late, later), Bound::AtMost(1));
+        // A leader that has just come knows it from what the one before has written.
+        let mut other = Ledger::recall(&BTreeMap::new(), &[&a]);
+        assert_eq!(of_b(&mut other, Instant::now()), Bound::Unknown);
+        let mut other = Ledger::recall(&BTreeMap::from([("a".to_owned(), 25)]), &[&a]);
+        assert_eq!(of_b(&mut other, Instant::now()), Bound::AtMost(1));
     }
 }
