@@ -27,6 +27,8 @@ pub struct Member {
     pub pod: String,
     /// What it may have now.
     pub bound: Bound,
+    /// What it was told last, if anything.
+    pub told: Option<u32>,
     /// Connections that it has to the host it uses most, and clients that wait for one.
     pub demand: u32,
     /// Whether it is on its way out: it keeps what it has until it is gone.
@@ -124,12 +126,17 @@ pub fn divide(terms: &Terms, members: &[Member], former: &BTreeMap<String, u32>)
         false => targets,
     };
     let mut free = free(divisible, members);
+    let mut unsaid = unsaid(divisible, members);
     let mut grants = BTreeMap::new();
     for member in &staying {
         let target = targets.get(&member.pod).copied().unwrap_or_default();
         let grant = match member.bound {
-            // Whatever it has: less than any number.
-            Bound::Unknown => target,
+            // Whatever it has: less than any number. But it may have little, and shall not get what others still have.
+            Bound::Unknown => member.told.unwrap_or_else(|| {
+                let grant = target.min(unsaid);
+                unsaid -= grant;
+                grant
+            }),
             Bound::AtMost(bound) if target <= bound => target,
             Bound::AtMost(bound) => {
                 let more = (target - bound).min(free);
@@ -168,6 +175,17 @@ fn free(divisible: u32, members: &[Member]) -> u32 {
         }
     }
     free
+}
+
+/// What those can be told that may have any number and were told nothing yet. Who was told something is told nothing else before
+/// it has acknowledged that: it may have either meanwhile.
+fn unsaid(divisible: u32, members: &[Member]) -> u32 {
+    members.iter().fold(divisible, |left, member| {
+        left.saturating_sub(match member.bound {
+            Bound::Unknown => member.told.unwrap_or_default(),
+            Bound::AtMost(bound) => bound,
+        })
+    })
 }
 
 /// Whether the former targets may stay: they are for the same proxies, as many in all, and nobody's is far off.
@@ -245,6 +263,7 @@ mod tests {
         Member {
             pod: pod.to_owned(),
             bound: Bound::AtMost(bound),
+            told: None,
             demand,
             leaving: false,
         }
@@ -309,6 +328,28 @@ mod tests {
     }
 
     #[test]
+    fn who_may_have_any_number_gets_nothing_that_others_still_have() {
+        let unknown = |pod: &str, told| Member {
+            bound: Bound::Unknown,
+            told,
+            ..member(pod, 0, 0)
+        };
+        // It has run before anybody saw it, and may have the little that it started with.
+        let mut leaving = member("a", 25, 0);
+        leaving.leaving = true;
+        let shares = equal(&[leaving, member("b", 20, 0), unknown("c", None)]);
+        assert_eq!(shares.targets["c"], 12);
+        assert_eq!(grants(&shares), [12, 4], "49 are there for three");
+        // What it was told stays until it has said that it has it.
+        let shares = equal(&[member("b", 20, 0), unknown("c", Some(4))]);
+        assert_eq!(grants(&shares), [20, 4]);
+        assert_eq!(
+            grants(&equal(&[unknown("b", None), unknown("c", None)])),
+            [25, 25]
+        );
+    }
+
+    #[test]
     fn shares_follow_the_demand_and_half_of_an_equal_one_is_sure() {
         let terms = terms(60, Distribution::Demand);
         let of = |demands: [u32; 2]| {
@@ -367,7 +408,7 @@ mod tests {
 
     /// What the operator knows of it.
     struct Known {
-        bound: u32,
+        bound: Bound,
         granted: Option<u32>,
     }
 
@@ -400,7 +441,7 @@ mod tests {
                     terms.total
                 );
                 if random.random_bool(0.7) {
-                    former = operate(&terms, &mut real, &mut known, &former);
+                    former = operate(&mut random, &terms, &mut real, &mut known, &former);
                 }
             }
         }
@@ -438,6 +479,7 @@ mod tests {
     }
 
     fn operate(
+        random: &mut StdRng,
         terms: &Terms,
         real: &mut [Real],
         known: &mut BTreeMap<String, Known>,
@@ -447,7 +489,11 @@ mod tests {
         let mut members = Vec::new();
         for proxy in real.iter() {
             let known = known.entry(proxy.pod.clone()).or_insert(Known {
-                bound: terms.start,
+                // Nobody looked when it started.
+                bound: match random.random_bool(0.1) {
+                    true => Bound::Unknown,
+                    false => Bound::AtMost(terms.start),
+                },
                 granted: None,
             });
             // It has acknowledged, and has no more than that.
@@ -456,11 +502,12 @@ mod tests {
                 && proxy.told.is_none()
                 && proxy.open <= granted
             {
-                known.bound = granted;
+                known.bound = Bound::AtMost(granted);
             }
             members.push(Member {
                 pod: proxy.pod.clone(),
-                bound: Bound::AtMost(known.bound),
+                bound: known.bound,
+                told: known.granted,
                 demand: proxy.open,
                 leaving: proxy.leaving,
             });
@@ -470,7 +517,7 @@ mod tests {
             let Some(known) = known.get_mut(pod) else {
                 continue;
             };
-            known.bound = known.bound.max(*grant);
+            known.bound = known.bound.max(Bound::AtMost(*grant));
             if known.granted != Some(*grant) {
                 known.granted = Some(*grant);
                 if let Some(proxy) = real.iter_mut().find(|proxy| proxy.pod == *pod) {

@@ -171,6 +171,7 @@ impl Ledger {
             members.push(Member {
                 pod: uid(seen),
                 bound: entry.bound,
+                told: entry.told.and_then(|(told, _)| told),
                 demand: seen.demand,
                 leaving: is_leaving(seen.pod),
             });
