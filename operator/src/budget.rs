@@ -35,6 +35,15 @@ pub struct Member {
     pub leaving: bool,
 }
 
+/// How many proxies there are to be, where it is the operator who makes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fleet {
+    /// So many.
+    pub proxies: u32,
+    /// So many more while they are replaced.
+    pub surge: u32,
+}
+
 /// How much there is to divide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
@@ -48,6 +57,8 @@ pub struct Terms {
     pub aside: u32,
     /// Connections to each host by which each proxy looks how the host is, beside its share.
     pub checks: u32,
+    /// Over how many proxies it is to go.
+    pub fleet: Fleet,
 }
 
 impl Terms {
@@ -67,7 +78,9 @@ impl Terms {
         let (start, aside) = if kept(start) <= total / 2 {
             (start, kept(start))
         } else {
-            (0, kept(0).min(total / 2))
+            let half = total / 2;
+            // A part of what one has that starts would be of use to nobody.
+            (0, kept(0).min(half - half % databases.max(1)))
         };
         Self {
             total,
@@ -75,7 +88,40 @@ impl Terms {
             start,
             aside,
             checks: databases,
+            fleet: Fleet::default(),
         }
+    }
+
+    /// What a proxy has before it is given anything.
+    fn each(&self) -> u32 {
+        (self.start + self.checks).max(1)
+    }
+
+    /// How many proxies there may be with so many now and room for so many more: further ones start only with what the others
+    /// have given back. One that is to be replaced while there are more is counted on, but not before there is any.
+    #[must_use]
+    pub fn most(&self, now: u32, room: u32) -> u32 {
+        let more = room.saturating_sub(self.fleet.surge);
+        match now {
+            0 => more.max(room.min(1)),
+            _ => now.saturating_add(more),
+        }
+    }
+
+    /// Why there are fewer proxies than there are to be, whatever becomes of those that run now.
+    #[must_use]
+    pub fn shortage(&self) -> Option<String> {
+        let Fleet { proxies, surge } = self.fleet;
+        let most = self.most(0, self.total / self.each());
+        (most < proxies).then(|| {
+            format!(
+                "pooling.budget.maxServerConnections {} is not enough for {proxies} proxies and {surge} more while they are \
+                 replaced: each has {} before it is given any, one of them for looking after each database; so there are {most}: \
+                 raise it, or ask for fewer replicas, fewer databases or a smaller strategy.maxSurge",
+                self.total,
+                self.each(),
+            )
+        })
     }
 
     /// What is there to divide among so many.
@@ -256,6 +302,7 @@ mod tests {
             start: 1,
             aside: 8,
             checks: 1,
+            fleet: Fleet::default(),
         }
     }
 
@@ -395,6 +442,19 @@ mod tests {
                 .unwrap()
                 .contains("maxServerConnections 6 is not enough for 3 proxies")
         );
+    }
+
+    #[test]
+    fn what_is_kept_is_of_use_to_those_that_start_or_to_the_others() {
+        let aside = |total: i32| {
+            let budget = Budget {
+                max_server_connections: total,
+                reserve_percent: None,
+                distribution: Distribution::Equal,
+            };
+            Terms::of(&budget, 2, 12).aside
+        };
+        assert_eq!([20, 30, 40, 60].map(aside), [0, 12, 12, 30]);
     }
 
     /// A proxy as it really is: what it was told arrives later, or never.

@@ -222,7 +222,7 @@ async fn carry_out(
         paused: cluster.spec.paused || memory.paused == Some(true) || plan.holds_newcomers(),
     };
     let standing = plan.standing.as_ref();
-    let most = standing.and_then(|standing| shares::most(cluster, plan.pods.len(), standing));
+    let most = standing.and_then(|standing| shares::most(plan.pods.len(), standing));
     let pods = (plan.image.as_str(), start, most);
     let children = render(cluster, (decision, changes), pods, status, memory, cx);
     // What those read that start from now on.

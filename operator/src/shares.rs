@@ -10,10 +10,10 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use pgdog_config::documents;
-use pgdog_operator_api::{ConditionType, Mode, PgDogCluster};
+use pgdog_operator_api::{ConditionType, Mode, PgDogCluster, UpdateType};
 use serde_json::{Map, Value, json};
 
-use crate::budget::{Bound, Member, Shares, Terms, divide};
+use crate::budget::{Bound, Fleet, Member, Shares, Terms, divide};
 use crate::fleet::{Document, Share};
 use crate::status::Finding;
 use crate::world::is_leaving;
@@ -84,22 +84,37 @@ pub fn terms(cluster: &PgDogCluster, now: usize) -> Option<Terms> {
         // In a rollout there are twice as many.
         Mode::Sidecar => u32::try_from(now).unwrap_or(u32::MAX).max(SIDECARS),
     };
-    Some(Terms::of(budget, proxies, databases))
+    Some(Terms {
+        fleet: fleet(cluster),
+        ..Terms::of(budget, proxies, databases)
+    })
 }
 
-/// How many pods there may be with so many now: further ones start only with what the others have given back. One that is to
-/// be replaced while there are more is counted on.
+/// How many pods there may be with so many now; nothing where that is not known.
 #[must_use]
-pub fn most(cluster: &PgDogCluster, now: usize, standing: &Standing) -> Option<i32> {
-    let replicas = u32::try_from(cluster.spec.replicas.unwrap_or(2)).unwrap_or_default();
-    let more = standing.room?.saturating_sub(surge(cluster, replicas));
+pub fn most(now: usize, standing: &Standing) -> Option<i32> {
     let now = u32::try_from(now).unwrap_or(u32::MAX);
-    i32::try_from(now.saturating_add(more)).ok()
+    i32::try_from(standing.terms.most(now, standing.room?)).ok()
+}
+
+/// How many proxies the operator makes. Nobody says how many sidecars there are to be.
+fn fleet(cluster: &PgDogCluster) -> Fleet {
+    if cluster.spec.mode == Mode::Sidecar {
+        return Fleet::default();
+    }
+    let proxies = u32::try_from(cluster.spec.replicas.unwrap_or(2)).unwrap_or_default();
+    Fleet {
+        proxies,
+        surge: surge(cluster, proxies),
+    }
 }
 
 /// How many more there are while pods are replaced.
 fn surge(cluster: &PgDogCluster, replicas: u32) -> u32 {
     let strategy = cluster.spec.strategy.clone().unwrap_or_default();
+    if strategy.kind == UpdateType::Recreate {
+        return 0;
+    }
     match strategy.max_surge {
         None => 1,
         Some(IntOrString::Int(count)) => u32::try_from(count).unwrap_or_default(),
@@ -303,7 +318,8 @@ pub fn finding(standing: &Standing) -> Finding {
         held,
         room: _,
     } = standing;
-    if let Some(shortage) = &shares.shortage {
+    // The first one says what can be done.
+    if let Some(shortage) = terms.shortage().or_else(|| shares.shortage.clone()) {
         return Finding::new(kind, false, "BudgetTooSmall", shortage);
     }
     let told = format!(
@@ -340,7 +356,32 @@ mod tests {
             start: 1,
             aside: 8,
             checks: 1,
+            fleet: Fleet {
+                proxies: 9,
+                surge: 1,
+            },
         }
+    }
+
+    /// With a budget of so many connections and so many databases.
+    fn cluster(total: i32, databases: usize, more: &Value) -> PgDogCluster {
+        let databases: Vec<_> = (0..databases)
+            .map(|number| json!({"name": format!("db{number}")}))
+            .collect();
+        let mut spec = json!({
+            "databases": databases,
+            "pooling": {"budget": {"maxServerConnections": total}},
+        });
+        for (key, value) in more.as_object().unwrap() {
+            spec[key] = value.clone();
+        }
+        serde_json::from_value(json!({
+            "apiVersion": "pgdog.dev/v1alpha1",
+            "kind": "PgDogCluster",
+            "metadata": {"name": "shop"},
+            "spec": spec,
+        }))
+        .unwrap()
     }
 
     fn seen(pod: &Pod, share: Share, starts: bool) -> Seen<'_> {
@@ -368,13 +409,6 @@ mod tests {
             };
             ledger.proxies.insert(pod.uid().unwrap(), entry);
         }
-        let cluster = |replicas: i32| -> PgDogCluster {
-            serde_json::from_value(json!({
-                "apiVersion": "pgdog.dev/v1alpha1", "kind": "PgDogCluster", "metadata": {"name": "shop"},
-                "spec": {"databases": [], "replicas": replicas},
-            }))
-            .unwrap()
-        };
         // Two have 50 and 2 for looking after the hosts; one that starts has 1 and 1, and one may come to replace another.
         let of =
             |pods: &[Pod], share: Share| -> Vec<Share> { pods.iter().map(|_| share).collect() };
@@ -386,7 +420,7 @@ mod tests {
             .collect();
         let standing = ledger.settle(Some(&terms()), &two, Instant::now()).unwrap();
         assert_eq!(standing.room, Some(4));
-        assert_eq!(most(&cluster(9), 2, &standing), Some(5));
+        assert_eq!(most(2, &standing), Some(5));
         let mut three = two;
         three.push(seen(&pods[2], Share::Pending, true));
         let standing = ledger
@@ -613,5 +647,52 @@ mod tests {
         assert_eq!(of_b(&mut other, Instant::now()), Bound::Unknown);
         let mut other = Ledger::recall(&BTreeMap::from([("a".to_owned(), 25)]), &[&a]);
         assert_eq!(of_b(&mut other, Instant::now()), Bound::AtMost(1));
+    }
+
+    /// How many proxies there may be when there is none, and how the budget stands then.
+    fn at_first(cluster: &PgDogCluster) -> (Option<i32>, Finding) {
+        let terms = terms_of(cluster);
+        let standing = Ledger::default().settle(Some(&terms), &[], Instant::now());
+        let standing = standing.unwrap();
+        (most(0, &standing), finding(&standing))
+    }
+
+    fn terms_of(cluster: &PgDogCluster) -> Terms {
+        super::terms(cluster, 0).unwrap()
+    }
+
+    #[test]
+    fn a_budget_that_cannot_hold_the_fleet_is_told_and_holds_as_many_as_it_can() {
+        // Each has twelve connections to look after the hosts.
+        let (most, finding) = at_first(&cluster(20, 12, &json!({})));
+        assert_eq!((most, finding.reason), (Some(1), "BudgetTooSmall"));
+        assert!(
+            finding
+                .message
+                .contains("maxServerConnections 20 is not enough for 2 proxies")
+                && finding.message.contains("so there are 1"),
+            "{}",
+            finding.message
+        );
+        let (most, finding) = at_first(&cluster(10, 12, &json!({})));
+        assert_eq!((most, finding.reason), (Some(0), "BudgetTooSmall"));
+        let one = json!({"replicas": 1, "strategy": {"type": "Recreate"}});
+        let (most, finding) = at_first(&cluster(20, 12, &one));
+        assert_eq!((most, finding.reason), (Some(1), "Held"));
+        let (most, finding) = at_first(&cluster(60, 12, &json!({})));
+        assert_eq!((most, finding.reason), (Some(4), "Held"));
+    }
+
+    #[test]
+    fn one_proxy_has_a_share_where_there_is_something_beside_its_checks() {
+        let terms = terms_of(&cluster(20, 12, &json!({})));
+        let a = pod("a");
+        let mut ledger = Ledger::default();
+        ledger.settle(
+            Some(&terms),
+            &[seen(&a, Share::Pending, true)],
+            Instant::now(),
+        );
+        assert_eq!(limit(&ledger, "a").0, 8);
     }
 }
