@@ -42,6 +42,8 @@ pub struct Fleet {
     pub proxies: u32,
     /// So many more while they are replaced.
     pub surge: u32,
+    /// For so many there has to be room before any is replaced; none where they go before others come.
+    pub replacing: u32,
 }
 
 /// How much there is to divide.
@@ -108,16 +110,32 @@ impl Terms {
         }
     }
 
-    /// Why there are fewer proxies than there are to be, whatever becomes of those that run now.
+    /// Why there are fewer proxies than there are to be, or none is ever replaced, whatever becomes of those that run now.
     #[must_use]
     pub fn shortage(&self) -> Option<String> {
-        let Fleet { proxies, surge } = self.fleet;
+        let Fleet {
+            proxies,
+            surge,
+            replacing,
+        } = self.fleet;
         let most = self.most(0, self.total / self.each());
-        (most < proxies).then(|| {
-            format!(
+        if most < proxies {
+            return Some(format!(
                 "pooling.budget.maxServerConnections {} is not enough for {proxies} proxies and {surge} more while they are \
                  replaced: each has {} before it is given any, one of them for looking after each database; so there are {most}: \
                  raise it, or ask for fewer replicas, fewer databases or a smaller strategy.maxSurge",
+                self.total,
+                self.each(),
+            ));
+        }
+        // When all have given back what they have too much.
+        let checks = proxies.saturating_mul(self.checks);
+        let room = self.aside.min(self.total.saturating_sub(checks)) / self.each();
+        (room < replacing).then(|| {
+            format!(
+                "pooling.budget.maxServerConnections {} is not enough to replace any of {proxies} proxies: beside them there is room \
+                 for {room} with {} before they are given any, one of them for looking after each database, and it has to be for \
+                 {replacing}; so a change of the pods waits: raise it, ask for fewer databases, or set strategy.type to Recreate",
                 self.total,
                 self.each(),
             )

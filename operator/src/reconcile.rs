@@ -222,8 +222,8 @@ async fn carry_out(
         paused: cluster.spec.paused || memory.paused == Some(true) || plan.holds_newcomers(),
     };
     let standing = plan.standing.as_ref();
-    let most = standing.and_then(|standing| shares::most(plan.pods.len(), standing));
-    let pods = (plan.image.as_str(), start, most);
+    let hold = standing.and_then(|standing| shares::hold(plan.pods.len(), standing));
+    let pods = (plan.image.as_str(), start, hold);
     let children = render(cluster, (decision, changes), pods, status, memory, cx);
     // What those read that start from now on.
     let told = apply::config(cluster, &children, world, memory, cx).await;
@@ -363,7 +363,7 @@ async fn tell(
 fn render(
     cluster: &PgDogCluster,
     (decision, changes): (&Decision, bool),
-    (image, start, most): (&str, Start, Option<i32>),
+    (image, start, hold): (&str, Start, Option<children::Hold>),
     status: &PgDogClusterStatus,
     memory: &Memory,
     cx: &Context,
@@ -387,8 +387,8 @@ fn render(
         start,
     );
     let mut children = children::render(cluster, image, &decision.process, config);
-    if let Some(most) = most {
-        children.hold_back(most);
+    if let Some(hold) = hold {
+        children.hold_back(hold);
     }
     if decision.keeps_pods() && !children.is_stopped() {
         children.deployment = None;

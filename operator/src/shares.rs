@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::budget::{Bound, Fleet, Member, Shares, Terms, divide};
 use crate::fleet::{Document, Share};
+use crate::render::children::Hold;
 use crate::status::Finding;
 use crate::world::is_leaving;
 
@@ -67,6 +68,8 @@ pub struct Standing {
     pub held: bool,
     /// How many more proxies may start with what nobody can have; nothing where that is not known.
     pub room: Option<u32>,
+    /// Whether pods of another template wait until others have given something back.
+    pub crowded: bool,
 }
 
 /// How much there is to divide, where the cluster has a budget. `now` is how many sidecars there are.
@@ -90,11 +93,14 @@ pub fn terms(cluster: &PgDogCluster, now: usize) -> Option<Terms> {
     })
 }
 
-/// How many pods there may be with so many now; nothing where that is not known.
+/// How far pods are held back with so many now; nothing where it is not known what they have.
 #[must_use]
-pub fn most(now: usize, standing: &Standing) -> Option<i32> {
+pub fn hold(now: usize, standing: &Standing) -> Option<Hold> {
     let now = u32::try_from(now).unwrap_or(u32::MAX);
-    i32::try_from(standing.terms.most(now, standing.room?)).ok()
+    Some(Hold {
+        most: i32::try_from(standing.terms.most(now, standing.room?)).ok()?,
+        paused: standing.crowded,
+    })
 }
 
 /// How many proxies the operator makes. Nobody says how many sidecars there are to be.
@@ -102,25 +108,44 @@ fn fleet(cluster: &PgDogCluster) -> Fleet {
     if cluster.spec.mode == Mode::Sidecar {
         return Fleet::default();
     }
+    let strategy = cluster.spec.strategy.clone().unwrap_or_default();
     let proxies = u32::try_from(cluster.spec.replicas.unwrap_or(2)).unwrap_or_default();
+    let surge = surge(cluster, proxies);
+    // Those that are missing leave slowly, and others come at once for them.
+    let missing = hundredths(strategy.max_unavailable.as_ref(), 0, proxies) / 100;
+    let at_once = surge.saturating_add(missing).max(1);
     Fleet {
         proxies,
-        surge: surge(cluster, proxies),
+        surge,
+        replacing: match strategy.kind {
+            UpdateType::Recreate => 0,
+            // One more, for a pod that is lost meanwhile; but all at once are all that come.
+            UpdateType::RollingUpdate => at_once.saturating_add(1).min(proxies + surge),
+        },
     }
 }
 
 /// How many more there are while pods are replaced.
 fn surge(cluster: &PgDogCluster, replicas: u32) -> u32 {
     let strategy = cluster.spec.strategy.clone().unwrap_or_default();
-    if strategy.kind == UpdateType::Recreate {
-        return 0;
+    match strategy.kind {
+        UpdateType::Recreate => 0,
+        UpdateType::RollingUpdate => {
+            hundredths(strategy.max_surge.as_ref(), 1, replicas).div_ceil(100)
+        }
     }
-    match strategy.max_surge {
-        None => 1,
-        Some(IntOrString::Int(count)) => u32::try_from(count).unwrap_or_default(),
+}
+
+/// A number of pods or a part of these replicas, times a hundred.
+fn hundredths(pods: Option<&IntOrString>, default: u32, replicas: u32) -> u32 {
+    match pods {
+        None => default.saturating_mul(100),
+        Some(IntOrString::Int(count)) => u32::try_from(*count)
+            .unwrap_or_default()
+            .saturating_mul(100),
         Some(IntOrString::String(text)) => {
             let percent = text.trim_end_matches('%').parse::<u32>().unwrap_or(25);
-            replicas.saturating_mul(percent).div_ceil(100)
+            replicas.saturating_mul(percent)
         }
     }
 }
@@ -208,11 +233,15 @@ impl Ledger {
             held &= entry.bound == Bound::AtMost(*grant);
         }
         self.targets.clone_from(&shares.targets);
+        let room = self.room(terms, &members);
+        // Where there is no pod there is nothing to wait for, and a Deployment that never made one makes none while it is paused.
+        let crowded = !members.is_empty() && room.is_some_and(|room| room < terms.fleet.replacing);
         Some(Standing {
             terms: *terms,
             shares,
             held,
-            room: self.room(terms, &members),
+            room,
+            crowded,
         })
     }
 
@@ -317,28 +346,36 @@ pub fn finding(standing: &Standing) -> Finding {
         shares,
         held,
         room: _,
+        crowded,
     } = standing;
     // The first one says what can be done.
-    if let Some(shortage) = terms.shortage().or_else(|| shares.shortage.clone()) {
-        return Finding::new(kind, false, "BudgetTooSmall", shortage);
+    let shortage = terms.shortage().or_else(|| shares.shortage.clone());
+    let (reason, mut told) = match (shortage, held) {
+        (Some(shortage), _) => ("BudgetTooSmall", shortage),
+        (None, true) => ("Held", divided(terms, shares)),
+        (None, false) => (
+            "Dividing",
+            format!("{}; not all have their share yet", divided(terms, shares)),
+        ),
+    };
+    if *crowded {
+        told.push_str(
+            "; a change of the pods waits until others have given back what they have too much",
+        );
     }
-    let told = format!(
+    Finding::new(kind, reason == "Held", reason, told)
+}
+
+/// How much goes where.
+fn divided(terms: &Terms, shares: &Shares) -> String {
+    format!(
         "{} server connections to each host over {} proxies: {} in shares, {} for looking after the hosts, {} kept for proxies that start",
         terms.total,
         shares.targets.len(),
         shares.targets.values().sum::<u32>(),
         u32::try_from(shares.targets.len()).unwrap_or_default() * terms.checks,
         terms.aside,
-    );
-    match held {
-        true => Finding::new(kind, true, "Held", told),
-        false => Finding::new(
-            kind,
-            false,
-            "Dividing",
-            format!("{told}; not all have their share yet"),
-        ),
-    }
+    )
 }
 
 #[cfg(test)]
@@ -359,6 +396,7 @@ mod tests {
             fleet: Fleet {
                 proxies: 9,
                 surge: 1,
+                replacing: 2,
             },
         }
     }
@@ -420,7 +458,7 @@ mod tests {
             .collect();
         let standing = ledger.settle(Some(&terms()), &two, Instant::now()).unwrap();
         assert_eq!(standing.room, Some(4));
-        assert_eq!(most(2, &standing), Some(5));
+        assert_eq!(hold(2, &standing).unwrap().most, 5);
         let mut three = two;
         three.push(seen(&pods[2], Share::Pending, true));
         let standing = ledger
@@ -650,11 +688,11 @@ mod tests {
     }
 
     /// How many proxies there may be when there is none, and how the budget stands then.
-    fn at_first(cluster: &PgDogCluster) -> (Option<i32>, Finding) {
+    fn at_first(cluster: &PgDogCluster) -> (i32, Finding) {
         let terms = terms_of(cluster);
         let standing = Ledger::default().settle(Some(&terms), &[], Instant::now());
         let standing = standing.unwrap();
-        (most(0, &standing), finding(&standing))
+        (hold(0, &standing).unwrap().most, finding(&standing))
     }
 
     fn terms_of(cluster: &PgDogCluster) -> Terms {
@@ -665,7 +703,7 @@ mod tests {
     fn a_budget_that_cannot_hold_the_fleet_is_told_and_holds_as_many_as_it_can() {
         // Each has twelve connections to look after the hosts.
         let (most, finding) = at_first(&cluster(20, 12, &json!({})));
-        assert_eq!((most, finding.reason), (Some(1), "BudgetTooSmall"));
+        assert_eq!((most, finding.reason), (1, "BudgetTooSmall"));
         assert!(
             finding
                 .message
@@ -675,12 +713,12 @@ mod tests {
             finding.message
         );
         let (most, finding) = at_first(&cluster(10, 12, &json!({})));
-        assert_eq!((most, finding.reason), (Some(0), "BudgetTooSmall"));
+        assert_eq!((most, finding.reason), (0, "BudgetTooSmall"));
         let one = json!({"replicas": 1, "strategy": {"type": "Recreate"}});
         let (most, finding) = at_first(&cluster(20, 12, &one));
-        assert_eq!((most, finding.reason), (Some(1), "Held"));
+        assert_eq!((most, finding.reason), (1, "Held"));
         let (most, finding) = at_first(&cluster(60, 12, &json!({})));
-        assert_eq!((most, finding.reason), (Some(4), "Held"));
+        assert_eq!((most, finding.reason), (4, "Held"));
     }
 
     #[test]
@@ -694,5 +732,90 @@ mod tests {
             Instant::now(),
         );
         assert_eq!(limit(&ledger, "a").0, 8);
+    }
+
+    /// What a ledger with these bounds says of pods with these names; those that leave come last.
+    fn standing_of(bounds: &[(&str, u32)], leaving: usize, terms: &Terms) -> Standing {
+        let pods: Vec<_> = bounds.iter().map(|(name, _)| pod(name)).collect();
+        let mut ledger = Ledger::default();
+        for (name, bound) in bounds {
+            let entry = Entry {
+                bound: Bound::AtMost(*bound),
+                told: None,
+            };
+            ledger.proxies.insert((*name).to_owned(), entry);
+        }
+        let mut pods = pods;
+        let stay = pods.len() - leaving;
+        for pod in &mut pods[stay..] {
+            pod.metadata.deletion_timestamp =
+                Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
+        }
+        let seen: Vec<_> = pods
+            .iter()
+            .map(|pod| seen(pod, Share::Pending, false))
+            .collect();
+        ledger.settle(Some(terms), &seen, Instant::now()).unwrap()
+    }
+
+    #[test]
+    fn pods_of_a_further_template_wait_for_those_of_two_that_drain() {
+        let terms = terms_of(&cluster(60, 1, &json!({})));
+        assert_eq!((terms.start, terms.aside), (2, 9));
+        assert_eq!(terms.fleet.replacing, 2);
+        // In a fleet as it is to be there is always room.
+        assert!(!standing_of(&[("a", 24), ("b", 25)], 0, &terms).crowded);
+        // Both old ones hold 49 in transactions that do not end, and two have come in their place.
+        let crowd = [("c", 2), ("d", 2), ("a", 24), ("b", 25)];
+        let standing = standing_of(&crowd, 2, &terms);
+        assert_eq!((standing.room, standing.crowded), (Some(1), true));
+        let hold = hold(2, &standing).unwrap();
+        assert_eq!(
+            hold,
+            Hold {
+                most: 2,
+                paused: true
+            }
+        );
+        assert!(
+            finding(&standing)
+                .message
+                .contains("a change of the pods waits")
+        );
+        let one_gone = standing_of(&crowd[..3], 1, &terms);
+        assert!(!one_gone.crowded, "{one_gone:?}");
+    }
+
+    #[test]
+    fn no_pod_waits_for_room_that_never_comes() {
+        let of = |total, databases, more: Value| {
+            let terms = terms_of(&cluster(total, databases, &more));
+            (terms.fleet.replacing, terms.shortage().is_some(), terms)
+        };
+        for (replicas, surge, missing, replacing) in [
+            (1, json!(1), json!(0), 2),
+            (2, json!(1), json!("100%"), 3),
+            (1, json!(0), json!(1), 1),
+            (9, json!("25%"), json!("25%"), 3 + 2 + 1),
+            (4, json!("100%"), json!(0), 5),
+        ] {
+            let strategy = json!({"maxSurge": surge, "maxUnavailable": missing});
+            let more = json!({"replicas": replicas, "strategy": strategy});
+            let (of, short, terms) = of(60, 1, more);
+            assert_eq!((of, short), (replacing, false), "{replicas} {strategy}");
+            // All have their whole shares.
+            let pods: Vec<_> = (0..replicas).map(|n| format!("{n}")).collect();
+            let each = (terms.total - terms.aside) / replicas - 1;
+            let bounds: Vec<_> = pods.iter().map(|pod| (pod.as_str(), each)).collect();
+            let standing = standing_of(&bounds, 0, &terms);
+            assert!(!standing.crowded, "{replicas} {strategy} {standing:?}");
+        }
+        // One that goes before another comes never waits, nor does the first.
+        let (_, short, terms) = of(20, 12, json!({"replicas": 1}));
+        assert!(short && standing_of(&[("a", 8)], 0, &terms).crowded);
+        assert!(!standing_of(&[], 0, &terms).crowded);
+        let recreate = json!({"replicas": 1, "strategy": {"type": "Recreate"}});
+        let (_, short, terms) = of(20, 12, recreate);
+        assert!(!short && !standing_of(&[("a", 8)], 0, &terms).crowded);
     }
 }

@@ -49,6 +49,15 @@ pub struct Children {
     pub monitor: Option<PodMonitor>,
 }
 
+/// How far pods are held back, because of what those that there are have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// How many there may be.
+    pub most: i32,
+    /// Whether none is replaced.
+    pub paused: bool,
+}
+
 impl std::fmt::Debug for Children {
     // Passwords stand in the configuration.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -133,12 +142,14 @@ impl Children {
         spec.is_some_and(|spec| spec.replicas == Some(0))
     }
 
-    /// No more pods than these, for now.
-    pub fn hold_back(&mut self, most: i32) {
-        let spec = self.deployment.as_mut().and_then(|d| d.spec.as_mut());
-        if let Some(replicas) = spec.and_then(|spec| spec.replicas.as_mut()) {
-            *replicas = most.min(*replicas);
-        }
+    /// No more pods than these, for now. A paused Deployment makes none of another template, and still keeps as many of those of
+    /// before; where it need not wait nothing is said, so that a person may pause it.
+    pub fn hold_back(&mut self, hold: Hold) {
+        let Some(spec) = self.deployment.as_mut().and_then(|d| d.spec.as_mut()) else {
+            return;
+        };
+        spec.replicas = spec.replicas.map(|replicas| replicas.min(hold.most));
+        spec.paused = hold.paused.then_some(true);
     }
 }
 

@@ -8,7 +8,7 @@ use pgdog_config::Config;
 use pgdog_operator_api::PgDogCluster;
 use serde_json::{Value, json};
 
-use super::children::Children;
+use super::children::{Children, Hold};
 use super::config::{Lack, Missing, Rendered, Unrenderable, render};
 use super::{children, snapshot};
 use crate::authority::Authority;
@@ -359,4 +359,16 @@ fn pods_are_as_the_restricted_standard_asks() {
         one.pdb.is_none(),
         "it would only keep nodes from being drained"
     );
+}
+
+#[test]
+fn pods_are_held_back_in_number_and_from_being_replaced() {
+    let held = |most: i32, paused: bool| {
+        let mut children = children(&json!({"replicas": 3}));
+        children.hold_back(Hold { most, paused });
+        let spec = children.deployment.unwrap().spec.unwrap();
+        (spec.replicas, spec.paused)
+    };
+    assert_eq!(held(5, false), (Some(3), None));
+    assert_eq!(held(2, true), (Some(2), Some(true)));
 }
