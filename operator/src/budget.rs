@@ -99,6 +99,18 @@ impl Terms {
         (self.start + self.checks).max(1)
     }
 
+    /// Whether proxies with these bounds leave what is kept, with their connections to look after the hosts.
+    #[must_use]
+    pub fn fits(&self, bounds: impl IntoIterator<Item = Bound>) -> bool {
+        let sum = bounds
+            .into_iter()
+            .try_fold(self.aside, |sum, bound| match bound {
+                Bound::AtMost(bound) => sum.checked_add(bound)?.checked_add(self.checks),
+                Bound::Unknown => None,
+            });
+        sum.is_some_and(|sum| sum <= self.total)
+    }
+
     /// How many proxies there may be with so many now and room for so many more: further ones start only with what the others
     /// have given back. One that is to be replaced while there are more is counted on, but not before there is any.
     #[must_use]

@@ -485,7 +485,11 @@ fn divide(
             starts: pods::restarts(pod) < 0,
         })
         .collect();
-    let terms = shares::terms(cluster, pods.len());
+    // Those of before are looked after until all have the settings without them.
+    let good = memory.good.as_ref().and_then(|good| good.get("databases"));
+    let former = good.and_then(Value::as_array).map_or(0, Vec::len);
+    let databases = cluster.spec.databases.len().max(former);
+    let terms = shares::terms(cluster, pods.len(), databases);
     let standing = memory.ledger.settle(terms.as_ref(), &seen, Instant::now());
     status.shares = memory.ledger.written(&seen);
     standing

@@ -73,14 +73,18 @@ pub struct Standing {
     pub room: Option<u32>,
     /// Whether pods of another template wait until others have given something back.
     pub crowded: bool,
+    /// Whether what all may have, also those on their way out, is divisible on these terms: as long as it is not, no further
+    /// database may come, for each proxy looks after its hosts with one connection more.
+    pub fits: bool,
 }
 
-/// How much there is to divide, where the cluster has a budget. `now` is how many sidecars there are.
+/// How much there is to divide, where the cluster has a budget. `now` is how many sidecars there are, `databases` how many
+/// databases a proxy may have: those of before too, until all have acknowledged that they are fewer.
 #[must_use]
-pub fn terms(cluster: &PgDogCluster, now: usize) -> Option<Terms> {
+pub fn terms(cluster: &PgDogCluster, now: usize, databases: usize) -> Option<Terms> {
     let spec = &cluster.spec;
     let budget = spec.pooling.as_ref()?.budget.as_ref()?;
-    let databases = u32::try_from(spec.databases.len()).unwrap_or(u32::MAX);
+    let databases = u32::try_from(databases).unwrap_or(u32::MAX);
     let proxies = match spec.mode {
         Mode::Deployment => {
             let most = spec.autoscaling.as_ref().map(|to| to.max_replicas);
@@ -245,6 +249,7 @@ impl Ledger {
             held,
             room,
             crowded,
+            fits: terms.fits(self.proxies.values().map(|entry| entry.bound)),
         })
     }
 
@@ -350,6 +355,7 @@ pub fn finding(standing: &Standing) -> Finding {
         held,
         room: _,
         crowded,
+        fits,
     } = standing;
     // The first one says what can be done.
     let shortage = terms.shortage().or_else(|| shares.shortage.clone());
@@ -365,6 +371,9 @@ pub fn finding(standing: &Standing) -> Finding {
         told.push_str(
             "; a change of the pods waits until others have given back what they have too much",
         );
+    }
+    if !fits {
+        told.push_str("; settings with another database wait until the shares leave room for it");
     }
     Finding::new(kind, reason == "Held", reason, told)
 }

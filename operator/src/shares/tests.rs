@@ -314,7 +314,7 @@ fn at_first(cluster: &PgDogCluster) -> (i32, Finding) {
 }
 
 fn terms_of(cluster: &PgDogCluster) -> Terms {
-    super::terms(cluster, 0).unwrap()
+    super::terms(cluster, 0, cluster.spec.databases.len()).unwrap()
 }
 
 #[test]
@@ -435,4 +435,39 @@ fn no_pod_waits_for_room_that_never_comes() {
     let recreate = json!({"replicas": 1, "strategy": {"type": "Recreate"}});
     let (_, short, terms) = of(20, 12, recreate);
     assert!(!short && !standing_of(&[("a", 8)], 0, &terms).crowded);
+}
+
+#[test]
+fn a_further_database_waits_until_the_shares_leave_room_for_it() {
+    let cluster = cluster(60, 2, &json!({}));
+    let terms = |databases| super::terms(&cluster, 0, databases).unwrap();
+    let (one, two) = (terms(1), terms(2));
+    assert_eq!((one.aside, two.aside), (9, 12));
+    let all = [("a", 24), ("b", 25)];
+    assert!(standing_of(&all, 0, &one).fits);
+    // Their bounds are of before: 49 with 4 for looking after the hosts and 12 that are kept are too many.
+    let standing = standing_of(&all, 0, &two);
+    assert!(!standing.fits);
+    let message = finding(&standing).message;
+    assert!(
+        message.contains("settings with another database wait"),
+        "{message}"
+    );
+    assert_eq!(standing.shares.targets.values().sum::<u32>(), 60 - 12 - 4);
+    let standing = standing_of(&[("a", 22), ("b", 22)], 0, &two);
+    assert!(standing.fits, "{standing:?}");
+    assert!(!finding(&standing).message.contains("another database"));
+    // Those on their way out count, and who may have any number.
+    assert!(!standing_of(&[("a", 22), ("b", 25)], 1, &two).fits);
+    let (a, mut ledger) = (pod("a"), Ledger::default());
+    let unknown = [seen(&a, Share::Pending, false)];
+    assert!(
+        !ledger
+            .settle(Some(&one), &unknown, Instant::now())
+            .unwrap()
+            .fits
+    );
+    assert!(ledger.settle(Some(&one), &[], Instant::now()).unwrap().fits);
+    // With so many databases there is nothing left, whatever the bounds are.
+    assert!(!standing_of(&[("a", 0), ("b", 0)], 0, &terms(30)).fits);
 }
