@@ -134,10 +134,43 @@ fn service(cluster: &PgDogCluster, now: &PgDogClusterStatus, seen: &Seen<'_>) ->
             )
         });
     }
+    let synced = match not_rendered(cluster, now, seen) {
+        Some(finding) => finding,
+        None => synced(now, seen),
+    };
     [
-        synced(now, seen),
+        synced,
         status::available(cluster, seen.proxies, seen.view),
     ]
+}
+
+/// The proxies may have all that is in force, and this is of a former generation: what is written now has made no configuration.
+fn not_rendered(
+    cluster: &PgDogCluster,
+    now: &PgDogClusterStatus,
+    seen: &Seen<'_>,
+) -> Option<Finding> {
+    const REASON: &str = "NotRendered";
+    let kind = ConditionType::ConfigSynced;
+    // Settings that were taken back are told of, and so is a cluster that never had a configuration.
+    let error = seen.decision.ok()?.invalid.as_ref();
+    let error = error.filter(|_| seen.refused.is_none())?;
+    let generation = cluster.meta().generation.unwrap_or_default();
+    let before = now.conditions.iter().find(|c| c.kind == kind);
+    let is_new = before.is_none_or(|c| c.reason == REASON || c.observed_generation < generation);
+    let message = format!("a former generation is in force: {}", words(error));
+    is_new.then(|| Finding::new(kind, false, REASON, message))
+}
+
+/// Why there is no configuration, for people.
+fn words(error: &Unrenderable) -> String {
+    match error {
+        Unrenderable::Secrets(missing) => told(missing),
+        Unrenderable::Invalid(problems) => {
+            let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            told.join("; ")
+        }
+    }
 }
 
 /// Whether every pod that asked for a sidecar has one.
@@ -205,13 +238,10 @@ fn validity(seen: &Seen<'_>) -> [Finding; 2] {
                 told(missing),
             ),
         ],
-        Some(Unrenderable::Invalid(problems)) => {
-            let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
-            [
-                Finding::new(valid, false, "ParseError", told.join("; ")),
-                there,
-            ]
-        }
+        Some(error @ Unrenderable::Invalid(_)) => [
+            Finding::new(valid, false, "ParseError", words(error)),
+            there,
+        ],
     }
 }
 

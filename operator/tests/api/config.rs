@@ -207,6 +207,10 @@ async fn what_makes_no_configuration_is_told_and_changes_nothing() {
         .condition("shop", ConditionType::Degraded, ConditionStatus::True)
         .await;
     assert_eq!(degraded.reason, "ConfigRejected");
+    let synced = stage
+        .condition("shop", ConditionType::ConfigSynced, ConditionStatus::False)
+        .await;
+    assert_eq!(synced.reason, "NotRendered");
     let after = stage.status("shop").await;
     assert_eq!(after.config.settings, before.config.settings);
     assert_eq!(after.observed_generation, Some(2));
@@ -252,6 +256,10 @@ async fn a_secret_that_goes_away_takes_no_user_out() {
         .condition("shop", ConditionType::Degraded, ConditionStatus::True)
         .await;
     assert_eq!(degraded.reason, "SecretMissing");
+    // Nobody has asked for anything else: what is in force is what is written.
+    stage
+        .condition("shop", ConditionType::ConfigSynced, ConditionStatus::True)
+        .await;
     assert_eq!(
         stage.status("shop").await.config.settings.hash,
         before.config.settings.hash
@@ -266,6 +274,14 @@ async fn a_secret_that_goes_away_takes_no_user_out() {
         late.config(Half::Settings)["users"][0]["password"],
         "secret"
     );
+    stage
+        .change("shop", json!({"pooling": {"defaultPoolSize": 17}}))
+        .await
+        .unwrap();
+    let synced = stage
+        .condition("shop", ConditionType::ConfigSynced, ConditionStatus::False)
+        .await;
+    assert_eq!(synced.reason, "NotRendered");
     // With another password it is back: the former one is accepted for a while.
     stage.login("login", "another").await;
     stage
