@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::{NamespaceResourceScope, ObjectMeta};
 use kube::{Resource, ResourceExt};
 use pgdog_config::documents;
@@ -22,6 +22,7 @@ use crate::render::children::{Children, proxy_name};
 use crate::render::monitor::PodMonitor;
 use crate::render::pod::{admin_secret, client_tls_secret, config_secret};
 use crate::render::snapshot;
+use crate::status;
 use crate::world::World;
 
 /// Who writes.
@@ -398,25 +399,90 @@ pub async fn status(
     status: &PgDogClusterStatus,
     cx: &Context,
 ) -> Result<(), ApplyError> {
-    let api: Api<PgDogCluster> =
-        Api::namespaced(cx.client.clone(), &cluster.namespace().unwrap_or_default());
+    write_status(cluster.meta(), status, cx).await
+}
+
+/// Writes all of a status, also of a resource that cannot be read: what the API server answers is not looked at.
+async fn write_status(
+    of: &ObjectMeta,
+    status: &PgDogClusterStatus,
+    cx: &Context,
+) -> Result<(), ApplyError> {
     still_leads("the status", cx)?;
     let patch = json!({
         "apiVersion": PgDogCluster::api_version(&()),
         "kind": PgDogCluster::kind(&()),
         "status": status,
     });
-    api.patch_status(
-        &cluster.name_any(),
-        &PatchParams::apply(MANAGER).force(),
-        &Patch::Apply(&patch),
-    )
-    .await
-    .map_err(|source| ApplyError::Refused {
-        what: format!("the status of PgDogCluster/{}", cluster.name_any()),
-        source: Box::new(source),
-    })?;
+    let params = PatchParams::apply(MANAGER).force();
+    raw(of, cx)
+        .patch_status(&name(of), &params, &Patch::Apply(&patch))
+        .await
+        .map_err(|source| of_status(of, source))?;
     Ok(())
+}
+
+/// PgDogClusters as they are written.
+fn raw(of: &ObjectMeta, cx: &Context) -> Api<DynamicObject> {
+    let namespace = of.namespace.clone().unwrap_or_default();
+    let kind = ApiResource::erase::<PgDogCluster>(&());
+    Api::namespaced_with(cx.client.clone(), &namespace, &kind)
+}
+
+fn name(of: &ObjectMeta) -> String {
+    of.name.clone().unwrap_or_default()
+}
+
+fn of_status(of: &ObjectMeta, source: kube::Error) -> ApplyError {
+    ApplyError::Refused {
+        what: format!("the status of PgDogCluster/{}", name(of)),
+        source: Box::new(source),
+    }
+}
+
+/// Writes into the status of a resource that it cannot be read. What else was known of it stays.
+///
+/// # Errors
+///
+/// What the API server refused.
+pub async fn unreadable(of: &ObjectMeta, error: &str, cx: &Context) -> Result<(), ApplyError> {
+    let api = raw(of, cx);
+    let there = api.get_opt(&name(of)).await;
+    let there = there.map_err(|source| of_status(of, source))?;
+    let Some(there) = there.filter(|there| there.metadata.uid == of.uid) else {
+        return Ok(());
+    };
+    let written = serde_json::from_value(there.data["status"].clone());
+    let before: Option<PgDogClusterStatus> = written.ok();
+    let mut status = before.clone().unwrap_or_default();
+    let finding = status::unreadable(error);
+    let degraded = status::degraded(std::slice::from_ref(&finding), None);
+    let generation = of.generation.unwrap_or_default();
+    let findings = vec![finding, degraded];
+    status::merge(
+        &mut status.conditions,
+        findings,
+        generation,
+        Timestamp::now(),
+    );
+    status.observed_generation = of.generation;
+    match before {
+        Some(before) if before == status => Ok(()),
+        Some(_) => write_status(of, &status, cx).await,
+        None => {
+            // Another version wrote what cannot be read of it either.
+            still_leads("the status", cx)?;
+            let patch = Patch::Merge(json!({"status": {
+                "observedGeneration": generation, "conditions": status.conditions,
+            }}));
+            let params = PatchParams {
+                field_manager: Some(MANAGER.to_owned()),
+                ..PatchParams::default()
+            };
+            let patched = api.patch_status(&name(of), &params, &patch).await;
+            patched.map(|_| ()).map_err(|source| of_status(of, source))
+        }
+    }
 }
 
 /// Makes the certificates of a cluster that are missing or due. Returns the Secrets that are somebody else's.

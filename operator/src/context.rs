@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::rotation::Replaced;
 use crate::shares::Ledger;
+use crate::watch::Unreadable;
 use crate::world::World;
 
 /// What the watches have seen.
@@ -181,6 +182,8 @@ pub struct Context {
     pub upgrade_proxies: bool,
     /// What is remembered of each cluster, by uid.
     pub memory: Mutex<HashMap<String, Memory>>,
+    /// Clusters that cannot be read.
+    pub unreadable: Arc<Unreadable>,
     /// Writes Events.
     pub events: Events,
     /// What is counted.
@@ -201,6 +204,15 @@ impl Context {
     pub fn known(&self) -> BTreeSet<String> {
         let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         memory.keys().cloned().collect()
+    }
+
+    /// Why the latest version of a cluster cannot be read, and which generation that is: what is known of it is older.
+    #[must_use]
+    pub fn unreadable(&self, cluster: &PgDogCluster) -> Option<(i64, String)> {
+        let all = self.unreadable.all().into_iter();
+        let mut of = all.filter(|(object, _)| object.uid == cluster.uid());
+        of.next()
+            .map(|(object, error)| (object.generation.unwrap_or_default(), error))
     }
 
     /// Pods that asked for a sidecar of any cluster and have none.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
 use kube::runtime::Controller;
@@ -14,7 +14,7 @@ use kube::{Client, ResourceExt};
 use pgdog_operator_api::PgDogCluster;
 use tokio::sync::{mpsc, watch as channel};
 
-use crate::apply::{ApplyError, MANAGER};
+use crate::apply::{self, ApplyError, MANAGER};
 use crate::args::Run;
 use crate::atomic::Changes;
 use crate::authority::Authority;
@@ -26,6 +26,9 @@ use crate::leader::Term;
 use crate::metrics::Metrics;
 use crate::reconcile::reconcile;
 use crate::watch::{self, Around, Changed, LOOK, Unreadable};
+
+/// How often it is looked whether a cluster cannot be read.
+const ODD: Duration = Duration::from_secs(1);
 
 /// Changes that come within this time are one.
 const DEBOUNCE: Duration = Duration::from_millis(10);
@@ -85,15 +88,34 @@ impl Watches {
     }
 }
 
-/// Forgets clusters that are gone: of a deleted resource nothing else tells.
-async fn sweep(clusters: Store<PgDogCluster>, unreadable: Arc<Unreadable>, cx: Arc<Context>) {
+/// Tells of the clusters that cannot be read, and of those that nobody has been told of.
+async fn tell_unreadable(told: &mut BTreeSet<(String, i64)>, changed: &Changed, cx: &Context) {
+    for (cluster, error) in cx.unreadable.all() {
+        let uid = cluster.uid.clone().unwrap_or_default();
+        if !told.insert((uid.clone(), cluster.generation.unwrap_or_default())) {
+            continue;
+        }
+        events::unreadable(&cluster, &error, cx).await;
+        if cx.known().contains(&uid) {
+            // Its status is written with what else is known of it.
+            changed.tell(cluster.namespace.unwrap_or_default());
+        } else if let Err(error) = apply::unreadable(&cluster, &error, cx).await {
+            tracing::warn!("failed to tell of a PgDogCluster that cannot be read: {error}");
+        }
+    }
+}
+
+/// Tells of clusters that cannot be read, and forgets those that are gone: of a deleted resource nothing else tells.
+async fn sweep(clusters: Store<PgDogCluster>, changed: Arc<Changed>, cx: Arc<Context>) {
     let mut missing = BTreeSet::new();
     loop {
-        let odd = unreadable.all();
-        for (cluster, error) in &odd {
-            events::unreadable(cluster, error, &cx).await;
+        let end = Instant::now() + LOOK;
+        let mut told = BTreeSet::new();
+        while Instant::now() < end {
+            tell_unreadable(&mut told, &changed, &cx).await;
+            tokio::time::sleep(ODD).await;
         }
-        tokio::time::sleep(LOOK).await;
+        let odd = cx.unreadable.all();
         let known = clusters.state();
         let known = known.iter().filter_map(|cluster| cluster.uid());
         // Its proxies stay as they are.
@@ -160,12 +182,13 @@ pub async fn lead(
         default_image: run.proxy_image.clone(),
         upgrade_proxies: run.upgrade_proxies,
         memory: Mutex::new(HashMap::new()),
+        unreadable: watches.unreadable,
         events: Events::new(client.clone(), reporter),
         metrics,
         fenced,
     });
     let clusters = watches.clusters;
-    let sweeping = sweep(clusters.clone(), watches.unreadable, context.clone());
+    let sweeping = sweep(clusters.clone(), watches.changed.clone(), context.clone());
     let sweeping = tokio::spawn(sweeping);
     let store = clusters.clone();
     let around = watches

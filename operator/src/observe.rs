@@ -46,6 +46,8 @@ pub struct Seen<'a> {
     pub refused: Option<&'a Refused>,
     /// The image of the proxies.
     pub image: &'a str,
+    /// The generation that cannot be read and why, where what is known of the cluster is a former one.
+    pub unreadable: Option<(i64, String)>,
     /// What else there is to say.
     pub more: &'a [Option<Finding>],
 }
@@ -58,7 +60,11 @@ pub fn observe(
     time: Timestamp,
 ) {
     let count = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
-    now.observed_generation = cluster.meta().generation;
+    let generation = match &seen.unreadable {
+        Some((generation, _)) => *generation,
+        None => cluster.meta().generation.unwrap_or_default(),
+    };
+    now.observed_generation = Some(generation);
     now.selector = Some(selector(cluster));
     now.replicas = count(seen.proxies.len());
     now.ready_replicas = count(seen.proxies.iter().filter(|p| p.ready).count());
@@ -73,7 +79,7 @@ pub fn observe(
     findings.extend(validity(seen));
     now.tls = seen.tls.0.clone();
     findings.push(seen.tls.1.clone());
-    findings.extend(service(cluster, now, seen));
+    findings.extend(service(cluster, now, seen, generation));
     findings.push(progressing(cluster, now, seen));
     if cluster.spec.mode == Mode::Sidecar {
         now.sidecars = Some(sidecars::counted(seen.proxies, seen.missing));
@@ -94,7 +100,6 @@ pub fn observe(
     findings.push(frozen(cluster));
     findings.extend(seen.more.iter().flatten().cloned());
     forget(&mut now.conditions, &findings);
-    let generation = cluster.meta().generation.unwrap_or_default();
     status::merge(&mut now.conditions, findings, generation, time);
 }
 
@@ -122,7 +127,12 @@ fn selector(cluster: &PgDogCluster) -> String {
 }
 
 /// Whether the proxies have what they are to have, and clients are served.
-fn service(cluster: &PgDogCluster, now: &PgDogClusterStatus, seen: &Seen<'_>) -> [Finding; 2] {
+fn service(
+    cluster: &PgDogCluster,
+    now: &PgDogClusterStatus,
+    seen: &Seen<'_>,
+    generation: i64,
+) -> [Finding; 2] {
     if cluster.spec.mode == Mode::Sidecar && seen.proxies.is_empty() {
         // Nobody runs who could be served: that is neither good nor bad.
         return [ConditionType::ConfigSynced, ConditionType::Available].map(|kind| {
@@ -134,7 +144,7 @@ fn service(cluster: &PgDogCluster, now: &PgDogClusterStatus, seen: &Seen<'_>) ->
             )
         });
     }
-    let synced = match not_rendered(cluster, now, seen) {
+    let synced = match not_rendered(now, seen, generation) {
         Some(finding) => finding,
         None => synced(now, seen),
     };
@@ -145,20 +155,18 @@ fn service(cluster: &PgDogCluster, now: &PgDogClusterStatus, seen: &Seen<'_>) ->
 }
 
 /// The proxies may have all that is in force, and this is of a former generation: what is written now has made no configuration.
-fn not_rendered(
-    cluster: &PgDogCluster,
-    now: &PgDogClusterStatus,
-    seen: &Seen<'_>,
-) -> Option<Finding> {
+fn not_rendered(now: &PgDogClusterStatus, seen: &Seen<'_>, generation: i64) -> Option<Finding> {
     const REASON: &str = "NotRendered";
     let kind = ConditionType::ConfigSynced;
     // Settings that were taken back are told of, and so is a cluster that never had a configuration.
-    let error = seen.decision.ok()?.invalid.as_ref();
-    let error = error.filter(|_| seen.refused.is_none())?;
-    let generation = cluster.meta().generation.unwrap_or_default();
+    let error = match (&seen.unreadable, &seen.decision.ok()?.invalid) {
+        _ if seen.refused.is_some() => return None,
+        (Some((_, error)), _) => error.clone(),
+        (None, error) => words(error.as_ref()?),
+    };
     let before = now.conditions.iter().find(|c| c.kind == kind);
     let is_new = before.is_none_or(|c| c.reason == REASON || c.observed_generation < generation);
-    let message = format!("a former generation is in force: {}", words(error));
+    let message = format!("a former generation is in force: {error}");
     is_new.then(|| Finding::new(kind, false, REASON, message))
 }
 
@@ -213,6 +221,9 @@ fn wanted(status: &PgDogClusterStatus) -> Wanted {
 fn validity(seen: &Seen<'_>) -> [Finding; 2] {
     let (valid, secrets) = (ConditionType::ConfigValid, ConditionType::SecretsResolved);
     let there = Finding::new(secrets, true, "Resolved", "all Secrets are there");
+    if let Some((_, error)) = &seen.unreadable {
+        return [status::unreadable(error), there];
+    }
     let error = match seen.decision {
         Ok(decision) => decision.invalid.as_ref(),
         Err(error) => Some(error),

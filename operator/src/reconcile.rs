@@ -349,6 +349,7 @@ async fn tell(
         tls: status::certificates(cluster, world, Timestamp::now()),
         refused: memory.refused.as_ref(),
         image: &plan.image,
+        unreadable: cx.unreadable(cluster),
         more: &[
             plan.standing.as_ref().map(shares::finding),
             pausing::finding(&plan.step, cluster.spec.paused, memory.paused),

@@ -471,6 +471,19 @@ pub fn standing_still(proxies: &[Proxy], failing: bool) -> Option<String> {
     })
 }
 
+/// What is said of a resource that cannot be read.
+#[must_use]
+pub fn unreadable(error: &str) -> Finding {
+    Finding::new(
+        ConditionType::ConfigValid,
+        false,
+        "Unreadable",
+        format!(
+            "this version of the operator cannot read it, and leaves its proxies as they are: {error}"
+        ),
+    )
+}
+
 /// Whether somebody has to do something: what is wrong with what was written.
 #[must_use]
 pub fn degraded(findings: &[Finding], trouble: Option<(&'static str, &str)>) -> Finding {
@@ -486,6 +499,10 @@ pub fn degraded(findings: &[Finding], trouble: Option<(&'static str, &str)>) -> 
         })
     };
     let causes = [
+        (
+            wrong(ConditionType::ConfigValid, Some("Unreadable")),
+            "Unreadable",
+        ),
         (wrong(ConditionType::ConfigValid, None), "ConfigRejected"),
         (
             wrong(ConditionType::ConfigSynced, Some("Nacked")),
@@ -600,6 +617,16 @@ mod tests {
         assert!(!pass(&[primary(0, "b")]));
         assert!(!pass(&[primary(0, "b"), primary(1, "x")]));
         assert!(pass(&[primary(0, "b"), primary(1, "y")]));
+    }
+
+    #[test]
+    fn what_cannot_be_read_needs_somebody() {
+        let told = degraded(&[unreadable("spec.pod.env: a number")], None);
+        assert_eq!(
+            (told.status, told.reason),
+            (ConditionStatus::True, "Unreadable")
+        );
+        assert!(told.message.ends_with("a number"), "{}", told.message);
     }
 
     #[test]

@@ -229,6 +229,49 @@ async fn what_makes_no_configuration_is_told_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_cluster_that_cannot_be_read_says_so_itself() {
+    let Some(stage) = Stage::open("unreadable").await else {
+        return;
+    };
+    let _operator = Operator::start(operator(), &stage, "one").await;
+    let mut proxies = Proxies::of_shop(&stage).await;
+    proxies.add(&stage, 1).await;
+    stage
+        .status_when("shop", "1/1", |status| status.config.summary == "1/1")
+        .await;
+    let odd = json!({"pod": {"env": [{"name": "A", "value": 1}]}});
+    stage.change("shop", odd.clone()).await.unwrap();
+    // One that nobody has ever read.
+    stage.make("odd", odd).await;
+    for (name, generation) in [("shop", 2), ("odd", 1)] {
+        let status = until(&format!("{name} says that it cannot be read"), || async {
+            let status = stage.raw().get(name).await.unwrap().data["status"].clone();
+            let conditions = status["conditions"].as_array()?;
+            let is = |kind: &str, so: &str| {
+                conditions.iter().any(|condition| {
+                    condition["type"] == kind
+                        && condition["status"] == so
+                        && condition["reason"] == "Unreadable"
+                        && condition["observedGeneration"] == generation
+                })
+            };
+            (is("ConfigValid", "False") && is("Degraded", "True")).then_some(status)
+        })
+        .await;
+        assert_eq!(status["observedGeneration"], generation);
+    }
+    let status = stage.raw().get("shop").await.unwrap().data["status"].clone();
+    assert_eq!(status["config"]["summary"], "1/1", "what was known stays");
+    stage.change("shop", json!({"pod": null})).await.unwrap();
+    stage
+        .condition("shop", ConditionType::Degraded, ConditionStatus::False)
+        .await;
+    stage
+        .condition("shop", ConditionType::ConfigSynced, ConditionStatus::True)
+        .await;
+}
+
+#[tokio::test]
 async fn a_secret_that_goes_away_takes_no_user_out() {
     let Some(stage) = Stage::open("secret").await else {
         return;
