@@ -5,6 +5,7 @@ mod budget;
 mod files;
 mod fleet;
 mod health;
+mod modes;
 mod peers;
 mod push;
 mod schema;

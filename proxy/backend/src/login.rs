@@ -143,6 +143,7 @@ impl Target {
             prepared: Prepared::default(),
             params: Arc::default(),
             base: Arc::default(),
+            shared: false,
             unnamed: 0,
             key: None,
             reported: Vec::new(),

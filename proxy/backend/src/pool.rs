@@ -327,7 +327,7 @@ impl Pool {
         }
     }
 
-    /// When servers go back to the pool.
+    /// When servers of those who log in now go back to the pool.
     #[inline]
     #[must_use]
     pub fn mode(&self) -> PoolerMode {
@@ -358,11 +358,8 @@ impl Pool {
         budgets: &[Arc<Budget>],
     ) {
         if self.mode.swap(settings.mode as u8, Ordering::Relaxed) != settings.mode as u8 {
-            // Sessions of one mode begin otherwise than those of another.
-            if settings.mode == PoolerMode::Session {
-                // Before the connection is renewed: who listens has nothing to hope for.
-                self.listener.close();
-            }
+            // Sessions of one mode begin otherwise than those of another. Clients that are here keep their mode, and the servers of
+            // their own.
             self.reconnect();
         }
         for budget in budgets {

@@ -35,6 +35,9 @@ pub struct Server {
     pub params: Arc<Params>,
     /// The settings that its session began with, above those of the pool: what RESET goes back to.
     pub base: Arc<Params>,
+    /// Clients that do not keep it have had it: what they leave (statements under our names, an unnamed one, sequence values) is
+    /// not for one that takes it for a session of its own.
+    pub shared: bool,
     /// Which unnamed statement it holds; 0 is none that a client may use.
     pub unnamed: u64,
     /// How to cancel its query. Some services give no key.
@@ -313,6 +316,7 @@ impl Server {
         self.notifications.clear();
         self.unnamed = 0;
         self.tainted = false;
+        self.shared = false;
         Ok(())
     }
 

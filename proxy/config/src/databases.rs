@@ -36,7 +36,7 @@ pub struct Database {
     pub auth_user: Option<String>,
     /// Database in which `auth_query` runs. Default: that of `[general]`. Applies on reload.
     pub auth_dbname: Option<String>,
-    /// When a server connection goes back to its pool. Default: that of `[general]`. Applies on reload.
+    /// When a server connection goes back to its pool. Default: that of `[general]`. Applies on reload, to clients that log in from then on.
     pub pooler_mode: Option<PoolerMode>,
     /// Most server connections of one pool. Default: that of `[general]`. Applies on reload.
     pub pool_size: Option<u32>,

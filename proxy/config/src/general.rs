@@ -99,7 +99,7 @@ section! {
         pub_sub_channel_size: usize = 0,
 
         // Pools
-        /// When a server connection goes back to its pool. Default: transaction. Applies on reload.
+        /// When a server connection goes back to its pool. Default: transaction. Applies on reload, to clients that log in from then on.
         pooler_mode: PoolerMode = PoolerMode::Transaction,
         /// Most server connections of one pool. Default: 10. Applies on reload.
         default_pool_size: u32 = 10,

@@ -49,7 +49,7 @@ pub struct User {
     pub vault_path: Option<String>,
     /// Part of the lease of a Vault secret after which it is renewed, per cent. Default: 80. Applies on reload.
     pub vault_refresh_percent: Option<u8>,
-    /// When a server connection goes back to its pool. Default: that of the database. Applies on reload.
+    /// When a server connection goes back to its pool. Default: that of the database. Applies on reload, to clients that log in from then on.
     pub pooler_mode: Option<PoolerMode>,
     /// Most server connections of one pool. Default: that of the database. Applies on reload.
     pub pool_size: Option<u32>,

@@ -40,7 +40,7 @@ pub(crate) enum Event {
     Prepare(Box<Server>),
     /// The server's settings are not the client's.
     Params,
-    /// The server began with other settings than the client's own, and the mode asks for those.
+    /// The server began with other settings than the client's mode asks for, or clients of another mode have left things there.
     Rebase,
     /// Settings that a transaction has put back are to be what the client's login gave.
     Restore,
@@ -172,7 +172,7 @@ pub(crate) struct Active {
     pub(crate) leaving: Leaving,
     /// How long the answer to a client that has closed is worked on.
     pub(crate) grace: Option<Pin<Box<tokio::time::Sleep>>>,
-    /// The mode of the pool.
+    /// The client's mode.
     pub(crate) mode: PoolerMode,
     /// The request for which a host was chosen.
     pub(crate) trial: Trial,
@@ -245,7 +245,7 @@ impl Active {
         active.server = client.pinned.take();
         active.counted = client.counted;
         active.draining = client.draining;
-        active.mode = client.pool().mode();
+        active.mode = client.mode;
         if active.server.is_some() {
             active.watches(client);
         }
@@ -567,13 +567,17 @@ impl Active {
         mut server: Box<Server>,
     ) -> Result<(), Event> {
         client.pool().counters.of(client.worker).assignments.add(1);
-        if self.mode == PoolerMode::Session
-            && !Arc::ptr_eq(&server.base, &client.startup)
-            && server.base != client.startup
-        {
+        let unfit = if self.mode == PoolerMode::Session {
+            server.shared
+                || !Arc::ptr_eq(&server.base, &client.startup) && server.base != client.startup
+        } else {
+            !server.base.is_empty()
+        };
+        if unfit {
             self.server = Some(server);
             return Err(Event::Rebase);
         }
+        server.shared = self.mode != PoolerMode::Session;
         let same = Arc::ptr_eq(&server.params, &client.params) || server.params == client.params;
         if same {
             server.params = client.params.clone();
@@ -612,10 +616,9 @@ impl Active {
             return Err(Event::Refuse(Box::new(error)));
         }
         self.watches(client);
-        self.mode = client.pool().mode();
         if !client.account.cluster.is_single() {
             match self.choose(client)? {
-                Choice::Made => self.mode = client.pool().mode(),
+                Choice::Made => {}
                 Choice::More => return Ok(Checkout::More),
                 Choice::Deferred => return Ok(Checkout::Answered),
             }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use pgdog_backend::probe::Reasons;
 use pgdog_backend::{Params, Pool, Server};
+use pgdog_config::PoolerMode;
 use pgdog_net::Stream;
 use pgdog_wire::buffer::Buffer;
 use pgdog_wire::{ErrorResponse, sqlstate};
@@ -32,6 +33,9 @@ pub struct Client {
     pub(crate) account: Arc<Account>,
     /// Where its server is from, or the last one was.
     pub(crate) pool: Arc<Pool>,
+    /// When its server goes back there: the mode of the pool when the client logged in, which it keeps. What its session has lies
+    /// with its server in one mode and here in the others, and does not move.
+    pub(crate) mode: PoolerMode,
     /// Coarse time, ms, of the end of its last write; 0 when there was none, or nobody wants to know.
     pub(crate) wrote: u64,
     pub(crate) registered: Registered,

@@ -370,7 +370,7 @@ impl Client {
         out
     }
 
-    /// The pool is gone, or of another mode: listens over the one that has taken its place.
+    /// The pool is gone, or its host takes no writes any more: listens over the one that has taken its place.
     async fn listen_anew(&mut self, out: &mut Vec<u8>) -> Result<(), ErrorResponse> {
         let ended = |why: &str| {
             ErrorResponse::fatal(
@@ -388,9 +388,9 @@ impl Client {
         };
         let pool = account.writer().clone();
         let size = live.settings.pub_sub;
-        let Some(size) = size.filter(|_| pool.mode() != PoolerMode::Session) else {
+        let Some(size) = size else {
             return Err(ended(
-                "A new configuration has changed pooler_mode or pub_sub_channel_size.",
+                "A new configuration has changed pub_sub_channel_size.",
             ));
         };
         let mut new = Channels::new(self, pool.clone(), size);

@@ -221,11 +221,17 @@ impl Active {
     }
 
     /// In session mode a server begins with the client's own startup settings, so that RESET means what it means: one that
-    /// began with others is replaced.
+    /// began with others is replaced. So is one that others have shared. In the other modes it begins with none, as all that
+    /// are not asked for by a client in session mode.
     async fn rebase(&mut self, client: &mut Client) -> Result<(), Ended> {
         let Some(mut old) = self.server.take() else {
             return Ok(());
         };
+        if self.mode != PoolerMode::Session {
+            old.close();
+            self.waiting = Some(client.pool().wait(client.worker));
+            return Ok(());
+        }
         let target = client.pool().target();
         let mut parameters = target.parameters.clone();
         parameters.extend(client.startup.iter().filter_map(|(n, v)| match v {
@@ -279,7 +285,6 @@ impl Active {
             && !Arc::ptr_eq(&before, client.pool())
         {
             // A reload has put another pool in its place: in line there.
-            self.mode = client.pool().mode();
             self.waiting = Some(client.pool().wait(client.worker));
             return Ok(());
         }

@@ -108,7 +108,8 @@ impl Session {
         let mut reasons = Reasons::NONE;
         reasons.put(Reasons::ASKED, pin);
         reasons.put(Reasons::FOREVER, hides(&params));
-        let tap = Tap::of(&self.runtime, &self.live, &account);
+        let mode = account.pool.mode();
+        let tap = Tap::of(&self.runtime, &self.live, &account, mode);
         Ok(Client {
             tap,
             stream: self.stream.take().ok_or(Fail::Io)?,
@@ -118,6 +119,7 @@ impl Session {
             generation: self.generation,
             runtime: self.runtime.clone(),
             pool: account.pool.clone(),
+            mode,
             account,
             wrote: 0,
             registered,

@@ -170,6 +170,7 @@ impl Replay {
             generation,
             runtime: runtime.clone(),
             pool: account.pool.clone(),
+            mode: account.pool.mode(),
             account,
             wrote: 0,
             registered,

@@ -91,21 +91,25 @@ enum Before {
 
 impl Tap {
     /// One for a client of this account; `None` when nothing of it is mirrored.
-    pub(crate) fn of(runtime: &Runtime, live: &Live, account: &Account) -> Option<Box<Self>> {
-        Self::with(runtime, live, account, Vec::new())
+    pub(crate) fn of(
+        runtime: &Runtime,
+        live: &Live,
+        account: &Account,
+        mode: PoolerMode,
+    ) -> Option<Box<Self>> {
+        Self::with(runtime, live, account, mode, Vec::new())
     }
 
     fn with(
         runtime: &Runtime,
         live: &Live,
         account: &Account,
+        mode: PoolerMode,
         mut before: Vec<Line>,
     ) -> Option<Box<Self>> {
         let user = &account.user;
         let of_this = |mirror: &&Mirror| mirror.source == user.database;
-        if !live.settings.mirrors.iter().any(|m| of_this(&m))
-            || account.pool.mode() == PoolerMode::Session
-        {
+        if !live.settings.mirrors.iter().any(|m| of_this(&m)) || mode == PoolerMode::Session {
             return None;
         }
         let mirrors = live.settings.mirrors.iter().filter(of_this);
@@ -305,7 +309,8 @@ pub(crate) fn renew(client: &mut Client) {
     let before = client.tap.take().map_or_else(Vec::new, |tap| tap.lines);
     // What a mirror does is not mirrored again.
     if client.registered.handle.kind == ClientKind::Normal {
-        client.tap = Tap::with(&client.runtime, &client.live, &client.account, before);
+        let (live, account) = (&client.live, &client.account);
+        client.tap = Tap::with(&client.runtime, live, account, client.mode, before);
     }
 }
 
