@@ -372,6 +372,9 @@ fn metrics_tell_roles_lag_bans_and_queries_of_each_host() {
     }
     let primary = found.value("pgdog_database_primary_known", &[("database", name)]);
     assert_eq!(primary, Some(1.0));
+    let of_shard = [("database", name), ("shard", "0")];
+    let split = found.value("pgdog_database_split_brain", &of_shard);
+    assert_eq!(split, Some(0.0));
     let plans = |what: &str| found.value(&format!("pgdog_query_plan{what}"), &[]);
     assert_eq!(plans("_hits_total"), Some(5.0));
     assert_eq!(plans("_misses_total"), Some(1.0));

@@ -3,9 +3,11 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use pgdog_tests::{Book, Fence, Ledger, Load, Postgres, Proxy, Replicated};
+use pgdog_tests::raw::PATIENCE;
+use pgdog_tests::{Book, Fence, Http, Ledger, Load, Postgres, Proxy, Replicated, wait};
 
 use super::{Roles, behind_cuts, config, wait_readers};
+use crate::exposition::read;
 
 /// By how much more than the servers themselves need a write may be held.
 const ALLOWANCE: Duration = Duration::from_millis(500);
@@ -233,7 +235,11 @@ fn two_primaries_of_one_timeline_get_no_writes() {
         cluster.primary().run("postgres", "create table t (a int)");
     }
     let ports = [one.port(0), other.port(0)];
-    let config = super::at(&ports, &one, "postgres", Roles::Auto).general("hold_timeout", "300");
+    let config = super::at(&ports, &one, "postgres", Roles::Auto)
+        .general("hold_timeout", "300")
+        .general("openmetrics_host", "\"127.0.0.1\"")
+        .general("openmetrics_port", "0")
+        .general("openmetrics_namespace", "\"pgdog_\"");
     let proxy = Proxy::start(&config);
     let mut client = proxy.client("pgdog", "postgres");
     client.query_error("insert into t values (1)");
@@ -243,11 +249,27 @@ fn two_primaries_of_one_timeline_get_no_writes() {
             .value("postgres", "select count(*) from t");
         assert_eq!(count, "0");
     }
+    let figures = Http::new(proxy.http_port("general.openmetrics_port"));
+    let value = |name: &str, labels: &[(&str, &str)]| {
+        let found = read(&figures.get("/metrics").expect(200).body);
+        found.value(name, labels)
+    };
+    let labels = [("database", "postgres"), ("shard", "0")];
+    let split = || value("pgdog_database_split_brain", &labels);
+    assert_eq!(split(), Some(1.0));
+    for port in ports.map(|port| port.to_string()) {
+        let labels = [("port", &*port), ("role", "primary")];
+        assert_eq!(value("pgdog_host_role", &labels), Some(0.0));
+    }
     // The log names both.
     let log = proxy.log();
     for port in ports {
         assert!(log.contains(&port.to_string()), "{log}");
     }
+    // One of them is stopped.
+    other.kill(0);
+    assert!(wait::until(PATIENCE, || split() == Some(0.0)));
+    client.run("insert into t values (1)");
 }
 
 #[test]

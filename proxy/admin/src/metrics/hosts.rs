@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pgdog_backend::host::HostCounters;
-use pgdog_backend::{DatabaseState, HostState};
+use pgdog_backend::{DatabaseState, HostState, NoPrimary, Writer};
 
 use super::{At, Kind, Label, Metric, Sample};
 use crate::admin::Admin;
@@ -122,12 +122,22 @@ fn family(name: &'static str, help: &'static str, kind: Kind, samples: Vec<Sampl
 }
 
 /// What is known of the hosts of a database together.
-fn databases(hosts: &[(Arc<HostState>, Arc<[Label]>)]) -> [Metric; 2] {
+fn databases(hosts: &[(Arc<HostState>, Arc<[Label]>)]) -> [Metric; 3] {
     let mut seen = BTreeSet::new();
-    let homes = hosts.iter().filter_map(|(host, _)| host.home());
-    let homes: Vec<Arc<DatabaseState>> = homes.filter(|h| seen.insert(h.name.clone())).collect();
+    let homes = hosts.iter().filter_map(|(host, labels)| {
+        let shard = labels.iter().find(|(name, _)| *name == "shard")?;
+        Some((host.home()?, shard.clone()))
+    });
+    let homes: Vec<(Arc<DatabaseState>, Label)> = homes
+        .filter(|(home, _)| seen.insert(home.name.clone()))
+        .collect();
+    let splits = homes.iter().map(|(home, shard)| {
+        let labels = [("database", home.name.clone()), shard.clone()].into();
+        let split = home.writer() == Writer::None(NoPrimary::Split);
+        Sample::new(&labels, None, f64::from(split))
+    });
     let of_each = |value: fn(&DatabaseState) -> f64| {
-        let sample = |home: &Arc<DatabaseState>| {
+        let sample = |(home, _): &(Arc<DatabaseState>, Label)| {
             let labels = [("database", home.name.clone())].into();
             Sample::new(&labels, None, value(home))
         };
@@ -145,6 +155,12 @@ fn databases(hosts: &[(Arc<HostState>, Arc<[Label]>)]) -> [Metric; 2] {
             "Times the primary was found to be none any more.",
             Kind::Counter,
             of_each(|home| home.epoch() as f64),
+        ),
+        family(
+            "database_split_brain",
+            "1 while several hosts say that they are the primary and nothing tells them apart: none of them has the role, and writes are refused.",
+            Kind::Gauge,
+            splits.collect(),
         ),
     ]
 }
