@@ -148,10 +148,7 @@ fn service(
         Some(finding) => finding,
         None => synced(now, seen),
     };
-    [
-        synced,
-        status::available(cluster, seen.proxies, seen.view),
-    ]
+    [synced, status::available(cluster, seen.proxies, seen.view)]
 }
 
 /// The proxies may have all that is in force, and this is of a former generation: what is written now has made no configuration.
@@ -322,6 +319,12 @@ fn progress(cluster: &PgDogCluster, now: &PgDogClusterStatus, seen: &Seen<'_>) -
             "the first proxies have not acknowledged yet",
         ),
         Ok(Stage::Rolling) => Finding::new(kind, true, "Rolling", "settings go to all proxies"),
+        Ok(Stage::Waiting) => Finding::new(
+            kind,
+            true,
+            "WaitingForBudget",
+            "settings with further databases wait until the shares of the budget leave room for looking after them",
+        ),
         Ok(Stage::Halted) => {
             Finding::new(kind, false, "CanaryHalted", "a proxy refused the settings")
         }

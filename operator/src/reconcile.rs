@@ -14,7 +14,9 @@ use serde_json::{Map, Value};
 use crate::apply::{self, ApplyError, Obstacle};
 use crate::atomic::{Kind, Progress, Target};
 use crate::context::{Context, Memory};
-use crate::decide::{Decision, Proxies, decide, renumber, until_attempt};
+use crate::decide::{
+    Decision, Proxies, comes_further, databases_of, decide, renumber, until_attempt,
+};
 use crate::discover::{self, Found};
 use crate::events;
 use crate::fleet::{Document, Hold, Report, Want};
@@ -157,14 +159,16 @@ fn plan<'a>(
     let there = pods::peers(cluster, pods.iter().chain(&leaving));
     let peers = memory.peers.tell(there, Instant::now()).to_vec();
     let changing = orders::changing(cluster, memory, cx);
+    let standing = divide(cluster, (&pods, &reports, &leaving), memory, status, cx);
+    let fits = standing.as_ref().is_none_or(|standing| standing.fits);
     let known = Proxies {
         reports: &reports,
+        crowded: !fits && comes_further(cluster, memory),
         peers: &peers,
         leaving: !leaving.is_empty(),
         changing: changing == Some(Progress::Running),
     };
     let decision = decide(cluster, &found, world, known, memory, status);
-    let standing = divide(cluster, (&pods, &reports, &leaving), memory, status, cx);
     let wanted = decision
         .as_ref()
         .is_ok_and(|decided| decided.other.is_some());
@@ -486,10 +490,7 @@ fn divide(
             starts: pods::restarts(pod) < 0,
         })
         .collect();
-    // Those of before are looked after until all have the settings without them.
-    let good = memory.good.as_ref().and_then(|good| good.get("databases"));
-    let former = good.and_then(Value::as_array).map_or(0, Vec::len);
-    let databases = cluster.spec.databases.len().max(former);
+    let databases = databases_of(cluster, memory);
     let terms = shares::terms(cluster, pods.len(), databases);
     let standing = memory.ledger.settle(terms.as_ref(), &seen, Instant::now());
     status.shares = memory.ledger.written(&seen);

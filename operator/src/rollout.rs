@@ -16,6 +16,8 @@ pub enum Stage {
     Rolling,
     /// One has refused them: the others do not get them.
     Halted,
+    /// Nobody gets them yet: the budget has no room for the databases that come with them.
+    Waiting,
 }
 
 /// Who gets the new settings now, in the order of `proxies` (which is stable), and how far they have come. `taken` is how each

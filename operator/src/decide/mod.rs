@@ -87,6 +87,8 @@ pub struct Proxies<'a> {
     pub peers: &'a [Peer],
     /// Whether others are on their way out and still serve clients.
     pub leaving: bool,
+    /// Whether the budget has no room yet for looking after further databases: they wait, with the settings that name them.
+    pub crowded: bool,
     /// Whether all of them are changing their shards: the topology and its number stay as they are meanwhile.
     pub changing: bool,
 }
@@ -126,14 +128,18 @@ pub fn decide(
     let rolled = roll_out(
         cluster,
         (settings, &rendered.settings, wanted),
-        reports,
+        (reports, proxies.crowded),
         memory,
         &mut status.config,
     );
     memory.settings = Some(rendered.settings);
     memory.process = Some(rendered.process.clone());
     status.secrets = rendered.secrets;
-    let topology = with_kept(rendered.topology, &rolled.settings, memory);
+    let mut topology = with_kept(rendered.topology, &rolled.settings, memory);
+    if let (true, Some(before)) = (proxies.crowded, &memory.topology) {
+        let before: BTreeSet<&str> = names(before).collect();
+        retain(&mut topology, |name| before.contains(name));
+    }
     Ok(decided(
         rendered.process,
         rolled,
@@ -174,7 +180,7 @@ fn hosts_only(
     let rolled = roll_out(
         cluster,
         (latest.clone(), &latest, wanted),
-        proxies.reports,
+        (proxies.reports, proxies.crowded),
         memory,
         &mut status.config,
     );
@@ -196,7 +202,7 @@ struct Rolled {
 fn roll_out(
     cluster: &PgDogCluster,
     (mut settings, latest, wanted): (Map<String, Value>, &Map<String, Value>, String),
-    reports: &[Report],
+    (reports, crowded): (&[Report], bool),
     memory: &mut Memory,
     config: &mut ConfigStatus,
 ) -> Rolled {
@@ -204,6 +210,14 @@ fn roll_out(
     renumber(&mut config.settings, &settings);
     let policy = cluster.spec.config_rollout.clone().unwrap_or_default();
     let (mut stage, mut given) = stage(cluster, config, reports, memory);
+    if crowded && stage != Stage::Complete {
+        let hash = &config.settings.hash;
+        given = reports
+            .iter()
+            .map(|report| report.settings.has(hash))
+            .collect();
+        stage = Stage::Waiting;
+    }
     if stage == Stage::Halted
         && policy.auto_rollback
         && memory.refused.is_none()
@@ -309,6 +323,35 @@ fn with_kept(
         all.extend(more);
     }
     topology
+}
+
+fn retain(topology: &mut Map<String, Value>, keeps: impl Fn(&str) -> bool) {
+    if let Some(all) = topology.get_mut("databases").and_then(Value::as_array_mut) {
+        all.retain(|database| keeps(database["name"].as_str().unwrap_or_default()));
+    }
+}
+
+/// How many databases a proxy may have from now on, or still has.
+#[must_use]
+pub fn databases_of(cluster: &PgDogCluster, memory: &Memory) -> usize {
+    let wanted = cluster
+        .spec
+        .databases
+        .iter()
+        .map(|database| database.name.as_str());
+    let former = memory.good.iter().chain(&memory.topology).flat_map(names);
+    wanted.chain(former).collect::<BTreeSet<_>>().len()
+}
+
+/// Whether there is a database that no proxy has yet.
+#[must_use]
+pub fn comes_further(cluster: &PgDogCluster, memory: &Memory) -> bool {
+    let Some(before) = &memory.topology else {
+        return false;
+    };
+    let before: BTreeSet<&str> = names(before).collect();
+    let mut wanted = cluster.spec.databases.iter();
+    wanted.any(|database| !before.contains(database.name.as_str()))
 }
 
 /// The entries of `databases` of either half.

@@ -8,7 +8,7 @@ use kube::Resource;
 use pgdog_operator_api::{PgDogCluster, PgDogClusterStatus, Rejection};
 use serde_json::{Value, json};
 
-use super::{Decision, Proxies, decide, until_attempt};
+use super::{Decision, Proxies, comes_further, databases_of, decide, names, until_attempt};
 use crate::apply;
 use crate::context::Memory;
 use crate::discover::discover;
@@ -27,6 +27,8 @@ struct Case {
     reports: Vec<Report>,
     /// All are changing their shards.
     changing: bool,
+    /// The budget has no room for further databases.
+    crowded: bool,
 }
 
 impl Case {
@@ -50,6 +52,7 @@ impl Case {
             status: PgDogClusterStatus::default(),
             reports: vec![Report::default(); proxies],
             changing: false,
+            crowded: false,
         }
     }
 
@@ -60,6 +63,7 @@ impl Case {
             peers: &[],
             leaving: false,
             changing: self.changing,
+            crowded: self.crowded,
         };
         decide(
             &self.cluster,
@@ -447,6 +451,47 @@ fn a_database_that_is_taken_out_keeps_its_hosts_until_all_have_settings_without_
     case.decide().unwrap();
     (0..2).for_each(|proxy| case.ack(proxy));
     assert_eq!(names(&case.decide().unwrap()), [pair("app", "")]);
+}
+
+#[test]
+fn a_further_database_waits_for_room_in_the_budget_and_hosts_do_not() {
+    let mut case = settled(2);
+    assert_eq!(databases_of(&case.cluster, &case.memory), 1);
+    let databases = json!([{"name": "app"}, {"name": "log"}]);
+    case.cluster.spec.databases = serde_json::from_value(databases).unwrap();
+    let source = json!({"provider": "Static", "hosts": [{"host": "b.example"}]});
+    case.cluster.spec.source = serde_json::from_value(source).unwrap();
+    assert_eq!(databases_of(&case.cluster, &case.memory), 2);
+    assert!(comes_further(&case.cluster, &case.memory));
+    case.crowded = true;
+    let count = |decision: &Decision| decision.topology["databases"].as_array().unwrap().len();
+    for _ in 0..2 {
+        let decision = case.decide().unwrap();
+        assert_eq!(
+            (decision.given.as_slice(), decision.stage),
+            (&[false; 2][..], Stage::Waiting)
+        );
+        assert_eq!(count(&decision), 1);
+        assert_eq!(decision.topology["databases"][0]["host"], "b.example");
+        assert_eq!(names(&decision.snapshot).collect::<Vec<_>>(), ["app"]);
+        assert!(
+            comes_further(&case.cluster, &case.memory),
+            "until they come"
+        );
+    }
+    case.crowded = false;
+    let decision = case.decide().unwrap();
+    assert_eq!(
+        (decision.given.as_slice(), count(&decision)),
+        (&[true, false][..], 2)
+    );
+    assert!(!comes_further(&case.cluster, &case.memory));
+    (0..2).for_each(|proxy| case.ack(proxy));
+    case.decide().unwrap();
+    // One that goes counts until all are without it.
+    case.cluster.spec.databases.pop();
+    case.decide().unwrap();
+    assert_eq!(databases_of(&case.cluster, &case.memory), 2);
 }
 
 #[test]

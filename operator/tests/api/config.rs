@@ -1,6 +1,6 @@
 //! Configurations on their way to proxies, and what keeps the one in force where something goes away.
 
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use pgdog_config::api::{Half, HostRole};
@@ -752,22 +752,18 @@ async fn a_pause_ends_though_a_proxy_is_silent_and_something_else_cannot_be_made
     let Some(stage) = Stage::open("resumed").await else {
         return;
     };
+    let theirs = json!({"metadata": {"name": "shop"}, "spec": {"ports": [{"port": 80}]}});
+    stage.create::<Service>(theirs).await;
     let _operator = Operator::start(operator(), &stage, "one").await;
     let mut proxies = Proxies::of_shop(&stage).await;
     let all = proxies.add(&stage, 2).await;
     stage
         .status_when("shop", "2/2", |status| status.config.summary == "2/2")
         .await;
-    // Nobody here knows PodMonitors.
-    let monitor = json!({"podMonitor": {"enabled": true}});
-    stage
-        .change("shop", json!({"monitoring": monitor}))
-        .await
-        .unwrap();
     let trouble = stage
         .condition("shop", ConditionType::Degraded, ConditionStatus::True)
         .await;
-    assert_eq!(trouble.reason, "NoSuchKind");
+    assert_eq!(trouble.reason, "InvalidOwnership");
 
     // One of them has a transaction that does not end: neither is paused for long.
     all[1].keep_busy(true);
