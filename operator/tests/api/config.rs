@@ -1,9 +1,11 @@
 //! Configurations on their way to proxies, and what keeps the one in force where something goes away.
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use pgdog_config::api::{Half, HostRole};
+use pgdog_operator::authority::Authority;
 use pgdog_operator_api::{ConditionStatus, ConditionType};
 use serde_json::{Value, json};
 
@@ -226,6 +228,89 @@ async fn what_makes_no_configuration_is_told_and_changes_nothing() {
     stage
         .condition("shop", ConditionType::Degraded, ConditionStatus::False)
         .await;
+}
+
+/// The Secret `mine` with another certificate, or with something else.
+async fn certificate(stage: &Stage, text: Option<&str>) {
+    let pair = Authority::generate().unwrap();
+    let text = text.unwrap_or(&pair.certificate);
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine"},
+        "stringData": {"tls.crt": text, "tls.key": pair.key},
+    });
+    let who = PatchParams::apply("tests").force();
+    let secrets = stage.api::<Secret>();
+    secrets
+        .patch("mine", &who, &Patch::Apply(&secret))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_missing_or_wrong_changes_nothing_and_is_tried_again_when_it_is_right()
+ {
+    let Some(stage) = Stage::open("certificate").await else {
+        return;
+    };
+    let _operator = Operator::start(operator(), &stage, "one").await;
+    let mut proxies = Proxies::of_shop(&stage).await;
+    let one = proxies.add(&stage, 1).await.remove(0);
+    stage
+        .status_when("shop", "1/1", |status| status.config.summary == "1/1")
+        .await;
+    let before: Deployment = stage.there("shop-proxy").await;
+    let given = one.history().len();
+    let tls = json!({"client": {"mode": "Require", "secretRef": "mine"}});
+    stage.change("shop", json!({"tls": tls})).await.unwrap();
+    let resolved = ConditionType::SecretsResolved;
+    let is = async |reason: &'static str| {
+        for kind in [resolved, ConditionType::TLSReady] {
+            until(&format!("{kind:?} is {reason}"), || async {
+                let status = stage.status("shop").await;
+                let mut conditions = status.conditions.into_iter();
+                let of = conditions.find(|c| c.kind == kind && c.reason == reason)?;
+                (of.status == ConditionStatus::False && of.message.contains("mine")).then_some(())
+            })
+            .await;
+        }
+    };
+    is("SecretNotFound").await;
+    stage
+        .condition("shop", ConditionType::Degraded, ConditionStatus::True)
+        .await;
+    certificate(&stage, Some("rubbish")).await;
+    is("NoCertificate").await;
+    let now: Deployment = stage.there("shop-proxy").await;
+    assert_eq!(now.metadata.generation, before.metadata.generation);
+    assert_eq!(one.history().len(), given);
+
+    // Now it is a certificate, and its proxy says that the key is another's.
+    one.refuse(Some("the key is another's"));
+    certificate(&stage, None).await;
+    let rolled_back = async || {
+        until("it is rolled back", || async {
+            let status = stage.status("shop").await;
+            let mut conditions = status.conditions.iter();
+            conditions
+                .any(|c| c.reason == "RolledBack")
+                .then_some(status)
+        })
+        .await
+    };
+    rolled_back().await;
+    one.refuse(None);
+    certificate(&stage, None).await;
+    let synced = stage.condition("shop", ConditionType::ConfigSynced, ConditionStatus::True);
+    synced.await;
+    assert_eq!(
+        one.config(Half::Settings)["general"]["tls_client_required"],
+        true
+    );
+    until("new pods have it", || async {
+        let now: Deployment = stage.there("shop-proxy").await;
+        (now.metadata.generation > before.metadata.generation).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
