@@ -1,5 +1,6 @@
 //! What the proxies have found out about Postgres: labels are a hint, and they are the judge. Pure.
 
+use pgdog_config::Role;
 use pgdog_config::api::{HostRole, HostStatus};
 use pgdog_operator_api::PrimaryStatus;
 
@@ -34,12 +35,33 @@ pub fn view(found: &Found, reports: &[Report]) -> Option<View> {
         let hosts: Vec<_> = hosts
             .filter_map(|host| Some((host, seen(host, reports)?)))
             .collect();
-        if !hosts.is_empty() {
+        if hosts.is_empty() {
+            hinted(shard, found, &mut view);
+        } else {
             told = true;
             judge(shard, &hosts, &mut view);
         }
     }
     told.then_some(view)
+}
+
+/// Of a shard that no proxy has asked there are only labels.
+fn hinted(shard: u16, found: &Found, view: &mut View) {
+    for host in found.hosts.iter().filter(|host| host.shard == shard) {
+        match host.hint {
+            Role::Primary => view.primaries.push(primary(host)),
+            Role::Replica => view.replicas += 1,
+            Role::Auto => {}
+        }
+    }
+}
+
+fn primary(host: &Host) -> PrimaryStatus {
+    PrimaryStatus {
+        shard: i32::from(host.shard),
+        name: host.name.clone(),
+        address: name(host),
+    }
 }
 
 /// What most proxies say of a host, as far as one says anything.
@@ -113,8 +135,6 @@ fn judge(shard: u16, hosts: &[(&Host, HostStatus)], view: &mut View) {
 
 #[cfg(test)]
 mod tests {
-    use pgdog_config::Role;
-
     use super::*;
 
     fn found(hosts: &[(&str, u16)]) -> Found {
@@ -167,9 +187,15 @@ mod tests {
         let primaries: Vec<_> = seen.primaries.iter().map(|one| one.name.as_str()).collect();
         assert_eq!((primaries, seen.replicas), (vec!["a", "c"], 1));
         assert!(seen.troubles.is_empty() && seen.down.is_empty());
-        let seen = view(&of, &[cut]).unwrap();
+        let seen = view(&of, std::slice::from_ref(&cut)).unwrap();
         assert_eq!(seen.primaries[0].address, "b.example:5432");
         assert_eq!(seen.down, ["a: refused"]);
+        // Of a shard that nobody has asked there is what labels say.
+        let mut more = found(&[("a", 0), ("b", 0), ("c", 1), ("d", 2)]);
+        more.hosts[3].hint = Role::Primary;
+        let seen = view(&more, &[cut]).unwrap();
+        let shards: Vec<_> = seen.primaries.iter().map(|one| one.shard).collect();
+        assert_eq!(shards, [0, 1, 2]);
     }
 
     #[test]

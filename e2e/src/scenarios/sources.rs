@@ -116,12 +116,17 @@ pub(crate) async fn headless(stage: Stage) -> anyhow::Result<String> {
     stage.make("shop", json!({"source": source})).await?;
     stage.settled("shop", 2 * MINUTE).await?;
     write_reaches(&stage, "shop", "db-0").await?;
+    primary_is(&stage, "shop", "db-0").await?;
     let promote = postgres::direct(&stage, "db-1").await?;
     postgres::switch(&stage, "db-0", "db-1", &promote).await?;
     write_reaches(&stage, "shop", "db-1").await?;
     let found = primary_is(&stage, "shop", "db-1").await?;
-    ensure!(found.replicas == 1, "{found:?}");
     ensure!(found.last_failover_time.is_some(), "{found:?}");
+    until(MINUTE, "the former primary is a replica", || async {
+        let found = stage.status("shop").await?.endpoints;
+        Ok((found.replicas == 1).then_some(()))
+    })
+    .await?;
     Ok(format!("primary: {}", found.primary_summary))
 }
 
@@ -177,7 +182,7 @@ pub(crate) async fn outside(stage: Stage) -> anyhow::Result<String> {
         primary_is(&stage, cluster, &name("db-1")).await?;
     }
     // A name that nobody knows is told of.
-    let lost = json!({"source": {"provider": "Static", "hosts": [{"host": name("nobody")}]}});
+    let lost = json!({"source": {"provider": "Static", "uriSecretRef": null, "hosts": [{"host": name("nobody")}]}});
     stage.change("uri", lost).await?;
     let (reason, message) = stage
         .condition(

@@ -136,6 +136,34 @@ fn settings_of_the_startup_packet_hold_on_every_server() {
 }
 
 #[test]
+fn a_client_in_session_mode_is_greeted_with_its_own_settings_and_not_with_those_of_the_one_before()
+{
+    if !Postgres::installed() {
+        return;
+    }
+    let config = ProxyConfig::session(Postgres::shared());
+    let config = config
+        .pool_size(1)
+        .database("postgres")
+        .user("pgdog", "pgdog");
+    let proxy = Proxy::start(&config);
+    let german = [("DateStyle", "German, DMY")];
+    let (mut before, transcript) = start(&proxy, (3, 0), &german);
+    assert!(
+        transcript.contains(&"S DateStyle=German, DMY".to_owned()),
+        "{transcript:?}"
+    );
+    assert_eq!(before.query_value("show datestyle"), "German, DMY");
+    before.goodbye();
+    let (mut after, transcript) = start(&proxy, (3, 0), &[]);
+    assert!(
+        transcript.contains(&"S DateStyle=ISO, MDY".to_owned()),
+        "{transcript:?}"
+    );
+    assert_eq!(after.query_value("show datestyle"), "ISO, MDY");
+}
+
+#[test]
 fn wrong_settings_are_refused_at_login_with_postgres_own_words() {
     if !Postgres::installed() {
         return;

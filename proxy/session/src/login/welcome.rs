@@ -156,7 +156,12 @@ impl Session {
             };
             let pool = pool.clone();
             let error = match borrow(&pool, self.worker).await {
-                Ok(server) => break (server, pool),
+                Ok(server) if server.base.is_empty() => break (server, pool),
+                Ok(server) => {
+                    // It began with the settings of a client of session mode: RESET would go back to those.
+                    server.close();
+                    continue;
+                }
                 Err(error) => error,
             };
             let live = self.runtime.live();
