@@ -598,7 +598,9 @@ pub async fn is_seen(
     };
     let clusters: Api<PgDogCluster> = Api::namespaced(cx.client.clone(), &namespace);
     let now = clusters.get_metadata_opt(&name).await.map_err(refused)?;
-    if now.and_then(|one| one.metadata.resource_version) != cluster.resource_version() {
+    // Of one that cannot be read the last version that could be is all that there will be.
+    let is_last = now.and_then(|one| one.metadata.resource_version) == cluster.resource_version();
+    if !is_last && cx.unreadable(cluster).is_none() {
         return Ok(false);
     }
     let config = config_secret(&name);

@@ -23,9 +23,11 @@ pub struct View {
     pub down: Vec<String>,
 }
 
-/// What the proxies say of these hosts; nothing where none has said anything yet.
+/// What the first proxies say of these hosts; nothing where none has said anything yet.
 #[must_use]
 pub fn view(found: &Found, reports: &[Report]) -> Option<View> {
+    // Others have what they knew when they were asked.
+    let reports = &reports[..reports.len().min(OBSERVERS)];
     let mut shards: Vec<u16> = found.hosts.iter().map(|host| host.shard).collect();
     shards.dedup();
     let mut view = View::default();
@@ -183,10 +185,15 @@ mod tests {
             ("b", Primary, true),
             ("c", Primary, true),
         ]);
-        let seen = view(&of, &[cut.clone(), first.clone(), first]).unwrap();
+        let seen = view(&of, &[cut.clone(), first.clone(), first.clone()]).unwrap();
         let primaries: Vec<_> = seen.primaries.iter().map(|one| one.name.as_str()).collect();
         assert_eq!((primaries, seen.replicas), (vec!["a", "c"], 1));
         assert!(seen.troubles.is_empty() && seen.down.is_empty());
+        // Those that are not asked any more have what they knew then.
+        let asked = [cut.clone(), Report::default(), Report::default()];
+        let former = vec![first; 4];
+        let seen = view(&of, &[&asked[..], &former].concat()).unwrap();
+        assert_eq!(seen.primaries[0].name, "b");
         let seen = view(&of, std::slice::from_ref(&cut)).unwrap();
         assert_eq!(seen.primaries[0].address, "b.example:5432");
         assert_eq!(seen.down, ["a: refused"]);

@@ -81,6 +81,10 @@ pub(crate) fn pausing(
         progress = None;
     }
     let wanted = cluster.spec.paused;
+    if wanted {
+        // Its file says so from now on to who starts: he has to be told also where the pause is taken back before it began.
+        memory.paused.get_or_insert(false);
+    }
     // One that does not come up at all holds up nobody: it is paused when it is there.
     let new = pods.iter().find(|pod| starts(pod) && is_new(pod));
     let obstacle = match (leaving, new) {

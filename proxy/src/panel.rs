@@ -73,6 +73,10 @@ impl Panel {
                 continue;
             };
             let trouble = host.trouble();
+            if trouble.is_none() && host.role() == Role::Unknown && host.seen().is_none() {
+                // Nobody has looked yet.
+                continue;
+            }
             let seen = hosts.entry(host.address.to_string()).or_default();
             seen.role = seen.role.max(role(host));
             // It is up when it is for one of them.

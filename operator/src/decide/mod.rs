@@ -135,11 +135,7 @@ pub fn decide(
     memory.settings = Some(rendered.settings);
     memory.process = Some(rendered.process.clone());
     status.secrets = rendered.secrets;
-    let mut topology = with_kept(rendered.topology, &rolled.settings, memory);
-    if let (true, Some(before)) = (proxies.crowded, &memory.topology) {
-        let before: BTreeSet<&str> = names(before).collect();
-        retain(&mut topology, |name| before.contains(name));
-    }
+    let topology = with_kept(rendered.topology, &rolled.settings, memory);
     Ok(decided(
         rendered.process,
         rolled,
@@ -253,6 +249,10 @@ fn decided(
     memory: &mut Memory,
     status: &mut PgDogClusterStatus,
 ) -> Decision {
+    if let (true, Some(before)) = (proxies.crowded, &memory.topology) {
+        let before: BTreeSet<&str> = names(before).collect();
+        retain(&mut topology, |name| before.contains(name));
+    }
     if !proxies.peers.is_empty() {
         let peers = topology::peers(memory.topology.as_ref(), proxies.peers);
         topology.insert("peers".to_owned(), peers);

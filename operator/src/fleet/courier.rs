@@ -94,6 +94,7 @@ impl Courier {
             .await;
         if is_unreachable(&topology) {
             report.topology = topology;
+            report.hosts.clear();
             return report;
         }
         report.share = self.share(want, report.share).await;
@@ -280,6 +281,12 @@ impl Courier {
     /// Whether it still has what it was given; what it does not have is given again.
     async fn look(&mut self) {
         let Ok(status) = self.client.status(TOPOLOGY).await else {
+            // What it knew is not what it knows.
+            let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+            if !report.hosts.is_empty() {
+                report.hosts.clear();
+                let _ = self.changed.send(self.owner.clone());
+            }
             return;
         };
         if let Some(budget) = &status.budget {

@@ -59,7 +59,7 @@ fn ours(text: &str) -> Vec<(usize, usize)> {
 }
 
 /// Puts together what is cut in two by one of the scanners and not by the other, and is nothing that PostgreSQL's grammar
-/// allows: numbers with two points, bit strings with a quote in them. `N'…'` it does allow; the prefix is a keyword there.
+/// allows: numbers with two points and what is written right behind them, bit strings with a quote in them. `N'…'` it does allow; the prefix is a keyword there.
 fn together(text: &str, places: Vec<(usize, usize)>) -> Vec<(usize, usize)> {
     let text = text.as_bytes();
     let numeric = |at: usize| text[at].is_ascii_digit() || text[at] == b'.';
@@ -69,7 +69,9 @@ fn together(text: &str, places: Vec<(usize, usize)>) -> Vec<(usize, usize)> {
             let quotes = text[start] == b'\'' && text[start - 1] == b'\'';
             let prefix =
                 last.1 - last.0 == 1 && matches!(text[last.0], b'n' | b'N') && text[start] == b'\'';
-            if quotes || prefix || numeric(last.0) && numeric(start) {
+            let points = text[last.0..last.1].iter().filter(|b| **b == b'.');
+            let goes_on = numeric(start) || points.count() > 1;
+            if quotes || prefix || numeric(last.0) && goes_on {
                 last.1 = end;
                 continue;
             }
