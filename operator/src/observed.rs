@@ -6,6 +6,7 @@ use pgdog_operator_api::PrimaryStatus;
 
 use crate::discover::{Found, Host, Trouble};
 use crate::fleet::Report;
+use crate::world::with_port;
 
 /// So many proxies of a cluster are asked: they all see the same, but for moments and cut wires.
 pub const OBSERVERS: usize = 3;
@@ -38,7 +39,10 @@ pub fn view(found: &Found, reports: &[Report]) -> Option<View> {
             .filter_map(|host| Some((host, seen(host, reports)?)))
             .collect();
         if hosts.is_empty() {
-            hinted(shard, found, &mut view);
+            hint(
+                found.hosts.iter().filter(|host| host.shard == shard),
+                &mut view,
+            );
         } else {
             told = true;
             judge(shard, &hosts, &mut view);
@@ -47,9 +51,17 @@ pub fn view(found: &Found, reports: &[Report]) -> Option<View> {
     told.then_some(view)
 }
 
-/// Of a shard that no proxy has asked there are only labels.
-fn hinted(shard: u16, found: &Found, view: &mut View) {
-    for host in found.hosts.iter().filter(|host| host.shard == shard) {
+/// What labels say, before a proxy has looked.
+#[must_use]
+pub fn hinted(found: &Found) -> View {
+    let mut view = View::default();
+    hint(found.hosts.iter(), &mut view);
+    view
+}
+
+/// Of hosts that no proxy has asked there are only labels.
+fn hint<'a>(hosts: impl Iterator<Item = &'a Host>, view: &mut View) {
+    for host in hosts {
         match host.hint {
             Role::Primary => view.primaries.push(primary(host)),
             Role::Replica => view.replicas += 1,
@@ -81,10 +93,7 @@ fn seen(host: &Host, reports: &[Report]) -> Option<HostStatus> {
 
 /// As proxies name it.
 fn name(host: &Host) -> String {
-    match host.address.contains(':') {
-        true => format!("[{}]:{}", host.address, host.port),
-        false => format!("{}:{}", host.address, host.port),
-    }
+    with_port(&host.address, host.port)
 }
 
 fn judge(shard: u16, hosts: &[(&Host, HostStatus)], view: &mut View) {

@@ -14,7 +14,7 @@ use crate::render::{children, pod};
 use crate::sidecars;
 use crate::standstill;
 use crate::status::Proxy;
-use crate::world::{World, ZONE, address, has_ended, is_leaving, is_ready};
+use crate::world::{World, ZONE, address, has_ended, is_leaving, is_ready, with_port};
 
 /// The pods of the proxies, in a stable order.
 pub(crate) fn proxies<'a>(cluster: &PgDogCluster, world: &'a World) -> Vec<&'a Pod> {
@@ -113,15 +113,9 @@ pub(crate) fn peers<'a>(
 
 /// Where a proxy is reached.
 pub(crate) fn place(cluster: &PgDogCluster, pod: &Pod) -> Option<Place> {
-    let ip = address(pod)?;
-    let ip = if ip.contains(':') {
-        format!("[{ip}]")
-    } else {
-        ip.to_owned()
-    };
     let namespace = cluster.namespace().unwrap_or_default();
     Some(Place {
-        address: format!("{ip}:{}", Ports::of(cluster).admin),
+        address: with_port(address(pod)?, Ports::of(cluster).admin),
         name: format!("{}-proxy.{namespace}.pgdog", cluster.name_any()),
         restarts: restarts(pod),
     })

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use pgdog_config::Role;
 use pgdog_operator_api::{
     ClientTlsMode, Condition, ConditionStatus, ConditionType, ConfigStatus, EndpointsStatus,
     ExcludedHost, HalfStatus, Mode, OutOfSync, PgDogCluster, PgDogClusterStatus, PrimaryStatus,
@@ -15,7 +14,7 @@ use pgdog_operator_api::{
 use crate::authority;
 use crate::discover::{Found, Trouble};
 use crate::fleet::{Report, Taken};
-use crate::observed::View;
+use crate::observed::{self, View};
 use crate::render::pod::{admin_secret, client_tls_secret};
 use crate::render::tls;
 use crate::standstill::Standstill;
@@ -172,10 +171,11 @@ pub fn endpoints(
     before: &EndpointsStatus,
     now: Timestamp,
 ) -> EndpointsStatus {
-    let (primaries, replicas) = match view {
-        Some(view) => (view.primaries.clone(), view.replicas),
-        None => hinted(found),
-    };
+    let View {
+        primaries,
+        replicas,
+        ..
+    } = view.cloned().unwrap_or_else(|| observed::hinted(found));
     let (moved, former_primaries) = moves(&primaries, before);
     EndpointsStatus {
         primary_summary: match primaries.as_slice() {
@@ -202,17 +202,6 @@ pub fn endpoints(
         primaries,
         former_primaries,
     }
-}
-
-/// Primaries and replicas as labels say, before a proxy has looked.
-fn hinted(found: &Found) -> (Vec<PrimaryStatus>, usize) {
-    let of = |role: Role| found.hosts.iter().filter(move |host| host.hint == role);
-    let primaries = of(Role::Primary).map(|host| PrimaryStatus {
-        shard: i32::from(host.shard),
-        name: host.name.clone(),
-        address: format!("{}:{}", host.address, host.port),
-    });
-    (primaries.collect(), of(Role::Replica).count())
 }
 
 /// Whether a shard has another primary than the last that was known of it, and those that were last known of shards that have none

@@ -99,6 +99,15 @@ pub fn has_ended(pod: &Pod) -> bool {
     phase.is_some_and(|phase| phase == "Succeeded" || phase == "Failed")
 }
 
+/// An address and a port as one text; that of an IPv6 address stands in brackets.
+#[must_use]
+pub fn with_port(address: &str, port: impl std::fmt::Display) -> String {
+    match address.contains(':') {
+        true => format!("[{address}]:{port}"),
+        false => format!("{address}:{port}"),
+    }
+}
+
 /// The address of a pod.
 #[must_use]
 pub fn address(pod: &Pod) -> Option<&str> {

@@ -67,8 +67,7 @@ impl Decision {
     /// Whether there is a host at all.
     #[must_use]
     pub fn has_hosts(&self) -> bool {
-        let hosts = self.topology.get("databases").and_then(Value::as_array);
-        hosts.is_some_and(|hosts| !hosts.is_empty())
+        databases(&self.topology).next().is_some()
     }
 
     /// Whether the pods that there are stay as they are, for want of a Secret that new ones would mount.
